@@ -27,7 +27,7 @@ from streamtok.bench.measure import grow_report
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.preparation import check_preparation
 from streamtok.bench.start import measure_start
-from streamtok.bench.tables import format_report
+from streamtok.bench.tables import format_benchmark
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import OVER_SPACE, cache_folder
 from streamtok.model import build
@@ -82,7 +82,7 @@ def run_bench_row(row: int) -> Entries:
     torch.manual_seed(0)
     for report in grow_report(build(PRESETS[model]), options, say):
         yield name, report
-    say(format_report(report))
+    say(format_benchmark(report))
 
 
 def time_start() -> Entries:

@@ -7,7 +7,7 @@ from streamtok.bench.capacity import count_cameras
 from streamtok.extras import missing_extra
 
 
-def format_report(report: dict[str, Any]) -> str:
+def format_benchmark(report: dict[str, Any]) -> str:
     """The report as a table for people."""
     lines = [_title(report), *_latency_rows(report), _decode_row(report["decode"]), _carried_row(report)]
     for name, found in report["precisions"].items():

@@ -16,11 +16,11 @@ from streamtok.settings.demo import DemoSettings
 def run(settings: DemoSettings) -> int:
     """Run the demo; 1 if a part of it failed."""
     from streamtok.node.demo import run_demo
-    from streamtok.node.demo_report import format_summary, progress, to_dict
+    from streamtok.node.demo_report import format_demo, progress, to_dict
 
     with progress(settings) as on_progress:
         result = run_demo(settings, on_progress)
-    print(json.dumps(to_dict(settings, result)) if settings.as_json else format_summary(settings, result))
+    print(json.dumps(to_dict(settings, result)) if settings.as_json else format_demo(settings, result))
     return 0 if result.video else 1
 
 

@@ -67,7 +67,7 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
 
     What reads sources is imported here: where OpenCV, PyAV or ZeroMQ does not import, the machine's checks say so.
     """
-    from streamtok.commands.info import format_report, is_empty
+    from streamtok.commands.info import format_contents, is_empty
     from streamtok.io.probe import probe_source
     from streamtok.tokens.inspecting import inspect
 
@@ -77,7 +77,7 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
         if settings.as_json:
             print(json.dumps({"ok": not empty, "source": source, **report}))
         else:
-            print(f"{format_report(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}")
+            print(f"{format_contents(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}")
         return int(empty)
     found = probe_source(source, settings.frames)
     print(json.dumps({"ok": found.frames > 0, **found.to_dict()}) if settings.as_json else format_probe(found))

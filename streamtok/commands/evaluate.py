@@ -101,7 +101,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     """Load, run and write; the report's values and its main lines."""
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
-    from streamtok.evaluation.report import Run, format_summary, write_report
+    from streamtok.evaluation.report import Run, format_scores, write_report
     from streamtok.evaluation.suite import SuiteOptions, run_suite
 
     device = str(pick_device(settings.device))
@@ -120,7 +120,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     run_facts = Run(command_line, tok.fingerprint, device, settings.lines, settings.frames)
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
-    lines = [*format_summary(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
+    lines = [*format_scores(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
     lines += [f"{name}: {count} damaged frames left out" for name, count in clips.damaged.items()]
     return {"run": run_facts.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
 

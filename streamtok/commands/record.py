@@ -49,7 +49,7 @@ class RecordSettings(NodeSettings):
 def run(settings: RecordSettings) -> int:
     """Record and print the summary; 1 if recording failed or stopped early, or lacks all images of a stream."""
     summary = record_streams(settings)
-    print(json.dumps(summary) if settings.as_json else format_summary(summary))
+    print(json.dumps(summary) if settings.as_json else format_recording(summary))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
     for name, count in summary["without_key_frame"].items():
@@ -79,7 +79,7 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     return recorder.summary() | {"malformed": malformed, "before_keyframe": before, "without_key_frame": lacking}
 
 
-def format_summary(summary: dict[str, Any]) -> str:
+def format_recording(summary: dict[str, Any]) -> str:
     """The summary for people."""
     counts = f"{summary.get('tokens', 0)} token messages, {summary.get('frames', 0)} frames"
     return (

@@ -25,7 +25,7 @@ from streamtok.settings.replay import ReplaySettings
 
 def run(settings: ReplaySettings) -> int:
     """Replay and print the summary; 1 if it failed, or tokens differ or were not all compared."""
-    from streamtok.node.replay_node import ReplayNode, format_summary
+    from streamtok.node.replay_node import ReplayNode, format_replay
     from streamtok.node.rig import check_binding
 
     log_to_stderr(settings.log_format)
@@ -40,7 +40,7 @@ def run(settings: ReplaySettings) -> int:
     print(
         json.dumps(summary)
         if settings.as_json
-        else format_summary(summary, node.verification if settings.verify else None)
+        else format_replay(summary, node.verification if settings.verify else None)
     )
     if node.empty:
         print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)

@@ -19,7 +19,7 @@ MOST_CODES = 1 << 20
 PLOT_COLUMNS, PLOT_ROWS = 1500, 512
 
 
-class Times:
+class StreamTimes:
     """Capture times of one stream, ns, in the order they came.
 
     `jumps` are the indices of those after a gap, where whoever read them has judged that; else the times alone say it.
@@ -57,7 +57,7 @@ class TokenSurvey:
 
     def __init__(self, codes: int, picture: bool = False) -> None:
         self.codes = codes
-        self.times = Times()
+        self.times = StreamTimes()
         self.counts: Counter[str] = Counter()
         self.grid: tuple[int, ...] = ()
         self.hold = 0.0  # of all groups
@@ -113,7 +113,7 @@ class TokenSurvey:
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
     """Per camera: seconds, rate, gaps, and what `Drive.account` tells. Still images are not decoded, only looked at."""
     jumps: dict[str, list[int]] = {name: [] for name in drive.streams}
-    times = {name: Times(jumps[name]) for name in drive.streams}
+    times = {name: StreamTimes(jumps[name]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
     for item in drive.items():
         seen = times[item.stream]

@@ -65,13 +65,13 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if not gpu:
         known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         convolutions = "winograd" if known and _may_use_winograd(tok, made) else "direct"
-        kernels = "plain" if interleaved.find_obstacle(tok) else "interleaved"
+        kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):
         return made
-    from streamtok.engine.gpu.fused import find_obstacle  # needs triton
+    from streamtok.engine.gpu.fused import find_fusing_obstacle  # needs triton
 
-    return made if find_obstacle(tok.cast(made.dtype, "cuda")) else replace(made, kernels="fused")
+    return made if find_fusing_obstacle(tok.cast(made.dtype, "cuda")) else replace(made, kernels="fused")
 
 
 def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamtok.model.encode_stream import Encoded, check_margin
-from streamtok.model.frames import check_finite, check_indices, check_latent, check_video, to_float
+from streamtok.model.frames import check_clip, check_finite, check_indices, check_latent, to_float
 from streamtok.model.network import Network, join_coded
 from streamtok.model.quantizer import Variational
 from streamtok.model.state import Clock, State, StateSpec
@@ -61,7 +61,7 @@ class ClipCoder(Network):
             ValueError, TypeError: for sizes, counts and types that do not fit.
             NonFiniteError: (a ValueError) for latents that are not finite.
         """
-        check_video(x, self.config)
+        check_clip(x, self.config)
         check_margin(hold)
         still = x.ndim == 4
         video = x.unsqueeze(2) if still else x

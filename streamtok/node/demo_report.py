@@ -71,7 +71,7 @@ def to_dict(options: DemoSettings, result: DemoResult) -> dict[str, Any]:
     }
 
 
-def format_summary(options: DemoSettings, result: DemoResult) -> str:
+def format_demo(options: DemoSettings, result: DemoResult) -> str:
     """The summary for a newcomer."""
     if result.info is None:
         return "no tokens came; see ingest.log in the output folder"

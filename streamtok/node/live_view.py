@@ -56,12 +56,12 @@ def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any
         tokenizer.check_fingerprint(info.tokenizer)
         decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
         with closing(open_sink(options.out, info)) as sink:
-            show_messages(subscription, decoder, sink, info, options, stop)
+            show_pictures(subscription, decoder, sink, info, options, stop)
         lost = subscription.missing
     return {"stream": info.stream, "lost": lost, "out": options.out, **decoder.counts}
 
 
-def show_messages(
+def show_pictures(
     subscription: Subscription,
     decoder: LiveDecoder,
     sink: "PictureSink",

@@ -23,7 +23,7 @@ try:
     from websockets.exceptions import ConnectionClosed
     from websockets.http11 import Request, Response
 
-    from streamtok.view.open_page import MOST_STRANGERS, Connection, OpenPage, send_all
+    from streamtok.view.open_page import MOST_STRANGERS, OpenPage, PageConnection, send_all
 except ImportError as error:
     raise missing_extra("the live page", "view") from error
 
@@ -145,7 +145,7 @@ class PageServer:
                 max_size=MAX_ORDER,
                 close_timeout=0.5,
                 backlog=MOST_STRANGERS,  # which come at once
-                create_connection=cast("type[ServerConnection]", partial(Connection, self._strangers)),
+                create_connection=cast("type[ServerConnection]", partial(PageConnection, self._strangers)),
             )
         except OSError as error:
             reason = error.strerror or error

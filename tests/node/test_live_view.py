@@ -16,7 +16,7 @@ from streamtok.node.live_view import (
     PictureTimes,
     crop_within,
     load_for_stream,
-    show_messages,
+    show_pictures,
     shown_pictures,
 )
 from streamtok.settings.decode import DecodeSettings
@@ -113,7 +113,7 @@ def test_pictures_are_cut_as_the_info_of_their_own_message_says(tmp_path):
         assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 3)
         settings = DecodeSettings(input=node.endpoint, out=str(tmp_path / "pictures"), max_frames=3)
         sink = FileSink(tmp_path / "pictures", info)
-        show_messages(reader, LiveDecoder(tokenizer), sink, reader.info("front"), settings, threading.Event())
+        show_pictures(reader, LiveDecoder(tokenizer), sink, reader.info("front"), settings, threading.Event())
         sink.close()
     sizes = [read_image(path).shape[:2] for path in sorted((tmp_path / "pictures").glob("*.png"))]
     assert sizes == [(30, 40), (20, 44), (30, 40)]

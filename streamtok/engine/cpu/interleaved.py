@@ -193,7 +193,7 @@ class InterleavedStreams(Streams):
     """
 
     def __init__(self, plain: Tokenizer, configuration: EngineConfiguration, source: Tokenizer):
-        reason = find_obstacle(plain)
+        reason = find_interleaving_obstacle(plain)
         if reason:
             raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
         fewer, axes = configuration.convolutions == "winograd", plain.axes
@@ -220,7 +220,7 @@ class InterleavedStreams(Streams):
         return InterleavedDecodeStream(self.model, slots, size, context, self.pixel_decoder)
 
 
-def find_obstacle(model: Tokenizer) -> str | None:
+def find_interleaving_obstacle(model: Tokenizer) -> str | None:
     """Why a model cannot run interleaved, or None."""
     if not model.config.video or model.config.temporal_resamplings:
         return f"{model.config.name!r} does not step one frame of features at a time"

@@ -17,7 +17,7 @@ import av
 import av.error
 from av.stream import Disposition
 
-from streamtok.io.certificates import find_fault, tls_options, without_option
+from streamtok.io.certificates import find_tls_fault, tls_options, without_option
 from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
@@ -57,7 +57,7 @@ def open_container(
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
     try:
-        container = connect(target, live, form)
+        container = open_with_options(target, live, form)
     except (av.FFmpegError, OSError) as error:
         raise _explain(target, error) from error
     try:
@@ -67,7 +67,7 @@ def open_container(
         raise
 
 
-def connect(target: str, live: bool = False, form: str | None = None) -> Any:
+def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
     """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
@@ -134,7 +134,7 @@ def _explain(target: str, error: Exception) -> Exception:
         elif _lacks_index(Path(target)):
             reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
-    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
+    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_tls_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):

@@ -23,6 +23,8 @@ from streamtok.settings.fields import (
     option,
 )
 
+MAX_PIXELS = 1 << 21  # of live pictures: 1080p has fewer; the network takes some 600 bytes for each
+
 
 class CommandSettings(Strict):
     """What a command is told, by the names of its flags. A field with a description is a flag."""

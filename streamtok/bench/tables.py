@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.bench.capacity import count_cameras
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 
 
 def format_benchmark(report: dict[str, Any]) -> str:
@@ -116,10 +116,8 @@ def _roofline_rows(part: dict[str, Any]) -> list[str]:
 
 def plot_ratios(report: dict[str, Any], path: Path) -> Path:
     """Bars of a step against the stateless windows; written to `path` (.png or .svg)."""
-    try:
+    with needs_extra("drawing", "plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("drawing", "plot") from error
     part = report["stateless"]
     bars = {"step": part["step_ms"], "step, eager": part["eager_step_ms"]}
     bars |= {f"window of {n}": found["ms"] for n, found in part["windows"].items() if "ms" in found}

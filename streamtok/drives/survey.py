@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.drives.drive import Drive
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.measures import entropy_bits, find_time_jumps, usual_step
 from streamtok.types import TokenGroup
 
@@ -135,11 +135,9 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     Per stream it has every place of the grid (rows) at every group (columns), and below it the share of tokens that
     changed from one group to the next.
     """
-    try:
+    with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("the plot", "plot") from error
     shown = {name: survey for name, survey in surveys.items() if survey.columns}
     if not shown:
         raise ValueError("there are no tokens to plot")

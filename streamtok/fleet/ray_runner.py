@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Any
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.fleet.job import FleetOptions, Job, Outcome, load_for_fleet, run_job
 
 
@@ -71,8 +71,6 @@ class _Worker:
 
 def import_ray() -> Any:
     """Ray, or an ImportError that says how to get it."""
-    try:
+    with needs_extra("--runner ray", "fleet"):
         import ray
-    except ImportError as error:
-        raise missing_extra("--runner ray", "fleet") from error
     return ray

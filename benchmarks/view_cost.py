@@ -1,4 +1,4 @@
-"""What a page that is open costs a node on this machine: `python tools/view_cost.py [SECONDS]`.
+"""What a page that is open costs a node on this machine: `python benchmarks/view_cost.py [SECONDS]`.
 
 One node (nano, 256x448, 5 frames per second, `ingest --view`) runs throughout; a page is open in every second stretch
 of SECONDS (10). Printed are medians of the stretches with a page over those without, so a busy machine tells little.

@@ -69,7 +69,7 @@ def run(settings: BenchSettings) -> int:
     written = write_benchmark(report, settings.out) if settings.out else None
     if settings.plot:
         plot_ratios(report, settings.plot)
-    print(json.dumps(report) if settings.as_json else format_benchmark(report))
+    print(settings.format_result(report, format_benchmark(report)))
     if written:
         print(f"written to {written}", file=sys.stderr)
     return 0

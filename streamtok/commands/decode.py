@@ -6,7 +6,6 @@ streamtok decode tcp://127.0.0.1:5555 --stream front -o front.mp4 --max-frames 3
 streamtok decode tcp://127.0.0.1:5555 -o zmq:tcp://127.0.0.1:5556        (JPEG on frames/<stream>)
 """
 
-import json
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -67,7 +66,7 @@ def run(settings: DecodeSettings) -> int:
     """Decode; 0 at the end of the file or stream, or when told to stop."""
     summary = decode_stream(settings) if settings.live else decode_tokens(settings)
     words = ", ".join(f"{name} {value}" for name, value in summary.items())
-    print(json.dumps(summary) if settings.as_json else words)
+    print(settings.format_result(summary, words))
     return 0
 
 

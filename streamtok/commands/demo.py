@@ -7,7 +7,6 @@
 An ingest node publishes tokens over ZeroMQ from a process of its own; this process subscribes and decodes them.
 """
 
-import json
 import math
 import sys
 import time
@@ -52,7 +51,7 @@ def run(settings: DemoSettings) -> int:
 
     with show_progress(settings.max_frames) as on_progress:
         result = run_demo(**settings.model_dump(exclude={"as_json"}), on_progress=on_progress)
-    print(json.dumps(to_dict(settings, result)) if settings.as_json else format_demo(settings, result))
+    print(settings.format_result(to_dict(settings, result), format_demo(settings, result)))
     return 0 if result.video else 1
 
 

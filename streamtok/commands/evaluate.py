@@ -10,7 +10,6 @@ and counted.
 """
 
 import itertools
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -81,11 +80,6 @@ class EvaluateSettings(CommandSettings):
             raise ValueError("images makes every picture a clip, sequences a folder of them: choose one")
         return self
 
-    @property
-    def by_image(self) -> bool | None:
-        """Whether every picture is a clip of its own; None to tell by what is there."""
-        return False if self.sequences else self.images or None
-
 
 @command("evaluate")
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(EvaluateSettings, "evaluate", __doc__, argv)
     arguments = sys.argv[1:] if argv is None else argv
     values, lines = evaluate(settings, shlex.join(["streamtok", "evaluate", *arguments]))
-    print(json.dumps(values) if settings.as_json else "\n".join(lines))
+    print(settings.format_result(values, "\n".join(lines)))
     return 0
 
 
@@ -107,7 +101,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     device = str(pick_device(settings.device))
     tok = streamtok.load(settings.model).to(device)
     config = tok.config
-    files = find_clips(settings.places, images=settings.by_image)
+    files = find_clips(settings.places, images=False if settings.sequences else settings.images or None)
     clips = ClipSet(files, settings.lines, settings.frames, config.spatial_compression, config.temporal_compression)
     options = SuiteOptions(
         **settings.model_dump(include={"motion", "baselines", "i3d", "inception", "hold"}),

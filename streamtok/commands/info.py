@@ -37,7 +37,7 @@ def run(settings: InfoSettings) -> int:
     report, surveys = inspect(settings.path, settings.plot is not None, *reading)
     if settings.plot:
         plot_tokens(surveys, settings.plot)
-    print(json.dumps(report) if settings.as_json else format_contents(report))
+    print(settings.format_result(report, format_contents(report)))
     if is_empty(report):
         print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)
         return 1

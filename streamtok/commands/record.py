@@ -8,7 +8,6 @@ With them a recording begins at the next keyframe, so that all of it can be repl
 Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
 """
 
-import json
 import sys
 from contextlib import closing
 from typing import Annotated, Any, Literal
@@ -49,7 +48,7 @@ class RecordSettings(NodeSettings):
 def run(settings: RecordSettings) -> int:
     """Record and print the summary; 1 if recording failed or stopped early, or lacks all images of a stream."""
     summary = record_streams(settings)
-    print(json.dumps(summary) if settings.as_json else format_recording(summary))
+    print(settings.format_result(summary, format_recording(summary)))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
     for name, count in summary["without_key_frame"].items():

@@ -57,7 +57,7 @@ def run(settings: SoakSettings) -> int:
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report) if settings.as_json else format_soak(report))
+    print(settings.format_result(report, format_soak(report)))
     return 0 if report["kept"] else 1
 
 

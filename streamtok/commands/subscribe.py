@@ -9,7 +9,6 @@ its publishing. Ctrl-C ends it with a summary of what came and what was lost. --
 unchanged, to any number of readers. --config reads the same options from a YAML file (endpoint: ..., streams: [...]).
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -82,7 +81,7 @@ def run(settings: SubscribeSettings) -> int:
             print_messages(reading, quiet=settings.quiet or settings.as_json)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
-            print(json.dumps(summary) if settings.as_json else format_reading(summary), flush=True)
+            print(settings.format_result(summary, format_reading(summary)), flush=True)
     return 0
 
 

@@ -11,7 +11,6 @@ page is on loopback, as for an SSH tunnel (ssh -L 8088:localhost:8088 robot). On
 token, without which nobody is let in.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -33,7 +32,6 @@ from streamtok.wire.security import CurveClient, load_keys
 
 if TYPE_CHECKING:
     from streamtok.view.live import LiveShow
-    from streamtok.view.recorded import RecordedShow
 
 log = logging.getLogger("streamtok.view")
 
@@ -84,15 +82,20 @@ def run(settings: ViewSettings) -> int:
     """Show until told to stop."""
     with until_stopped(settings) as stop:
         summary = serve_page(settings, stop) if settings.to == "page" else feed_viewer(settings, stop)
-    print(json.dumps(summary) if settings.as_json else ", ".join(f"{key} {value}" for key, value in summary.items()))
+    print(settings.format_result(summary, ", ".join(f"{key} {value}" for key, value in summary.items())))
     return 0
 
 
 def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
     """Serve the page until `stop` is set; returns what was shown. Raises what `PageServer` and the recording do."""
+    from streamtok.view.pictures import Models
+    from streamtok.view.recorded import RecordedShow
     from streamtok.view.server import BrowserFiles, PageServer, is_loopback
 
-    show = open_nodes(settings) if settings.live else open_recording(settings)
+    if settings.live:
+        show: LiveShow | RecordedShow = open_nodes(settings)
+    else:
+        show = RecordedShow(settings.inputs[0], Models(settings.model, settings.device))
     token = settings.token or (None if is_loopback(settings.address) else secrets.token_urlsafe(16))
     browser = BrowserFiles.read(settings.browser) if settings.browser else None
     server = PageServer(show, settings.port, settings.address, token, browser)
@@ -128,14 +131,6 @@ def open_nodes(settings: ViewSettings) -> "LiveShow":
 
     curve = load_keys(CurveClient, settings.curve)
     return LiveShow(settings.inputs, Models(settings.model, settings.device), curve)
-
-
-def open_recording(settings: ViewSettings) -> "RecordedShow":
-    """The recording that the inputs name."""
-    from streamtok.view.pictures import Models
-    from streamtok.view.recorded import RecordedShow
-
-    return RecordedShow(settings.inputs[0], Models(settings.model, settings.device))
 
 
 def view_beside(endpoint: str, port: int) -> None:

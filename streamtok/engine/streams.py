@@ -1,4 +1,4 @@
-"""How an engine opens streams: what every kind of engine offers, and streams of PyTorch's own layers.
+"""How an engine opens streams: those of PyTorch's own layers here, others in its subclasses.
 
 They behave as `streamtok.model.EncodeStream` and share its snapshots: a snapshot taken under one engine resumes
 under any other of the same precision.
@@ -11,17 +11,13 @@ from streamtok.model.tokenizer import StreamEngine
 
 
 class Streams(StreamEngine):
-    """Opens the streams of a tokenizer as `configuration` says."""
+    """Opens the streams of a tokenizer as `configuration` says, eager or each step through a compiler."""
 
     def __init__(self, model: Tokenizer, configuration: EngineConfiguration):
         super().__init__(model, compile_step if configuration.compile else None)
         self.configuration = configuration
 
-
-class PlainStreams(Streams):
-    """Streams of PyTorch's layers, eager or each step through a compiler."""
-
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """As `Streams` says."""
+        """As `StreamEngine` says."""
         alone = self.configuration.slots_per_step == 1 and not self.configuration.compile
         return EncodeStream(self.model, slots, size, context, self.decode_step, alone)

@@ -22,10 +22,10 @@ from streamtok.commands.command import make_main
 from streamtok.names import without_password
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Size, SourceSpec, option
 from streamtok.settings.shared import CommandSettings
-from streamtok.wire.header import Info
 
 if TYPE_CHECKING:
     from streamtok.node.demo import DemoResult
+    from streamtok.wire.header import Info
 
 PLAIN_EVERY_S = 2.0
 
@@ -118,7 +118,7 @@ def format_demo(settings: DemoSettings, result: "DemoResult") -> str:
     return "\n".join(["", f"streamtok demo with {settings.model}", "", *lines, "", *files])
 
 
-def speed_rows(settings: DemoSettings, result: "DemoResult", info: Info) -> Iterator[tuple[str, str]]:
+def speed_rows(settings: DemoSettings, result: "DemoResult", info: "Info") -> Iterator[tuple[str, str]]:
     """What was shown, and how fast."""
     latency = result.node.get("latency_ms", {})
     encode, total = latency.get("encode", {}).get("p50", 0.0), latency.get("total", {})
@@ -143,7 +143,7 @@ def speed_rows(settings: DemoSettings, result: "DemoResult", info: Info) -> Iter
         )
 
 
-def token_rows(result: "DemoResult", info: Info) -> Iterator[tuple[str, str]]:
+def token_rows(result: "DemoResult", info: "Info") -> Iterator[tuple[str, str]]:
     """What the tokens are, how many, and how good."""
     grid = "x".join(map(str, info.grid))
     values = f" of {math.prod(info.levels):,} values" if info.levels else ""

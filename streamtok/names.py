@@ -15,6 +15,7 @@ LOGIN = re.compile(  # up to the last @: a password or a token may hold one, and
     rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s/]\S*@"
     rf"|(?<=://)(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
 )
+HOST = re.compile(r"(?i)(?:[^/?#]*@)?((?:[\w-]+\.)+\w+|localhost|\[[\da-f:.]+\])(?::\d*)?[/?#].*@")  # before an @ of its path
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"
@@ -91,10 +92,16 @@ def escape_controls(text: str) -> str:
 def without_password(text: str) -> str:
     """Text without secrets, for logs, messages and recordings.
 
-    URLs lose all that may be user and password (a path with an @ too, but not behind a port or of storage), every value
-    of their query and what looks like a key in their path or fragment. Other options lose the value of a password.
+    URLs lose all that may be user and password, every value of their query and what looks like a key in their path or
+    fragment. A path with an @ may be the rest of a password that has a slash: of what is before, only a host with a
+    dot is told. Other options lose the value of a password.
     """
-    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(r"\1", text)))
+    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(_mask_login, text)))
+
+
+def _mask_login(match: re.Match[str]) -> str:
+    host = HOST.fullmatch(match[0].removeprefix(match[1] or ""))
+    return (match[1] or "") + (f"{host[1]}/***@" if host else "")
 
 
 def _mask_url(match: re.Match[str]) -> str:

@@ -15,7 +15,7 @@ LOGIN = re.compile(  # up to the last @: a password or a token may hold one, and
     rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s/]\S*@"
     rf"|(?<=://)(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
 )
-HOST = re.compile(r"(?i)(?:[^/?#]*@)?((?:[\w-]+\.)+\w+|localhost|\[[\da-f:.]+\])(?::\d*)?[/?#].*@")  # before an @ of its path
+HOST = re.compile(r"(?i)(?:[^/?#]*@)?((?:[\w-]+\.)+\w+|localhost|\[[\da-f:.]+\])(?::\d*)?[/?#].*@")  # then a path
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"

@@ -93,6 +93,7 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
         ("https://h/abcdefabcdef12345678", "https://h/***"),
         ("https://h/SECRETabcdefghijklmnopqrst/a.m3u8", "https://h/***/a.m3u8"),
         ("https://h/secret_live_key_1234567", "https://h/***"),
+        (f"https://h/{'20' * 50}/{'aa-' * 40}/b", "https://h/***/***/b"),  # or seconds pass
         ("rtsp://h/h264Preview_01_main", "rtsp://h/h264Preview_01_main"),
         ("camera 'http://h/x?t=SECRET': gone. See https://h/y", "camera 'http://h/x?t=***': gone. See https://h/y"),
         ("zmq:tcp://h:5555?stream=front&curve=keys/a", "zmq:tcp://h:5555?stream=front&curve=keys/a"),

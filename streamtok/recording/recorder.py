@@ -131,6 +131,8 @@ class Recorder:
         """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
         self._queue.close()
         self._thread.join(timeout)
+        for events in list(self._events.values()):
+            events.finish()
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
 

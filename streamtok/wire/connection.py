@@ -114,6 +114,7 @@ class Connection:
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(0)
+        self._log.finish()
 
     def _set_options(self) -> None:
         self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)

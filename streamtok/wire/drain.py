@@ -130,6 +130,7 @@ class Drain:
             self._joiner.close()
             self._connection.close()
             self._context.term()
+            self.rejects.finish_logs()
 
     def _turn(self) -> None:
         if full := self.lossless and self.mailbox.full:

@@ -119,6 +119,7 @@ class Joiner:
         self._leave_ahead()
         for stream in list(self._joins):
             self._drop(stream)
+        self._log.finish()
 
     def _connect(self, control: str) -> zmq.Socket:
         return control_socket(self.context, reachable(control, self.endpoint), self.curve)

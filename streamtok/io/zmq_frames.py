@@ -250,5 +250,6 @@ class ZmqSource(Source):
         self._log.add(time.monotonic_ns(), event, {"times": 1}, logging.WARNING, endpoint=self.endpoint, **facts)
 
     def _close(self) -> None:
+        self._log.finish()
         if self._subscription is not None:
             self._subscription.close()

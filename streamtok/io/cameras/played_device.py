@@ -35,7 +35,7 @@ class Faults:
     loop: bool = False
 
 
-class Clock:
+class MachineClock:
     """The machine's clock, by which a played camera keeps time unless it is given another one."""
 
     def now_ns(self) -> int:
@@ -57,9 +57,9 @@ class PlayedDevice(Device):
         make_source: Callable[[], RecordedSource],
         name: str = "played",
         faults: Faults | None = None,
-        clock: Clock | None = None,
+        clock: MachineClock | None = None,
     ) -> None:
-        self.name, self.faults, self._clock = name, faults or Faults(), clock or Clock()
+        self.name, self.faults, self._clock = name, faults or Faults(), clock or MachineClock()
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
         self._make_source = make_source
@@ -138,7 +138,7 @@ class PlayedDevice(Device):
         return self._source
 
 
-def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock | None = None) -> PlayedDevice:
+def parse_played(spec: str, open_source: Callable[[str], Source], clock: MachineClock | None = None) -> PlayedDevice:
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
     known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}

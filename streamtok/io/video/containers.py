@@ -20,7 +20,7 @@ import av.error
 from av.format import Flags
 from av.stream import Disposition
 
-from streamtok.io.certificates import find_fault, tls_options, without_option
+from streamtok.io.certificates import find_tls_fault, tls_options, without_option
 from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
@@ -61,7 +61,7 @@ def open_container(
         raise FileNotFoundError(f"video {target!r}: no such file")
     began = time.monotonic()
     try:
-        container = connect(target, live, form)
+        container = open_with_options(target, live, form)
     except (av.FFmpegError, OSError) as error:
         silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg takes silence for nonsense
         raise _explain(target, TimeoutError() if silent else error) from error
@@ -72,7 +72,7 @@ def open_container(
         raise (_explain(target, error) if _lacks_index(target) else error) from None
 
 
-def connect(target: str, live: bool = False, form: str | None = None) -> Any:
+def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
     """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
@@ -156,7 +156,7 @@ def _explain(target: str, error: Exception) -> Exception:
         elif isinstance(error, av.error.ArgumentError):
             reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
-    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
+    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_tls_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):

@@ -59,9 +59,8 @@ class ClockShift:
     """
 
     def __init__(self, sent_ns: int, arrived_ns: int) -> None:
-        self.shift_ns = self._smallest_ns = self._before_ns = (
-            arrived_ns - sent_ns
-        )  # of this window, and of the last one
+        self.shift_ns = arrived_ns - sent_ns
+        self._smallest_ns = self._before_ns = self.shift_ns  # of this window, and of the one before
         self._began_ns = self._since_ns = arrived_ns  # since: when the window began
         self._last_ns = 0
 

@@ -58,14 +58,14 @@ class PictureStream:
         self._pass_until: Fraction | None = None
         self._open()
         context = self.stream.codec_context
-        claimed = read_rate(self.container, self.stream) or (DEFAULT_FPS if self.raw else None)
+        said = read_rate(self.container, self.stream)
+        self.rate_from = "given" if fps else "its headers" if said else "assumed"
+        claimed = said or (DEFAULT_FPS if self.raw else None)
         self.claimed_rate: Fraction | None = Fraction(fps).limit_denominator(100_000) if fps else claimed
         self.rate = self.claimed_rate or DEFAULT_FPS
         self.timeless = self.raw or fps is not None
-        if self.raw and not fps:
-            log.info(
-                "file=%s event=rate fps=%.6g reason='by its headers, or assumed; say FILE?fps=N'", self.name, self.rate
-            )
+        if self.raw and self.rate_from == "assumed":
+            log.info("file=%s event=rate_assumed fps=%d reason='its headers say none: ?fps=N'", self.name, self.rate)
         interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
         hides_pictures = context.name == "vp8"  # or has several in a packet
         self.even = not (self.timeless or self.counted or interlaced or hides_pictures)

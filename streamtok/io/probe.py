@@ -212,8 +212,7 @@ def _say_what_it_does(found: Probe) -> list[str]:
     if found.sizes and rate:
         config = PRESETS["nano"]
         rows, columns = config.grid(*config.pad_size(found.sizes[0]))
-        group = config.temporal_compression
-        kbits = 16 * rows * columns * rate / group / 1000
-        does.append(f"nano makes a grid of {rows}x{columns} tokens of {group} frames, {kbits:.0f} kbit/s")
+        kbits, grid = 16 * rows * columns * rate / config.temporal_compression / 1000, f"{rows}x{columns}"
+        does.append(f"nano makes a grid of {grid} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s")
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

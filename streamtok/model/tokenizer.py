@@ -71,7 +71,7 @@ class Tokenizer(ClipCoder):
             raise TypeError(f"dtype is {dtype}, expected a floating-point one such as torch.float32 or torch.bfloat16")
         if self.holds(dtype, device):
             return self
-        key = (dtype, device, sum(parameter._version for parameter in self.parameters()))
+        key = (dtype, device, self.stamp)
         if key not in self._casts:
             modules = copy.deepcopy(dict(self.named_children()))
             model = self.with_modules(**modules).to(device=device, dtype=dtype)

@@ -14,7 +14,6 @@ import errno
 import itertools
 import logging
 import math
-import shutil
 import threading
 import time
 import zlib
@@ -131,6 +130,8 @@ class Recorder:
         """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
         self._queue.close()
         self._thread.join(timeout)
+        for events in list(self._events.values()):
+            events.finish()
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
 
@@ -202,17 +203,18 @@ class Recorder:
         self._writer.flush()
         if self._sync_error is not None:
             raise self._sync_error
-        free = shutil.disk_usage(self._writer.path.parent).free
+        free = self._writer.room
         if free < self.options.min_free_bytes:
             self._end_file()
             least = self.options.min_free_bytes >> 20
             raise OSError(f"the disk has {free >> 20} MiB free, recording stops below {least} MiB")
-        full = self._writer.nbytes >= (self.options.max_bytes or math.inf)
+        full = self._writer.is_removed or self._writer.nbytes >= (self.options.max_bytes or math.inf)
         if full or time.monotonic() - self._started >= (self.options.max_seconds or math.inf):
             try:
                 following = self._next_file()
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    self._end_file()
                     raise
                 self._started = time.monotonic()  # strangers hold all files: this one goes on, and later again
                 log.warning("event=rotation_postponed path=%s error=%s", self._writer.path, error)
@@ -234,6 +236,8 @@ class Recorder:
 
     def _end_file(self) -> None:
         self._queue.write_missed(self._writer)
+        if self._writer.is_removed:
+            log.error("event=removed path=%s: someone has deleted what was recorded there", self._writer.path)
         self._writer.close()
         self._weigh()
 

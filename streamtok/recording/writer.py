@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -94,6 +95,16 @@ class RecordingWriter:
     def nbytes(self) -> int:
         """Bytes in the file, without the open chunk."""
         return self._stream.tell()
+
+    @property
+    def room(self) -> int:
+        """Bytes that its disk has left, wherever its folder has been moved to."""
+        return shutil.disk_usage(self._stream.fileno()).free
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the file has been deleted: what is written has no name any more."""
+        return os.fstat(self._stream.fileno()).st_nlink == 0
 
     def add_stream(self, name: str, info: Info | None, offset_ns: int) -> None:
         """Announce a stream, or a change in it; what follows refers to this info."""

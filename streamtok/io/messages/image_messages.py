@@ -92,11 +92,12 @@ def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessag
 
     Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
     """
-    _, name = split_schema(schema)
+    package, name = split_schema(schema)
     if encoding in ("cdr", "ros1"):
         store = ros_typestore(encoding)
         deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
-        return functools.partial(_parse, functools.partial(_read_ros, deserialize, ros_name(schema)), schema)
+        ros_name = f"{'foxglove_msgs' if package == 'foxglove' else package}/msg/{name}"
+        return functools.partial(_parse, functools.partial(_read_ros, deserialize, ros_name), schema)
     if encoding == "protobuf" and name in FOXGLOVE:
         return functools.partial(_parse, functools.partial(_read_protobuf, protobuf_class(name)), schema)
     if encoding == "json" and name in FOXGLOVE:
@@ -107,12 +108,6 @@ def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessag
         f"{schema} encoded as {encoding!r} cannot be read; known are cdr and ros1 (sensor_msgs, foxglove_msgs), "
         f"protobuf, flatbuffer and json (foxglove)"
     )
-
-
-def ros_name(schema: str) -> str:
-    """A ROS type name with its /msg/ part."""
-    package, name = split_schema(schema)
-    return f"{'foxglove_msgs' if package == 'foxglove' else package}/msg/{name}"
 
 
 @functools.cache

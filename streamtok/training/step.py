@@ -11,7 +11,7 @@ from torch import Tensor
 
 from streamtok.model import Tokenizer, detach
 from streamtok.model.functional import Normalize, plain_norm, use_norm
-from streamtok.model.state import State, leaves, map_state
+from streamtok.model.state import State, flatten, map_state
 from streamtok.training.config import TrainConfig
 from streamtok.training.losses import compute_losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
@@ -165,7 +165,7 @@ class _Graph:
     def __call__(self, video: Tensor, state: State | None) -> tuple[dict[str, Tensor], State]:
         """As the function, of a video (B, 3, T, H, W) and a state like those that were captured."""
         self.video.copy_(video)
-        for mine, given in zip(leaves(self.state or {}), leaves(state or {}), strict=True):
+        for mine, given in zip(flatten(self.state or {}).values(), flatten(state or {}).values(), strict=True):
             mine.copy_(given)
         self.graph.replay()
         return {name: value.clone() for name, value in self.named.items()}, map_state(Tensor.clone, self.after)

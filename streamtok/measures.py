@@ -135,7 +135,8 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
     """Whether times, as they were written, go over the same stretch of time twice: the clock was set back or looped.
 
     Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
-    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else.
+    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else. For
+    longer than recorders hold back (`FAR_NS`) that is another run, whose times lie between those of the first.
     """
     values = np.array(times, float)
     if FALLS * np.sum(np.diff(values) < 0) > len(values):
@@ -147,8 +148,10 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
     for begin, end in np.flatnonzero(np.diff(is_back, prepend=False, append=False)).reshape(-1, 2).tolist():
         again = values[begin:end]
         first, last = np.searchsorted(ordered, again.min()), np.searchsorted(ordered, again.max(), "right") - 1
+        others = last - first + 1 - (end - begin)
         is_usual = np.abs(steps[first:last] - usual) <= usual * STEP_DIFFERS
-        if end - begin >= LEAST_BACK and last - first >= end - begin and np.mean(is_usual) < LEAST_USUAL:
+        is_run = others >= LEAST_BACK and np.ptp(again) > FAR_NS
+        if end - begin >= LEAST_BACK and others and (is_run or np.mean(is_usual) < LEAST_USUAL):
             return True
     return False
 

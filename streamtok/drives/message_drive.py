@@ -34,6 +34,7 @@ from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.depth import DepthRange, is_depth
 from streamtok.io.messages.image_messages import ImageMessage, find_parser, image_kind
+from streamtok.measures import FAR_NS
 from streamtok.recording.parts import unpack_message
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
@@ -213,7 +214,7 @@ class MessageDrive(Drive):
             if was_set_back or span[0] <= begin:
                 self.twice = []
                 return
-            self.twice += [(span[0], end)] if span[0] <= end else []
+            self.twice += [(span[0] - FAR_NS, end + FAR_NS)] if span[0] <= end else []  # a copy is logged when it comes
             latest |= dict.fromkeys(topics, (span[0], max(end, span[1])))
 
     def parse(self, message: TopicMessage) -> ImageMessage:

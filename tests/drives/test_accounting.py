@@ -215,8 +215,11 @@ def copy_messages(file: McapFile, path: Path, messages: Iterable[RawMessage]) ->
         writer.finish()
 
 
+@pytest.mark.parametrize("later_ns", [0, 150_000_000])
 @pytest.mark.parametrize(("codec", "begin"), [("h264", 20), ("vp9", 24), ("vp9", 26)])
-def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_with_them(tmp_path, codec, begin):
+def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_with_them(
+    tmp_path, codec, begin, later_ns
+):
     frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
     options = {"kind": "CompressedVideo", "codec": codec}
     whole = McapFile(write_mcap(tmp_path / "whole.mcap", frames, **options))
@@ -224,7 +227,8 @@ def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_wi
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     for part, (first, end) in enumerate(((0, 40), (begin, 60))):
-        copy_messages(whole, tmp_path / "one" / f"d_{part}.mcap", messages[first:end])
+        logged = [each._replace(log_time=each.log_time + part * later_ns) for each in messages[first:end]]
+        copy_messages(whole, tmp_path / "one" / f"d_{part}.mcap", logged)
         write_mcap(tmp_path / "two" / f"d_{part}.mcap", frames[first:end], **options)  # coded for itself
     for name, images, copies in (("one", 60, 40 - begin), ("two", 100 - begin, 0)):
         with open_drive(tmp_path / name) as drive:

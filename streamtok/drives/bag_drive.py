@@ -11,6 +11,7 @@ from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, Top
 from streamtok.extras import missing_extra
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
+from streamtok.recording.packing import unpack_if_packed
 from streamtok.recording.parts import Parts, open_each
 
 try:
@@ -32,11 +33,14 @@ class Bag1File:
     """One ROS 1 bag; `topics` and `messages` as of a `Db3File`. ValueError if not one topic can be read."""
 
     def __init__(self, path: Path, note: Callable[[str], None]) -> None:
-        self.path, self._note, self.damage = path, note, ""
+        self._unpacked, reason = unpack_if_packed(path)
+        self.path, self._note, self.damage = Path(self._unpacked.name) if self._unpacked else path, note, ""
+        if reason:
+            note(f"{path.name}: {reason}")
         self.span: Span | None = None
         self.set_back: set[Topic] = set()
         try:
-            with rosbag1.Reader(path) as reader:
+            with rosbag1.Reader(self.path) as reader:
                 self.topics = {Topic(c.topic, c.msgtype) for c in reader.connections}
                 listed, there = sum(c.msgcount for c in reader.connections), reader.message_count
                 self.damage = f"it lists {listed} of {there} messages" if listed != there else ""
@@ -45,7 +49,7 @@ class Bag1File:
                 self.set_back = {Topic(c.topic, c.msgtype) for c in cameras if _was_set_back(reader.indexes[c.id])}
         except UNREADABLE as error:
             self.damage = str(error)
-            self.topics = {message.topic for message in salvage_bag1(path, lambda text: None)}
+            self.topics = {message.topic for message in salvage_bag1(self.path, lambda text: None)}
             if not self.topics:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 

@@ -14,7 +14,7 @@ from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
-from streamtok.recording.parts import unpack_if_packed
+from streamtok.recording.packing import unpack_if_packed
 
 MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
@@ -45,7 +45,7 @@ STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
 
 
 class Db3File:
-    """One SQLite file of a ROS 2 bag, packed by zstd or not; what a recorder left in its write-ahead log is read too.
+    """One SQLite file of a ROS 2 bag, packed or not; what a recorder left in its write-ahead log is read too.
 
     `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. With `undo`, what a
     killed recorder had not finished is undone in a copy. ValueError if not one topic can be read.

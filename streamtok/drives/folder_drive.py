@@ -17,6 +17,7 @@ from streamtok.drives.image_folders import ImageFinder, list_image_folders
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, folders_of, list_logs
+from streamtok.drives.other_formats import explain_format
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.folder import Found, TimedImage, join_clocks
 from streamtok.io.images.stills import read_pictures
@@ -57,9 +58,10 @@ def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
     """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
     videos = sorted(filter(is_video, path.iterdir()))
     if not videos and not list_image_folders(path, DEEPEST, find):
+        notes = "".join(f"; {note}" for note in (*list_files(path).notes, explain_format(path)) if note)
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
-            f"folders of images ({' '.join(IMAGE_SUFFIXES)}){''.join(f'; {note}' for note in list_files(path).notes)}"
+            f"folders of images ({' '.join(IMAGE_SUFFIXES)}){notes}"
         )
     if not videos:
         return open_images(path, topics, {}, find)

@@ -17,16 +17,15 @@ from pathlib import Path
 
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.packing import read_head, unpack_if_packed
 from streamtok.recording.parts import (
     SUFFIXES,
     Parts,
     find_missing,
-    is_packed,
     list_files,
     part_name,
     read_listed,
     suffix_of,
-    unpack_head,
 )
 
 KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
@@ -49,13 +48,13 @@ class Found:
 
 
 def find_kind(path: Path) -> str:
-    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd.
+    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed.
 
     Else from its name: they may be damaged. ValueError for an empty file.
     """
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")
-    return head_kind(read_head(path)) or name_kind(path)
+    return head_kind(read_head(path, HEAD_BYTES)) or name_kind(path)
 
 
 def head_kind(head: bytes) -> str:
@@ -67,13 +66,6 @@ def name_kind(path: Path) -> str:
     """What `find_kind` tells, from the name alone."""
     suffix = suffix_of(path)
     return suffix[1:] if suffix in SUFFIXES else "video"
-
-
-def read_head(path: Path) -> bytes:
-    """The first bytes of a file, or of what is packed in it."""
-    with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-        return unpack_head(stream, HEAD_BYTES) if is_packed(head) else head
 
 
 def list_recordings(folder: Path) -> list[Parts]:
@@ -113,7 +105,8 @@ def _look_into_bag(found: Found) -> None:
         file = Db3File(found.path, lambda text: None, undo=False)
         found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
         return
-    with contextlib.suppress(*UNREADABLE), rosbag1.Reader(found.path) as reader:
+    unpacked, _ = unpack_if_packed(found.path)
+    with contextlib.suppress(*UNREADABLE), rosbag1.Reader(unpacked.name if unpacked else found.path) as reader:
         found.span, found.topics = (reader.start_time, reader.end_time), frozenset(reader.topics)
 
 

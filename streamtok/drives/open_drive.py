@@ -29,13 +29,15 @@ from streamtok.drives.drive_names import (
     recording_of,
 )
 from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
-from streamtok.drives.folders import find_kind, head_kind, list_recordings, name_kind, read_head
+from streamtok.drives.folders import HEAD_BYTES, find_kind, head_kind, list_recordings, name_kind
 from streamtok.drives.image_folders import ImageFinder
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
+from streamtok.drives.other_formats import explain_format
 from streamtok.drives.topics import Topics
 from streamtok.io.messages.depth import DepthRange
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.recording.packing import read_head
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 
@@ -67,11 +69,13 @@ def open_drive(
         return open_picture(path, topics, options)
     kind = find_kind(path)
     if kind == "video":
+        if not is_video(path) and (other := explain_format(path)):
+            raise ValueError(f"{path}: {other}")
         return open_video(path, topics, options)
     try:
         drive = _open_parts(Parts([path]), path, told)
     except ValueError as error:
-        head = read_head(path)
+        head = read_head(path, HEAD_BYTES)
         if not head or head_kind(head):
             raise
         raise ValueError(f"{path}: not {NAMES[kind]}, nor any other recording: its first bytes are {head!r}") from error

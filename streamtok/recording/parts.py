@@ -7,24 +7,20 @@ Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml th
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO, TypeVar
+from typing import TypeVar
 
 import yaml
 
-from streamtok.names import name_errors, natural_key
+from streamtok.names import natural_key
+from streamtok.recording.packing import bare_name, unpacked_size
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 NUMBERED = re.compile(r"(.+?)_(\d+)")
 REPAIRED = "_repaired"
-COPY_BYTES = 1 << 20
-SIZE_UNKNOWN = (0, (1 << 64) - 1)  # of what is packed, as zstd says it
 
 
 @dataclass
@@ -128,69 +124,12 @@ def leave_out_copies(paths: list[Path]) -> Parts:
     return Parts(kept, notes)
 
 
-def bare_name(path: Path) -> str:
-    """The name of a file without what says that it is packed by zstd."""
-    return path.name.removesuffix(".zstd").removesuffix(".zst")
-
-
 def _best_form(bare: Path, there: list[Path]) -> Path:
     """Which to read of the forms of a file: the unpacked one, unless it is shorter than what is packed."""
     packed = next((path for path in there if path != bare), bare)
     if bare not in there or packed == bare:
         return packed
-    import zstandard
-
-    with packed.open("rb") as stream:
-        head = stream.read(COPY_BYTES)
-    try:
-        size = zstandard.get_frame_parameters(head).content_size
-    except zstandard.ZstdError:
-        size = 0
-    return bare if size in SIZE_UNKNOWN or bare.stat().st_size >= size else packed
-
-
-def is_packed(head: bytes) -> bool:
-    """Whether a file or message that begins so is compressed by zstd."""
-    return head.startswith(ZSTD_MAGIC)
-
-
-def unpack_head(stream: BinaryIO, size: int) -> bytes:
-    """The first bytes of what is packed in a file; empty if it is damaged."""
-    import zstandard
-
-    stream.seek(0)
-    try:
-        return zstandard.ZstdDecompressor().stream_reader(stream, closefd=False).read(size)
-    except zstandard.ZstdError:
-        return b""
-
-
-def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
-    """A zstd file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
-
-    The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
-
-    Raises:
-        ValueError: nothing can be unpacked.
-    """
-    with path.open("rb") as stream:
-        if not is_packed(stream.read(len(ZSTD_MAGIC))):
-            return None, ""
-    import zstandard
-
-    unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
-    reason = ""
-    with path.open("rb") as packed, name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
-        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-        try:
-            shutil.copyfileobj(reader, unpacked, COPY_BYTES)
-        except zstandard.ZstdError as error:
-            reason = f"its compression is damaged ({error}); what comes before is read"
-        unpacked.flush()
-    if not unpacked.tell():
-        unpacked.close()
-        raise ValueError(f"{path}: nothing of it can be unpacked")
-    return unpacked, reason
+    return bare if bare.stat().st_size >= unpacked_size(packed) else packed
 
 
 def open_each(paths: Iterable[Path], open_file: Callable[[Path], File]) -> tuple[list[File], list[str]]:
@@ -209,15 +148,3 @@ def open_each(paths: Iterable[Path], open_file: Callable[[Path], File]) -> tuple
     if paths and not files:
         raise ValueError("; ".join(faults))
     return files, faults
-
-
-def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
-    """A message that a recorder compressed by zstd as it was; any other as it is. ValueError if it is damaged."""
-    if not is_packed(bytes(data[:4])):
-        return data
-    import zstandard
-
-    try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(bytes(data))
-    except zstandard.ZstdError as error:
-        raise ValueError(f"its compression is damaged: {error}") from error

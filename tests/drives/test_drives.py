@@ -1,5 +1,6 @@
 """Recorded drives of every kind give the frames that were put in; damage costs only what it touches."""
 
+import gzip
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -566,6 +567,30 @@ def test_what_is_no_drive_is_no_reason_to_refuse_those_beside_it(tmp_path):
 def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(ValueError, match="holds no drive: looked for"):
+        open_drive(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("episode_0.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(1000), "HDF5, which is not read here: .*h5py"),
+        ("episode.bin", b"\x89HDF\r\n\x1a\n" + bytes(1000), "HDF5"),
+        ("waymo.tfrecord-00000-of-00010", bytes(100), "TFRecord"),
+        ("file-000.parquet", b"PAR1" + bytes(100), r"Parquet, .*LeRobot"),
+        ("day.tar", bytes(100), "an archive, which is not read here: unpack it"),
+        ("day.mp4.gz", gzip.compress(bytes(100)), "an archive"),
+        ("drives.txt", b"one.mcap\ntwo.mcap\n" * 99, "no video"),
+    ],
+)
+def test_a_file_that_is_no_drive_says_what_it_is_and_what_to_do(tmp_path, name, data, what):
+    path = tmp_path / "1.0" / name
+    path.parent.mkdir()
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=what):
+        open_drive(path)
+    with pytest.raises(
+        ValueError, match="holds no drive" + (f": .*{what}" if path.suffix not in (".bin", ".txt") else "")
+    ):
         open_drive(tmp_path)
 
 

@@ -27,6 +27,7 @@ LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
+NO_VIDEO = {"tty", "cdg"}  # what FFmpeg makes of text, and of HDF5
 REFUSALS: list[tuple[type[Exception], str]] = [
     (
         av.error.HTTPUnauthorizedError,
@@ -61,6 +62,8 @@ def open_container(
     except (av.FFmpegError, OSError) as error:
         raise _explain(target, error) from error
     try:
+        if container.format.name in NO_VIDEO:
+            raise ValueError(f"{target} is no video: FFmpeg would take it for {container.format.long_name}")
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError:
         container.close()

@@ -1,0 +1,113 @@
+"""Files and messages that are packed by zstd, gzip, bzip2, xz or LZ4: what they are called, and what is in them."""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+from streamtok.names import name_errors
+
+SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+COPY_BYTES = 1 << 20
+SIZE_UNKNOWN = (1 << 64) - 1  # of what is packed, as zstd says it
+
+
+def _open_zstd(stream: BinaryIO) -> Any:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True, closefd=False)
+
+
+def _open_lz4(stream: BinaryIO) -> Any:
+    import lz4.frame
+
+    return lz4.frame.open(stream)
+
+
+READERS: dict[bytes, Callable[[Any], Any]] = {
+    ZSTD_MAGIC: _open_zstd,
+    b"\x04\x22\x4d\x18": _open_lz4,
+    b"\x1f\x8b\x08": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+
+
+def bare_name(path: Path) -> str:
+    """The name of a file without what says that it is packed."""
+    return path.stem if path.suffix in SUFFIXES else path.name
+
+
+def _open_packed(stream: BinaryIO) -> Any:
+    """What is packed in a file, to be read; None if it is not packed."""
+    head = stream.read(max(map(len, READERS)))
+    stream.seek(0)
+    return next((read(stream) for magic, read in READERS.items() if head.startswith(magic)), None)
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """The first bytes of a file, or of what is packed in it; empty if that is damaged."""
+    with path.open("rb") as stream:
+        packed = _open_packed(stream)
+        try:
+            return (packed or stream).read(size)
+        except Exception:  # every library has its own
+            return b""
+
+
+def unpacked_size(path: Path) -> int:
+    """Bytes that are packed in a zstd file, as it says; 0 where it does not, and for any other file."""
+    import zstandard
+
+    with path.open("rb") as stream:
+        head = stream.read(COPY_BYTES)
+    try:
+        size = zstandard.get_frame_parameters(head).content_size
+    except zstandard.ZstdError:
+        return 0
+    return 0 if size == SIZE_UNKNOWN else size
+
+
+def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
+    """A packed file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
+
+    The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
+
+    Raises:
+        ValueError: nothing can be unpacked.
+    """
+    with path.open("rb") as stream:
+        packed = _open_packed(stream)
+        if packed is None:
+            return None, ""
+        unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
+        reason = ""
+        with name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
+            try:
+                shutil.copyfileobj(packed, unpacked, COPY_BYTES)
+            except Exception as error:  # every library has its own
+                if isinstance(error, OSError) and error.errno:
+                    raise
+                reason = f"its compression is damaged ({error}); what comes before is read"
+            unpacked.flush()
+    if not unpacked.tell():
+        unpacked.close()
+        raise ValueError(f"{path}: nothing of it can be unpacked")
+    return unpacked, reason
+
+
+def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
+    """A message that a recorder compressed by zstd as it was; any other as it is. ValueError if it is damaged."""
+    if bytes(data[:4]) != ZSTD_MAGIC:
+        return data
+    import zstandard
+
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(bytes(data))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"its compression is damaged: {error}") from error

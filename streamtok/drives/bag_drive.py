@@ -1,11 +1,12 @@
 """ROS 1 and ROS 2 bags, without ROS: by rosbags and SQLite, and what is left of a bag that is damaged."""
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from streamtok.drives.bag1_salvage import salvage_bag1
+from streamtok.drives.bag1_salvage import IMAGES, salvage_bag1
 from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
 from streamtok.extras import missing_extra
@@ -17,6 +18,7 @@ from streamtok.recording.parts import Parts, open_each
 try:
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
     from rosbags import rosbag1
+    from rosbags.interfaces import Connection
 
     from streamtok.drives.db3_file import Db3File
 except ImportError as error:
@@ -41,12 +43,13 @@ class Bag1File:
         self.set_back: set[Topic] = set()
         try:
             with rosbag1.Reader(self.path) as reader:
-                self.topics = {Topic(c.topic, c.msgtype) for c in reader.connections}
-                listed, there = sum(c.msgcount for c in reader.connections), reader.message_count
-                self.damage = f"it lists {listed} of {there} messages" if listed != there else ""
+                self.topics = set(map(_topic_of, reader.connections))
+                there = sum((Counter(info.connection_counts) for info in reader.chunk_infos), Counter())
+                if there != (listed := Counter({c.id: c.msgcount for c in reader.connections})):
+                    self.damage = f"it lists {listed.total()} of {there.total()} messages"
                 self.span = reader.start_time, reader.end_time
-                cameras = (c for c in reader.connections if image_kind(c.msgtype))
-                self.set_back = {Topic(c.topic, c.msgtype) for c in cameras if _was_set_back(reader.indexes[c.id])}
+                cameras = (c for c in reader.connections if image_kind(_topic_of(c).kind))
+                self.set_back = {_topic_of(c) for c in cameras if _was_set_back(reader.indexes[c.id])}
         except UNREADABLE as error:
             self.damage = str(error)
             self.topics = {message.topic for message in salvage_bag1(self.path, lambda text: None)}
@@ -72,9 +75,13 @@ class Bag1File:
 
     def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         with rosbag1.Reader(self.path) as reader:
-            wanted = [c for c in reader.connections if Topic(c.topic, c.msgtype) in topics]
+            wanted = [c for c in reader.connections if _topic_of(c) in topics]
             for c, log_ns, data in reader.messages(connections=wanted) if wanted else ():
-                yield TopicMessage(Topic(c.topic, c.msgtype), log_ns, data)
+                yield TopicMessage(_topic_of(c), log_ns, data)
+
+
+def _topic_of(connection: Connection) -> Topic:
+    return Topic(connection.topic, IMAGES.get(connection.digest, connection.msgtype))
 
 
 def _was_set_back(index: list[rosbag1.reader.IndexData]) -> bool:

@@ -190,6 +190,15 @@ def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, what, place, si
     assert found.notes or found.account["lost"] or found.numbers == ALL
 
 
+@pytest.mark.parametrize("field", [b"type=", b"conn=", b"md5sum="])
+def test_a_flipped_bit_in_the_index_of_a_bag_costs_no_camera(tmp_path, field):
+    path = write_bag(tmp_path / "d.bag")
+    data = bytearray(path.read_bytes())
+    data[data.index(field, data.index(b"topic=/cam/image_raw") - 30) + len(field)] ^= 1
+    path.write_bytes(data)
+    assert read(path).numbers == ALL
+
+
 def test_an_absurd_length_in_a_bag_allocates_nothing(tmp_path):
     path = write_bag(tmp_path / "d.bag")
     data = bytearray(path.read_bytes())

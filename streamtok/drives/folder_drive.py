@@ -136,15 +136,17 @@ def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs, f
     name = options.get("log", next(iter(logs), None))
     if name not in logs:
         raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
-    timed, places = {}, set()
-    for camera, folders in logs[name].items():
-        found = [find(folder, **options | {"log": name}) for folder in folders]
+    timed, folders = {}, set[Path]()
+    for camera, places in logs[name].items():
+        found = [find(folder, **options | {"log": prefix}) for folder, prefix in places]
         images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
-        timed["cam0" if folders == [path] else camera] = replace(found[0], images=images)
-        places |= set(folders)
+        timed[camera] = replace(found[0], images=images)
+        folders |= {folder for folder, _ in places}
+    if len(timed) == 1 and folders == {path}:
+        timed = {"cam0": timed.popitem()[1]}
     drive = _images_drive(path, timed, topics)
-    if len(places) > 1:
-        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {name}")
+    if len(folders) > 1 or len(timed) > 1:
+        drive.note("", f"images of {len(folders)} folders are {len(timed)} cameras of the recording they name: {name}")
     return drive
 
 

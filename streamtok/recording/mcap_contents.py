@@ -90,10 +90,9 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         reader = SeekingReader(stream)
         summary = reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
-        if summary is None or not all(
-            _is_chunk(stream, c.chunk_start_offset, c.chunk_length) for c in summary.chunk_indexes
-        ):
-            return None
+        last = max(summary.chunk_indexes, key=lambda c: c.chunk_start_offset, default=None) if summary else None
+        if summary is None or (last and not _is_chunk(stream, last.chunk_start_offset, last.chunk_length)):
+            return None  # it lies, or bytes are gone or too many: those that others lack are damage of their own
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
     statistics, chunks = summary.statistics, []

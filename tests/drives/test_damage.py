@@ -87,6 +87,13 @@ def test_a_file_whose_first_bytes_or_first_chunk_are_damaged_is_read(tmp_path, c
     assert len(read(path).numbers) >= COUNT - CHUNK
 
 
+@pytest.mark.parametrize("bit", [0, 2, 5])
+def test_a_chunk_that_no_longer_says_what_it_is_is_read_by_the_index(tmp_path, bit):
+    path = write_checked(tmp_path / "d.mcap", "ZSTD")
+    path.write_bytes(damage(path.read_bytes(), "flip", McapFile(path).chunks[0].offset, bit))
+    assert read(path).numbers == ALL
+
+
 def test_an_index_that_lies_is_not_believed(tmp_path):
     from mcap.writer import Writer
 

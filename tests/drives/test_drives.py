@@ -510,7 +510,7 @@ def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
     for frames, log in ((first, names[0]), (later, names[1])):
         (name,) = (each for each in found if log[:4] in each)
         with open_drive(name) as drive:
-            assert "are read as one drive, whose recording they name" in drive.notes[0]
+            assert "images of 4 folders are 2 cameras of the recording they name" in drive.notes[0]
             read = [replace(frame, capture_ns=frame.capture_ns - 10**18) for frame in drive]
         assert_same_frames(read, frames, {"FRONT": "front", "REAR": "rear"})
     for file in tmp_path.rglob(f"{names[1]}*"):
@@ -518,6 +518,21 @@ def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
     assert list_drives(str(tmp_path)) == [str(tmp_path)]
     with open_drive(tmp_path) as drive:
         assert len(list(drive)) == len(first)
+
+
+def test_cameras_that_only_names_tell_apart_are_two(tmp_path):
+    """Lyft: all images in one folder."""
+    frames = rig(6)
+    for frame in frames:
+        camera = {"front": "cam0", "rear": "cam1"}[frame.stream]
+        Image.fromarray(frame.image).save(tmp_path / f"host-a101_{camera}_{frame.capture_ns}.png")
+    with open_drive(tmp_path) as drive:
+        assert_same_frames(list(drive), frames, {"cam0": "front", "cam1": "rear"})
+        assert "2 cameras of the recording they name: host-a101" in drive.notes[0]
+    put_images(tmp_path, [f"host-a004_cam0_{START_NS + n * STEP_NS}" for n in range(5)])
+    names = list_drives(str(tmp_path))
+    assert names == [f"images:{tmp_path}?log=host-{host}" for host in ("a004", "a101")]
+    assert [len(read(name)) for name in names] == [5, 12]
 
 
 def put_images(folder, names):

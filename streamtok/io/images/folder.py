@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -72,8 +73,8 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     Times come from the file `timestamps` if given, else from `fps` if given. Else they come from a times file that is
     found, or from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it).
     `bits` is how many bits of 16 the values of the images fill (None: all). `log` is the recording that names begin
-    with. `frame_id` counts files. Where a times file has a line for every number but some numbered images are missing
-    (KITTI), it is the number, so that the gap shows.
+    with, or recording and camera. `frame_id` counts files. Where a times file has a line for every number but some
+    numbered images are missing (KITTI), it is the number, so that the gap shows.
     """
     return join_clocks(find_images(folder, **options).images, folder)
 
@@ -127,7 +128,8 @@ def _list_files(folder: Path, log: str) -> list[Path]:
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
     files, inside = _files(folder), _files(folder / "data") if (folder / "data").is_dir() else []
     files = inside if len(inside) > len(files) else files
-    files = [file for file in files if file.name.startswith(f"{log}__" if log else "")]
+    begins = re.compile(rf"{re.escape(log)}(__|_\d+$)" if log else "")
+    files = [file for file in files if begins.match(file.stem)]
     if not files:
         inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
         hint = f"; its folders {', '.join(inside_names)} do: name one of them" if inside_names else ""

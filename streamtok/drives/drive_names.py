@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from streamtok.drives.clips import why_clips
 from streamtok.drives.folder_drive import belong_together, find_logs, has_images
 from streamtok.drives.folders import list_recordings
 from streamtok.drives.image_folders import FolderWalk, ImageFinder
@@ -16,7 +17,6 @@ from streamtok.io.suffixes import is_video
 from streamtok.recording.parts import Parts
 
 IMAGES, PARTS = "images:", "parts:"
-MOST_CAMERAS = 64  # of a vehicle: more videos in a folder are clips
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -78,7 +78,7 @@ def _drives_in(path: Path, listing: _Listing) -> list[str]:
     logs = {} if listing.named else find_logs(path, listing.find)
     listing = replace(listing, named=folders_of(logs)) if logs else listing
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
-    own = recordings + videos if recordings or len(videos) > MOST_CAMERAS else [str(path)] if videos else []
+    own = recordings + videos if recordings or why_clips(videos) else [str(path)] if videos else []
     is_named = path in listing.named
     if not own and not is_named and has_images(path, listing.find):
         return [str(path)]

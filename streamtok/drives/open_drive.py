@@ -17,10 +17,10 @@ Damage costs the frames it touches: they are counted in `counts` and listed in `
 import contextlib
 from pathlib import Path
 
+from streamtok.drives.clips import why_clips
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
 from streamtok.drives.drive_names import (
-    MOST_CAMERAS,
     PARTS,
     drives_in,
     find_drive,
@@ -137,9 +137,9 @@ def _several(path: Path, names: list[str]) -> ValueError:
     """The error of a folder with drives that are not one; `names` begin with its own."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
     what = "drives that do not belong together" if len(names) > 1 else "recording in a folder of its own"
-    limit = f" (more than {MOST_CAMERAS} videos are clips)" if len(list_videos(path)) > MOST_CAMERAS else ""
+    reason = f" ({reason})" if (reason := why_clips(list_videos(path))) else ""
     return ValueError(
-        f"{path} holds {len(names)} {what}{limit}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of "
+        f"{path} holds {len(names)} {what}{reason}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of "
         f"them, or let `streamtok tokenize` do each"
     )
 

@@ -76,6 +76,13 @@ class TimeJudge:
         self._last: tuple[int, int] | None = None
         self._origin = 0, 0  # of both clocks, since one was set
 
+    @property
+    def usual_step(self) -> float:
+        """Of the latest, the median, or the mean of uneven ones; 0 until there are enough of them."""
+        if len(self._steps) < LEAST_STEPS:
+            return 0.0
+        return sum(self._steps) / len(self._steps) if self._uneven else median(self._steps)
+
     def restart(self) -> None:
         """The next time has nothing to do with those before: the clock was set."""
         self._last = None
@@ -96,10 +103,9 @@ class TimeJudge:
         if step <= 0 or (step > FAR_NS and known and arrival_ns - before[1] < step // 2):
             self._origin = self._last
             return Step(was_set=True)
-        if len(self._steps) >= LEAST_STEPS:
-            longest = sorted(self._steps)[-2] if self._uneven else median(self._steps)
+        if usual := self.usual_step:
+            longest = sorted(self._steps)[-2] if self._uneven else usual
             if step > self._gap_steps * longest and not self._has_new_rate(step):
-                usual = sum(self._steps) / len(self._steps) if self._uneven else longest
                 if step > max(DAY_NS, DAY_STEPS * usual):
                     self._origin = self._last
                     return Step(was_set=True)

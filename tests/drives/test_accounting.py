@@ -279,6 +279,15 @@ def test_a_counter_that_jumps_further_than_time_goes_on_from_there(tmp_path):
     assert "jumps by 4000000002 images within 0.300 s" in notes
 
 
+@pytest.mark.parametrize("jump", [-130, -30, 20, 500])
+def test_a_counter_that_begins_anew_wherever_is_no_loss_and_time_tells_what_is_missing(tmp_path, jump):
+    there = [n for n in range(60) if not 30 <= n < 33]
+    shots = [(n + (jump if n >= 33 else 0), START_NS + n * STEP_NS) for n in there]
+    ids, lost, notes = read_numbered(tmp_path / "d.bag", shots)
+    assert (ids, lost) == ([100 + n for n in there], 3)
+    assert "its counter jumps" in notes
+
+
 def test_a_counter_that_comes_back_or_is_another_one_behind_a_clock_set_back_goes_on(tmp_path):
     far = 4_000_000_000
     stray, back, again = ({n: n + far for n in places} for places in ([10], range(10, 30), range(30, 60)))

@@ -74,6 +74,19 @@ def test_however_the_file_of_times_was_written(tmp_path, form):
     assert (numbers, ids, account["lost"]) == (ALL, ALL, 0)
 
 
+@pytest.mark.parametrize("name", ["timestamps.csv", "times.csv"])
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+@pytest.mark.parametrize("heading", ["frame{0}time", "id{0}filename{0}stamp"])
+def test_tables_of_times_are_read_however_their_columns_are_set_apart(tmp_path, name, between, heading):
+    for number in ALL:
+        put_image(tmp_path / f"{number:06d}.png", number)
+    file = "{0}{1:06d}.png" if "file" in heading else ""
+    rows = [f"{n}{file}{{0}}{n / 10:.3f}".format(between, n) for n in ALL]
+    (tmp_path / name).write_text("\n".join([heading.format(between), *rows]))
+    with open_drive(tmp_path) as drive:
+        assert [frame.capture_ns for frame in drive] == [n * 100_000_000 for n in ALL]
+
+
 def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
     there = [number for number in ALL if number not in range(10, 14)]
     numbers, ids, account, _ = read(write_kitti(tmp_path / "gone", BLANK, there))

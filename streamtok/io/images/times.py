@@ -9,9 +9,10 @@ boot in ns. The steps between them do, because cameras take 1 to 200 pictures pe
 the column is refused with what to do.
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
-`timestamps.txt`, `times.txt`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line holds a time,
-or a time and a file name (either order, spaces or comma between). Lines that start with # are comments. A heading may
-name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
+`timestamps.txt`, `times.txt`, both also as `.csv`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line
+holds a time, or a time and a file name (either order, spaces, comma or semicolon between). Lines that start with # are
+comments. A heading may name the unit ("timestamp [ns]"), and the columns where there are more
+("index,timestamp,filename").
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 DATE = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:Z|([-+]\d\d):?(\d\d))?", re.IGNORECASE
 )
+BETWEEN = re.compile("[,;\t]")  # columns
 NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec)\b", re.IGNORECASE)
 HAS_NUMBER = re.compile(r"(?:^|[,;\s])[-+]?\d[\d.:eE+-]*(?:[,;\s]|$)")
@@ -44,7 +46,7 @@ NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
 TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
-FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.json")
+FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.csv", "times.csv", "timestamps.json")
 
 UNIX, OTHER = "Unix time", "since boot or start"
 UNIX_SECONDS = 631_152_000, 4_102_444_800  # 1990 to 2100
@@ -179,8 +181,8 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _find_columns(heading: str) -> tuple[int, int | None] | None:
-    """Where a heading of several columns with commas has the time and the file name; None where it does not say."""
-    names = [name.strip() for name in heading.lstrip("# ").split(",")]
+    """Where a heading of several columns has the time and the file name; None where it does not say."""
+    names = [name.strip() for name in BETWEEN.split(heading.lstrip("# "))]
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
     return (times[0], files[0] if files else None) if len(names) > 1 and times else None
@@ -188,13 +190,12 @@ def _find_columns(heading: str) -> tuple[int, int | None] | None:
 
 def _split_line(line: str, columns: tuple[int, int | None] | None) -> tuple[str, str | None]:
     """(time, file name or None) of a line."""
-    if columns is not None and line.count(",") >= max(columns[0], columns[1] or 0):
-        parts = [part.strip() for part in line.split(",")]
+    parts = [part.strip() for part in BETWEEN.split(line)]
+    if columns is not None and len(parts) > max(columns[0], columns[1] or 0):
         return parts[columns[0]], None if columns[1] is None else parts[columns[1]]
     if DATE.fullmatch(line):
         return line, None
-    parts = re.split("[,;]", line) if re.search("[,;]", line) else line.split()
-    parts = [part.strip() for part in parts if part.strip()]
+    parts = [part for part in (parts if len(parts) > 1 else line.split()) if part]
     if len(parts) == 1:
         return parts[0], None
     first, second = parts[:2]

@@ -8,15 +8,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 from streamtok.measures import time_least
 
 ACTIVATION_MAX = 127
 EXACT = 1 << 24  # float32 holds every whole number up to it
+Operand = Any  # an array, or what an arithmetic made of it beforehand
 _LOCK = threading.RLock()
 
 
@@ -27,20 +28,23 @@ class Arithmetic(Protocol):
     sums: type[np.generic]
     threads: str  # the kind of threads that products are shared among, as threadpoolctl calls it
 
-    def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def scale(self, x: np.ndarray, shift: np.ndarray) -> Operand:
         """Weights int8 (in, out) or biases int32 (out,), whose sums are divided by 2^shift, as the others take them."""
 
     def table(self, rows: np.ndarray, most: int) -> np.ndarray:
         """A table int32 (n, W) whose rows are added up, to sums of -most to most."""
 
-    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def multiply(self, x: Operand, weight: Operand) -> np.ndarray:
         """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
 
-    def floor(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Sums (n, out) / 2^shift, rounded down, in place."""
+    def divide(self, y: np.ndarray, bias: Operand, shift: np.ndarray) -> np.ndarray:
+        """(Sums (n, out) + bias) / 2^shift, rounded down, in place; `bias` is scaled."""
 
     def activate(self, x: np.ndarray) -> np.ndarray:
         """x (n, C) within 0 to 127, as activations."""
+
+    def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """A table (n,) at places of 0 to n - 1, sums of any shape."""
 
 
 class Floats:
@@ -59,11 +63,15 @@ class Floats:
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return x @ weight
 
-    def floor(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def divide(self, y: np.ndarray, bias: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        y += bias
         return np.floor(y, out=y)
 
     def activate(self, x: np.ndarray) -> np.ndarray:
         return x.clip(0, ACTIVATION_MAX).astype(self.activation, copy=False)
+
+    def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
+        return table.take(places.astype(np.intp), mode="wrap")  # the modes that check take longer
 
 
 class Integers:
@@ -73,42 +81,57 @@ class Integers:
     sums: type[np.generic] = np.int32
     threads = "openmp"
 
-    def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(x)
+    def scale(self, x: np.ndarray, shift: np.ndarray) -> Operand:
+        return _tensor(np.ascontiguousarray(x))
 
     def table(self, rows: np.ndarray, most: int) -> np.ndarray:
         return rows.astype(np.int16 if most < 1 << 15 else np.int32)
 
-    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def multiply(self, x: Operand, weight: Operand) -> np.ndarray:
         import torch
 
-        return torch._int_mm(*(torch.from_numpy(_plain_strides(each)) for each in (x, weight))).numpy()
+        return torch._int_mm(_tensor(x), _tensor(weight)).numpy()
 
-    def floor(self, y: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        y >>= shift
+    def divide(self, y: np.ndarray, bias: Operand, shift: np.ndarray) -> np.ndarray:
+        _tensor(y).add_(bias).bitwise_right_shift_(_tensor(shift))  # NumPy takes twice as long
         return y
 
     def activate(self, x: np.ndarray) -> np.ndarray:
         return x.clip(0, ACTIVATION_MAX).astype(self.activation)
 
+    def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
+        return _tensor(table).index_select(0, _tensor(places).reshape(-1)).reshape(places.shape).numpy()
 
-def _plain_strides(x: np.ndarray) -> np.ndarray:
-    """x, where a size is 1 with the strides of a new array: PyTorch takes others for a transposed one."""
-    return np.ascontiguousarray(x).ravel().reshape(x.shape) if 1 in x.shape else x
+
+def _tensor(x: Operand) -> Operand:
+    """x for PyTorch. Where a size is 1 it gets the strides of a new array: others are taken for a transposed one."""
+    import torch
+
+    if isinstance(x, torch.Tensor):
+        return x
+    return torch.from_numpy(np.ascontiguousarray(x).ravel().reshape(x.shape) if 1 in x.shape else x)
 
 
 @contextmanager
 def one_thread(arithmetic: Arithmetic) -> Iterator[None]:
     """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
     It changes no byte."""
-    with _LOCK, _pools(arithmetic.threads, "torch" in sys.modules).limit(limits=1):
-        yield
+    with _LOCK:  # each library itself: `limit` first asks all of them for their facts, which takes a tenth of a grid
+        pools = _pools(arithmetic.threads, "torch" in sys.modules)
+        before = [pool.get_num_threads() for pool in pools]
+        for pool in pools:
+            pool.set_num_threads(1)
+        try:
+            yield
+        finally:
+            for pool, threads in zip(pools, before, strict=True):
+                pool.set_num_threads(threads)
 
 
 @cache
-def _pools(threads: str, with_torch: bool) -> ThreadpoolController:
+def _pools(threads: str, with_torch: bool) -> list[LibController]:
     """The thread pools of the libraries that are loaded by then."""
-    return ThreadpoolController().select(user_api=threads)
+    return ThreadpoolController().select(user_api=threads).lib_controllers
 
 
 def choose_arithmetic() -> Arithmetic:

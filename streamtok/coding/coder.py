@@ -15,19 +15,19 @@ from safetensors.numpy import save_file
 
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
-from streamtok.coding.network import Network, Tensors
+from streamtok.coding.network import GRIDS_BEFORE, Network, Tensors
 from streamtok.coding.range_coder import CodingError, RangeDecoder, encode_range
 
 FILE = "coder.safetensors"
 FORMAT = "streamtok-token-coder-1"
-GRIDS_BEFORE = 3
 MOST_CELLS = 1 << 18  # of a grid: 8K video, and some seconds of one core
 MOST_BYTES = 3  # of a symbol
 
 
 @dataclass(frozen=True)
 class Past:
-    """The state of a stream: symbols uint8 (h * w, groups) of up to three grids of its epoch, the newest first.
+    """The state of a stream: symbols uint8 (h * w, groups) of up to three grids of its epoch, the newest first,
+    cells in the order in which they are coded.
 
     Fresh: none. It is a value: to keep it is a snapshot, and every stream has its own.
     """
@@ -102,7 +102,7 @@ class TokenCoder:
         each = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
         intervals = [interval[:, taken] for taken, interval in itertools.product(cells, each)]
         data = encode_range(np.hstack([*intervals, self.alphabet.word_intervals(tokens, ordered, glance.before)]))
-        return data, past.follow(phases.restore(ordered.astype(np.uint8)), grid.shape)
+        return data, past.follow(ordered.astype(np.uint8), grid.shape)
 
     def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
         """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
@@ -155,7 +155,7 @@ class TokenCoder:
         self.alphabet.decode_words(decoder, tokens, ordered, glance.before)
         if not decoder.exhausted:
             raise CodingError(f"{len(data)} bytes are more than this grid takes")
-        after = past.follow(phases.restore(ordered.astype(np.uint8)), size)
+        after = past.follow(ordered.astype(np.uint8), size)
         return phases.restore(tokens).reshape(size).astype(self.dtype), after
 
     @property

@@ -1,5 +1,6 @@
 """How a token is taken apart, and in which order the cells of a grid are coded."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,6 +11,7 @@ MOST_SYMBOLS = 64  # of one step of the range coder
 PAD = 4  # cells around a grid, as far as a neighbour can lie outside
 _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1))
 _STRAIGHT = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1))
+_NINE = tuple(itertools.product((-1, 0, 1), repeat=2))
 _WIDE = tuple((2 * y, 2 * x) for y, x in _STRAIGHT)
 NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = ((), _WIDE, _DIAGONAL, _STRAIGHT)
 """Per phase, the (y, x) offsets of the cells around one that are known by then, as the network reads them."""
@@ -52,7 +54,7 @@ class Digits:
         """Where each digit's rows begin in a table of pairs, int64 (D + 1,): a row per (a, b), each value or none."""
         return np.cumsum([0, *((level + 1) ** 2 for level in self.levels)])
 
-    @property
+    @cached_property
     def none(self) -> np.ndarray:
         """The digits of a cell that is not there, int64 (D,)."""
         return np.array(self.levels)
@@ -61,7 +63,8 @@ class Digits:
         """Tokens (...) -> digits int64 (..., D), in memory digit by digit: NumPy is slow over short rows."""
         digits, rest = np.empty((len(self.levels), *tokens.shape), np.int64), tokens.astype(np.int64)
         for digit, level in enumerate(self.levels):
-            rest, digits[digit] = np.divmod(rest, level)
+            rest, whole = rest // level, rest  # not `divmod`: NumPy has fast instructions for this alone
+            digits[digit] = whole - rest * level
         return np.moveaxis(digits, 0, -1)
 
     def join(self, digits: np.ndarray) -> np.ndarray:
@@ -103,14 +106,16 @@ class Phases:
     """The order in which a grid's cells are coded: four phases, each between the cells of those before it.
 
     `order` (n,): the cells, row-major numbers, phase by phase; phase p has those from `cuts[p]` to `cuts[p + 1]`.
-    The others are numbers in the grid padded by PAD cells on each side, of `padded` cells. `neighbours[p]` (cells, 12
-    or 0) are the known neighbours of a phase, `inside` (n,) the cells in `order`.
+    The others are numbers in the grid padded by PAD cells on each side, of `padded` cells, and `order` is that of their
+    rows. `neighbours[p]` (cells, 12 or 0) are the known neighbours of a phase, `inside` (n,) the cells themselves,
+    `nine` (n, 9) the 3x3 around each.
     """
 
     order: np.ndarray
     cuts: tuple[int, ...]
     neighbours: tuple[np.ndarray, ...]
     inside: np.ndarray
+    nine: np.ndarray
     padded: int
 
     def restore(self, ordered: np.ndarray) -> np.ndarray:
@@ -130,6 +135,6 @@ def make_phases(height: int, width: int) -> Phases:
     cuts = np.searchsorted(phase.ravel()[order], range(5))
     row = width + 2 * PAD
     inside = ((y + PAD) * row + x + PAD).ravel()[order]
-    steps = [np.array([dy * row + dx for dy, dx in known], np.int64) for known in NEIGHBOURS]
+    steps = [np.array([dy * row + dx for dy, dx in known], np.int64) for known in (*NEIGHBOURS, _NINE)]
     around = tuple(inside[cuts[p] : cuts[p + 1], None] + steps[p] for p in range(4))
-    return Phases(order, tuple(cuts.tolist()), around, inside, row * (height + 2 * PAD))
+    return Phases(order, tuple(cuts.tolist()), around, inside, inside[:, None] + steps[4], row * (height + 2 * PAD))

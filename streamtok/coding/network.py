@@ -16,6 +16,7 @@ from streamtok.coding.arithmetic import ACTIVATION_MAX, EXACT, Arithmetic
 from streamtok.coding.layout import NEIGHBOURS, Phases, make_phases
 
 EXPONENTS = 512
+GRIDS_BEFORE = 3
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -35,24 +36,19 @@ class Linear:
         self.parts = [arithmetic.scale(part, shift) for part in np.split(weight.T, cuts)]
         self._arithmetic, self._shift = arithmetic, shift.astype(np.int32)
         self._bias = arithmetic.scale(bias, shift)
+        self._column = self._bias[:, None], self._shift[:, None]
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
         """y (n, out) of x in its parts; those at the end that are not given are zero."""
         y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
         for each in more:
             y += each
-        return self.round(y)
+        return self._arithmetic.divide(y, self._bias, self._shift)
 
     def by_output(self, x: np.ndarray) -> np.ndarray:
         """As a call, but y (out, n)."""
         y = self._arithmetic.multiply(self.parts[0].T, x.T)
-        y += self._bias[:, None]
-        return self._arithmetic.floor(y, self._shift[:, None])
-
-    def round(self, y: np.ndarray) -> np.ndarray:
-        """W x (n, out) -> y, in place."""
-        y += self._bias
-        return self._arithmetic.floor(y, self._shift)
+        return self._arithmetic.divide(y, *self._column)
 
 
 @dataclass(frozen=True)
@@ -87,11 +83,10 @@ class Network:
         digits, self.symbols = alphabet.digits, alphabet.symbols
         self.sums, self.arithmetic = arithmetic.sums, arithmetic
         self._exponential = tensors["exponential"]
-        narrow = [tensors[name].shape[1] // 9 for name in ("conv.0.weight", "conv.1.weight")]
-        self._conv = [Linear(arithmetic, tensors, f"conv.{n}", 3 * width, 6 * width) for n, width in enumerate(narrow)]
+        self._conv = [Linear(arithmetic, tensors, f"conv.{n}") for n in range(2)]
         self._mean = Linear(arithmetic, tensors, "mean")
         phases, groups = range(len(NEIGHBOURS)), range(len(digits.sizes))
-        features = self._conv[1].outputs + narrow[0]
+        features = self._conv[1].outputs + self._conv[0].inputs // 9
         self._mix = [Linear(arithmetic, tensors, f"mix.{phase}", features) for phase in phases]
         self._hidden, self._heads = (
             [Linear(arithmetic, tensors, f"{name}.{phase}") for phase in phases] for name in ("hidden", "heads")
@@ -127,38 +122,28 @@ class Network:
         return later
 
     def look_back(self, past: tuple[np.ndarray, ...], height: int, width: int) -> Glance:
-        """`past`: the symbols (h * w, groups) of up to three grids before, the newest first."""
+        """`past`: the symbols (h * w, groups) of up to three grids before, the newest first, in the order of phases."""
         phases, count = make_phases(height, width), height * width
-        none = np.broadcast_to(self.symbols.none, (count, len(self.symbols.levels)))
-        one, two, three = (*past, none, none, none)[:3]
+        if len(past) < GRIDS_BEFORE:
+            none = np.broadcast_to(self.symbols.none, (count, len(self.symbols.levels)))
+            past = (*past, none, none, none)[:GRIDS_BEFORE]
+        one, two, three = past
         rows = self.symbols.pairs(one, two)
         seen, older = _sum_rows(self._seen, rows), _sum_rows(self._older, self.symbols.pairs(two, three))
-        narrow = self.arithmetic.activate(np.concatenate([seen, older], 1))
-        wide = self._convolve(self._convolve(narrow, 0, height, width), 1, height, width)
-        lines = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # the shorter: exact in float32
-        mean = self.arithmetic.activate(lines.sum(0, np.float64, keepdims=True) // count)
-        features = np.concatenate([wide, narrow], 1).take(phases.order, 0)
-        heads = self._own.take(rows.take(phases.order, 0).ravel(), 0).reshape(count, -1)
-        return Glance(phases, features, heads, self._mean(mean)[0], one[phases.order])
-
-    def _convolve(self, x: np.ndarray, layer: int, height: int, width: int) -> np.ndarray:
-        """3x3 over (h * w, C) with zeros around: three cells side by side, the weights of a row of taps at a time."""
-        channels, count = x.shape[1], height * width
-        padded = np.zeros((height + 2, width + 2, channels), x.dtype)
-        padded[1:-1, 1:-1] = x.reshape(height, width, channels)
-        cells = np.concatenate([padded[:, shift : shift + width] for shift in range(3)], 2).reshape(-1, 3 * channels)
-        rows = [cells[row * width : row * width + count] for row in range(3)]
-        return self.arithmetic.activate(self._conv[layer](*rows))
-
-    def around(self, phase: int, phases: Phases, known: np.ndarray) -> np.ndarray:
-        """What the known neighbours of a phase's cells say: known (padded cells, K) -> (cells, 12 * K)."""
-        cells, near = phases.neighbours[phase].shape
-        return known.take(phases.neighbours[phase], 0).reshape(cells, near * self.known_width)
+        wide = narrow = self.arithmetic.activate(np.concatenate([seen, older], 1))
+        for conv in self._conv:
+            padded = np.zeros((phases.padded, wide.shape[1]), wide.dtype)
+            padded[phases.inside] = wide
+            wide = self.arithmetic.activate(conv(_gather(padded, phases.nine)))
+        parts = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # few each: exact in float32
+        mean = self.arithmetic.activate(parts.sum(0, np.float64, keepdims=True) // count)
+        heads = self._own.take(rows.ravel(), 0).reshape(count, -1)
+        return Glance(phases, np.concatenate([wide, narrow], 1), heads, self._mean(mean)[0], one)
 
     def heads(self, phase: int, glance: Glance, known: np.ndarray) -> np.ndarray:
         """The heads of a phase's cells (cells, groups * H), but for what the cell's own digits add; may be negative."""
         cells = slice(*glance.phases.cuts[phase : phase + 2])
-        near = [self.around(phase, glance.phases, known)] if phase else []  # the first has no known neighbours
+        near = [_gather(known, glance.phases.neighbours[phase])] if phase else []  # the first has no known neighbours
         x = self._mix[phase](glance.features[cells], *near)
         x += glance.bias
         x = self._hidden[phase](self.arithmetic.activate(x))
@@ -182,12 +167,18 @@ class Network:
         return self._logits[phase][group].by_output(self.arithmetic.activate(own))
 
     def frequencies(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (symbols, n) -> how frequent each symbol is, int32 of the same shape."""
-        return self._exponential.take((logits.max(0) - logits).astype(np.intp), mode="clip")
+        """Logits (symbols, n), which are lost -> how frequent each symbol is, int32 of the same shape."""
+        rows = np.subtract(logits.max(0), logits, out=logits)
+        return self.arithmetic.look_up(self._exponential, np.minimum(rows, EXPONENTS - 1, out=rows))
 
     def blank(self, phases: Phases) -> np.ndarray:
         """What is known of cells before any is coded: zeros (padded cells, K)."""
         return np.zeros((phases.padded, self.known_width), self.arithmetic.activation)
+
+
+def _gather(padded: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """What is at k cells of each of n in a padded grid: (padded cells, C) and (n, k) -> (n, k * C)."""
+    return padded.take(cells, 0).reshape(len(cells), cells.shape[1] * padded.shape[1])
 
 
 def _sum_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:

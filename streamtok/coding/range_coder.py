@@ -5,6 +5,7 @@ left out. docs/wire-protocol.md says the same in words.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -21,23 +22,28 @@ def encode_range(intervals: np.ndarray) -> bytes:
     """The shortest bytes for symbols by their frequencies, whole numbers (3, n) below 2^32: those of the symbols below
     each, its own, and of all.
 
-    The loop narrows the interval. What the symbols add to its lower end is added up afterwards, 32 bits to a word.
+    What the symbols add to the lower end of the interval is added up at last, 32 bits to a word.
     """
-    below, own, total = intervals[:, intervals[2] > 1]  # what is certain changes nothing
-    width, parts = 1 << 2 * WORD, []
-    for each, whole in zip(own.tolist(), total.tolist(), strict=True):
-        part = width // whole
-        parts.append(part)
-        width = part * each
-        if width < LOWEST:
-            width <<= WORD
-    scale = np.array(parts, np.uint64)
-    moves = scale * own.astype(np.uint64) < LOWEST
-    word, added = moves.cumsum() - moves, scale * below.astype(np.uint64)
+    below, own, total = intervals.compress(intervals[2] > 1, 1)  # what is certain changes nothing
+    parts = np.fromiter(_narrow(own.data, total.data), np.uint64, len(own))
+    widths = parts * own.astype(np.uint64)
+    moves = widths < LOWEST
+    word, added = moves.cumsum() - moves, parts * below.astype(np.uint64)
     words = np.zeros(moves.sum() + 2)  # float64 is exact: all that is added to a word is below 2^53
     for shift, half in enumerate((added >> WORD, added & MASK)):
         words += np.bincount(word + shift, half, len(words))
-    return _finish(words.astype(np.uint64), width)
+    return _finish(words.astype(np.uint64), int(widths[-1]) << WORD * int(moves[-1]) if len(own) else 1 << 2 * WORD)
+
+
+def _narrow(own: memoryview, total: memoryview) -> Iterator[int]:
+    """How wide a frequency of one is at each symbol, while their frequencies narrow the interval."""
+    width = 1 << 2 * WORD
+    for each, whole in zip(own, total, strict=True):
+        width //= whole
+        yield width
+        width *= each
+        if width < LOWEST:
+            width <<= WORD
 
 
 def _finish(words: np.ndarray, width: int) -> bytes:

@@ -113,7 +113,7 @@ class Slow(Integers):
     """Whole numbers without PyTorch, whatever the processor has."""
 
     def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return x.astype(np.int32) @ weight.astype(np.int32)
+        return np.asarray(x, np.int32) @ np.asarray(weight, np.int32)
 
 
 @pytest.mark.parametrize("refinement", [0, 1536])

@@ -25,6 +25,7 @@ from streamtok.drives.drive_names import (
     drives_in,
     find_drive,
     list_below,
+    list_drives,
     list_videos,
     recording_of,
 )
@@ -92,6 +93,10 @@ def _open_folder(path: Path, told: ReadOptions) -> Drive:
     else:
         find = ImageFinder()
         names = drives_in(path, find)
+        if len(names) == 1 and names != [str(path)]:
+            drive = open_drive(names[0], told.topics, told.clock, told.depth_range)
+            drive.note("", f"is the only drive in {path}")
+            return drive
         if names and str(path) not in names:
             raise _several(path, names)
         drive, beside = open_files(path, told.topics, find), [name for name in names if name != str(path)]
@@ -110,6 +115,9 @@ def find_recording(name: str | Path) -> Recording | None:
         parts = recording_of(path)
     elif path.is_dir():
         parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
+        names = [] if found else list_drives(str(path))
+        if len(names) == 1 and names != [str(path)]:
+            return find_recording(names[0])
     else:
         parts = Parts([path])
     if not parts.paths or find_kind(parts.paths[0]) != "mcap":
@@ -136,11 +144,10 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
 def _several(path: Path, names: list[str]) -> ValueError:
     """The error of a folder with drives that are not one; `names` begin with its own."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
-    what = "drives that do not belong together" if len(names) > 1 else "recording in a folder of its own"
     reason = f" ({reason})" if (reason := why_clips(list_videos(path))) else ""
     return ValueError(
-        f"{path} holds {len(names)} {what}{reason}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of "
-        f"them, or let `streamtok tokenize` do each"
+        f"{path} holds {len(names)} drives that do not belong together{reason}: {', '.join(first)}"
+        f"{', ...' if len(names) > 5 else ''}; name one of them, or let `streamtok tokenize` do each"
     )
 
 

@@ -263,6 +263,15 @@ def test_recordings_that_do_not_belong_together_are_a_drive_each(tmp_path):
     assert f"parts:{tmp_path / 'd' / 'd_0.mcap'}" in names
 
 
+def test_the_only_drive_in_the_folders_below_is_read_and_that_is_said(tmp_path):
+    (tmp_path / "day").mkdir()
+    metadata = write_db3_parts(tmp_path / "day" / "parts")
+    write_list(tmp_path / "day", metadata, [f"parts/d_{number}.db3" for number in range(3)])
+    found, notes = read(tmp_path)
+    assert_same_frames(found, FRAMES)
+    assert f"is the only drive in {tmp_path}" in notes
+
+
 def test_parts_of_our_own_past_999_come_in_order(tmp_path):
     numbers = [0, 9, 10, 999, 1000]
     for number, (made, tokens) in zip(numbers, messages(5), strict=True):

@@ -142,11 +142,16 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
 
     Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
     another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else. For
-    longer than recorders hold back (`FAR_NS`) that is another run, whose times lie between those of the first.
+    longer than recorders hold back (`FAR_NS`) that is another run, whose times lie between those of the first. Fewer
+    than `LEAST_BACK` that lie so far from those around them are wrong, and by time would come first or last.
     """
     values = np.array(times, float)
-    if FALLS * np.sum(np.diff(values) < 0) > len(values):
+    written = np.diff(values)
+    if FALLS * np.sum(written < 0) > len(values):
         return False
+    far = np.flatnonzero(np.abs(written) > FAR_NS)
+    if np.any((np.diff(far) < LEAST_BACK) & (np.diff(np.sign(written[far])) != 0)):
+        return True
     is_back = values < np.maximum.accumulate(values)
     ordered = np.sort(values)
     steps = np.diff(ordered)

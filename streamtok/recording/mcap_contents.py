@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from streamtok.extras import missing_extra
 from streamtok.recording import mcap_records as spec
@@ -57,15 +57,20 @@ class Contents:
         try:
             if opcode == spec.OP_SCHEMA:
                 schema = Schema.read(data)
-                self.schemas.setdefault(schema.id, schema)
+                self._define(self.schemas, schema, schema.name)
             elif opcode == spec.OP_CHANNEL:
                 channel = Channel.read(data)
-                self.channels.setdefault(channel.id, channel)
+                self._define(self.channels, channel, channel.topic)
             elif opcode == spec.OP_METADATA:
                 metadata = Metadata.read(data)
                 self.metadata.append((metadata.name, metadata.metadata))
         except (McapError, ValueError, struct.error):
             self.note(f"a {DEFINITIONS[opcode]} record is damaged")
+
+    def _define(self, known: dict[int, Any], found: Any, name: str) -> None:
+        """Keep a definition; of two with one number, as joined files have them, the first."""
+        if known.setdefault(found.id, found) != found:
+            self.note(f"the number {found.id} is given twice, the second time to {name}: all is read as the first")
 
 
 def read_contents(stream: BinaryIO) -> Contents:

@@ -150,6 +150,15 @@ def test_no_image_is_lost_to_its_times(tmp_path, kind):
         assert found.ids == list(range(80))
 
 
+@pytest.mark.parametrize("log_ns", [0, 1, START_NS - 10**16, START_NS + 10**13, (1 << 64) - 1])
+def test_an_image_that_was_logged_at_a_wrong_time_keeps_its_place(tmp_path, log_ns):
+    shots = regular(80)
+    shots[40:42] = [dataclasses.replace(shot, log_ns=log_ns) for shot in shots[40:42]]
+    found = read(write(tmp_path / "d.mcap", shots))
+    assert (found.numbers, found.ids, found.account["lost"]) == (ALL, ALL, 0)
+    assert found.times == [shot.stamp_ns for shot in shots]
+
+
 def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
     shots = regular(80)
     late = [dataclasses.replace(shot, log_ns=shot.log_ns + 150_000_000) for shot in shots]

@@ -77,8 +77,8 @@ def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
     return None
 
 
-def _read_record(bag: mmap.mmap, at: int) -> Record | None:
-    """The record at a place, the last one as far as it is there; None if it cannot be one."""
+def _read_record(bag: mmap.mmap | bytes, at: int) -> Record | None:
+    """The record at a place in a bag or a chunk, the last one as far as it is there; None if it cannot be one."""
     begin = at + LENGTH.size
     middle = begin + LENGTH.unpack_from(bag, at)[0] if begin <= len(bag) else len(bag)
     likely = middle - begin <= MOST_HEADER and middle + LENGTH.size <= len(bag)
@@ -120,23 +120,14 @@ def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable
 
 def _read_messages(chunk: bytes, connections: Connections) -> Iterator[TopicMessage]:
     at = 0
-    while at + LENGTH.size <= len(chunk):
-        start = at + LENGTH.size
-        middle = start + LENGTH.unpack_from(chunk, at)[0]
-        if middle + LENGTH.size > len(chunk):
-            return
-        header = _read_fields(chunk[start:middle])
-        begin = middle + LENGTH.size
-        at = begin + LENGTH.unpack_from(chunk, middle)[0]
-        if header is None or at > len(chunk):
-            return
-        if header.get("op") == OP_CONNECTION:
-            _learn(header, chunk[begin:at], connections)
-        elif header.get("op") == OP_MESSAGE:
-            found = connections.get(header.get("conn", b""))
-            if found is not None and len(header.get("time", b"")) == TIME.size:
-                seconds, nanos = TIME.unpack(header["time"])
-                yield TopicMessage(found, seconds * 10**9 + nanos, chunk[begin:at])
+    while (record := _read_record(chunk, at)) and record.end <= len(chunk):
+        header, data, at = record.header, chunk[record.begin : record.end], record.end
+        found = connections.get(header.get("conn", b""))
+        if record.op == OP_CONNECTION:
+            _learn(header, data, connections)
+        elif record.op == OP_MESSAGE and found is not None and len(header.get("time", b"")) == TIME.size:
+            seconds, nanos = TIME.unpack(header["time"])
+            yield TopicMessage(found, seconds * 10**9 + nanos, data)
 
 
 def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -62,7 +63,7 @@ def list_files(folder: Path) -> Parts:
     if listed is not None:
         notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
         notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
-        found = _insert_unlisted(found, listed)
+        found = sorted(found, key=partial(_place, found, {name: number for number, name in enumerate(listed)}))
     notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
     return Parts([path for path in found if path.stat().st_size], notes)
 
@@ -87,15 +88,11 @@ def _read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
         return None, [f"metadata.yaml cannot be read ({reason}); the files are read by their numbers"]
 
 
-def _insert_unlisted(found: list[Path], listed: list[str]) -> list[Path]:
-    """Files in the order of a list; one that is not listed comes after the one whose number is before its own."""
-    place = {name: number for number, name in enumerate(listed)}
-    ordered = sorted((path for path in found if path.name in place), key=lambda path: place[path.name])
-    for path in found:
-        if path.name not in place:
-            before = [at for at, other in enumerate(ordered) if part_name(other) < part_name(path)]
-            ordered.insert(before[-1] + 1 if before else 0, path)
-    return ordered
+def _place(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
+    """Where a file comes by a list; one that is not listed after the part whose number is before its own."""
+    name = part_name(path)
+    before = (listed[other.name] + 0.5 for other in found if other.name in listed and part_name(other) < name)
+    return listed.get(path.name, max(before, default=-1)), name
 
 
 def find_missing(paths: Iterable[Path]) -> list[str]:

@@ -32,9 +32,9 @@ UNREADABLE = (
 
 
 class Bag1File:
-    """One ROS 1 bag; `topics` and `messages` as of a `Db3File`. ValueError if not one topic can be read."""
+    """One ROS 1 bag; as a `Db3File`. Without `undo`, what its index lists. ValueError if not one topic can be read."""
 
-    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self._unpacked, reason = unpack_if_packed(path)
         self.path, self._note, self.damage = Path(self._unpacked.name) if self._unpacked else path, note, ""
         if reason:
@@ -52,8 +52,8 @@ class Bag1File:
                 self.set_back = {_topic_of(c) for c in cameras if _was_set_back(reader.indexes[c.id])}
         except UNREADABLE as error:
             self.damage = str(error)
-            self.topics = {message.topic for message in salvage_bag1(self.path, lambda text: None)}
-            if not self.topics:
+            self.topics = {message.topic for message in salvage_bag1(self.path, lambda text: None)} if undo else set()
+            if undo and not self.topics:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:

@@ -1,10 +1,4 @@
-"""The recordings in a folder: which files are parts of one, and which have nothing to do with each other.
-
-Files are parts of one recording if a metadata.yaml lists them, or if streamtok wrote them one after another (they name
-their first file). They also are if their names differ in a number alone (`NAME_0`, `NAME_1`) and each begins where the
-one before ends. Files with different cameras that were recorded at the same time share a clock, and are one recording
-as well.
-"""
+"""The recordings in a folder: which files are parts of one, by the rules of docs/drives.md ("Which files")."""
 
 from __future__ import annotations
 
@@ -17,7 +11,7 @@ from pathlib import Path
 
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
-from streamtok.recording.packing import read_head, unpack_if_packed
+from streamtok.recording.packing import read_head
 from streamtok.recording.parts import (
     SUFFIXES,
     Parts,
@@ -99,15 +93,10 @@ def _look_into(path: Path, listed: set[str]) -> Found:
 
 def _look_into_bag(found: Found) -> None:
     """By the index of a bag alone: one that is damaged is read from end to end, or copied, when it is opened."""
-    from streamtok.drives.bag_drive import UNREADABLE, Db3File, rosbag1
+    from streamtok.drives.bag_drive import FILES
 
-    if found.kind == "db3":
-        file = Db3File(found.path, lambda text: None, undo=False)
-        found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
-        return
-    unpacked, _ = unpack_if_packed(found.path)
-    with contextlib.suppress(*UNREADABLE), rosbag1.Reader(unpacked.name if unpacked else found.path) as reader:
-        found.span, found.topics = (reader.start_time, reader.end_time), frozenset(reader.topics)
+    file = FILES[found.kind](found.path, lambda text: None, False)
+    found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
 
 
 def _look_into_mcap(found: Found) -> None:

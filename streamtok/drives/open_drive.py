@@ -7,11 +7,9 @@
             print(frame.stream, frame.frame_id, frame.capture_ns, frame.image.shape)
         print(drive.counts, drive.problems)
 
-A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
-images, or a folder with one video or one folder of images per camera. images:DIR?fps=10 is one of images whose times
-are not known, FILE?fps=20 a video without any, and parts:FILE the recording that begins with FILE, in a folder with
-others. A file with several video streams has as many cameras. What a file is, is told from its contents.
-Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
+docs/drives.md says what a drive is. images:DIR?fps=10 is one of images whose times are not known, FILE?fps=20 a video
+without any, and parts:FILE the recording that begins with FILE, in a folder with others. What a file is, is told from
+its contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
 import contextlib

@@ -85,22 +85,19 @@ def open_drive(
 
 def _open_folder(path: Path, told: ReadOptions) -> Drive:
     """The drive that lies in a folder itself, or whose cameras lie in the folders below."""
-    if recordings := list_recordings(path):
+    find, recordings = ImageFinder(), list_recordings(path)
+    names = list_videos(path) + list_below(path) if recordings else drives_in(path, find)
+    if recordings:
         drive = _open_parts(_the_only(path, recordings), path, told)
-        beside = list_videos(path) + list_below(path)
+    elif len(names) == 1 and names != [str(path)]:
+        drive = open_drive(names.pop(), told.topics, told.clock, told.depth_range)
+        drive.note("", f"is the only drive in {path}")
+    elif names and str(path) not in names:
+        raise _several(path, names)
     else:
-        find = ImageFinder()
-        names = drives_in(path, find)
-        if len(names) == 1 and names != [str(path)]:
-            drive = open_drive(names[0], told.topics, told.clock, told.depth_range)
-            drive.note("", f"is the only drive in {path}")
-            return drive
-        if names and str(path) not in names:
-            raise _several(path, names)
-        drive, beside = open_files(path, told.topics, find), [name for name in names if name != str(path)]
-    if beside:
-        names = [name.removeprefix(f"{path}/") for name in beside[:3]]
-        drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(names)}")
+        drive = open_files(path, told.topics, find)
+    if beside := [name.removeprefix(f"{path}/") for name in names if name != str(path)]:
+        drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(beside[:3])}")
     return drive
 
 
@@ -131,11 +128,9 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
     if len(recordings) == 1:
         return recordings[0]
     if all(find_recording(file) for recording in recordings for file in recording.paths):
-        joined = Parts([], [f"{len(recordings)} recordings are read one after another"])
-        for each in recordings:
-            joined.paths += each.paths
-            joined.notes += each.notes
-        return joined
+        notes = [note for recording in recordings for note in recording.notes]
+        paths = [file for recording in recordings for file in recording.paths]
+        return Parts(paths, [f"{len(recordings)} recordings are read one after another", *notes])
     raise _several(path, [str(recording.paths[0]) for recording in recordings])
 
 

@@ -589,7 +589,7 @@ def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):
     ("name", "data", "what"),
     [
         ("episode_0.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(1000), "HDF5, which is not read here: .*h5py"),
-        ("episode.bin", b"\x89HDF\r\n\x1a\n" + bytes(1000), "HDF5"),
+        ("episode.bin", b"\x89HDF\r\n\x1a\n" + bytes(1000), "no video"),
         ("waymo.tfrecord-00000-of-00010", bytes(100), "TFRecord"),
         ("file-000.parquet", b"PAR1" + bytes(100), r"Parquet, .*LeRobot"),
         ("day.tar", bytes(100), "an archive, which is not read here: unpack it"),

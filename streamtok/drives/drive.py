@@ -38,7 +38,6 @@ class Problem(NamedTuple):
 
     stream: str
     text: str
-    frame_id: int | None = None
 
 
 @dataclass
@@ -140,9 +139,9 @@ class Drive(ABC):
             told[name] |= {"clock_reason": choice.reason if choice else ""}
         return told
 
-    def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
+    def note(self, stream: str, text: str) -> None:
         """List something that was left out or guessed; the same words are listed once."""
-        problem = Problem(stream, text, frame_id)
+        problem = Problem(stream, text)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
         if len(self.problems) < LOGGED_PROBLEMS:
@@ -203,7 +202,7 @@ class Drive(ABC):
         """Count and list an image that is no frame."""
         self.counts[item.stream][reason] += 1
         place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
-        self.note(item.stream, f"{place}: {text}", item.frame_id)
+        self.note(item.stream, f"{place}: {text}")
 
     def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
         """Items by capture time, as far as holding back `depth` of all cameras allows."""

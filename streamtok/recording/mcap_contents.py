@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mcap.records import Channel, Schema, Statistics
 
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
-DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_METADATA: "metadata"}
+DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
+DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Contents:
         """Keep a schema, channel or metadata record; a damaged one is noted, any other record left alone."""
         from mcap.data_stream import ReadDataStream
         from mcap.exceptions import McapError
-        from mcap.records import Channel, Metadata, Schema
+        from mcap.records import Channel, Header, Metadata, Schema
 
         data = ReadDataStream(io.BytesIO(record))
         try:
@@ -64,6 +65,8 @@ class Contents:
             elif opcode == spec.OP_METADATA:
                 metadata = Metadata.read(data)
                 self.metadata.append((metadata.name, metadata.metadata))
+            elif opcode == spec.OP_HEADER:
+                self.profile = Header.read(data).profile
         except (McapError, ValueError, struct.error):
             self.note(f"a {DEFINITIONS[opcode]} record is damaged")
 
@@ -75,9 +78,7 @@ class Contents:
 
 def read_contents(stream: BinaryIO) -> Contents:
     """The contents of a file that begins with MAGIC, whole or not; raises ImportError without the mcap package."""
-    contents = _read_index(stream) or _walk(stream)
-    contents.profile = _read_profile(stream)
-    return contents
+    return _read_index(stream) or _walk(stream)
 
 
 def _read_index(stream: BinaryIO) -> Contents | None:
@@ -93,7 +94,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     try:
         stream.seek(0)
         reader = SeekingReader(stream)
-        summary = reader.get_summary()
+        profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
         last = max(summary.chunk_indexes, key=lambda c: c.chunk_start_offset, default=None) if summary else None
         if summary is None or (last and not _is_chunk(stream, last.chunk_start_offset, last.chunk_length)):
@@ -107,6 +108,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
     contents = Contents(
+        profile=profile,
         channels=dict(summary.channels),
         schemas=dict(summary.schemas),
         metadata=metadata,
@@ -227,13 +229,3 @@ def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
         for record in records:
             if record.opcode in (spec.OP_SCHEMA, spec.OP_CHANNEL):
                 contents.take_definition(record.opcode, bytes(record.contents))
-
-
-def _read_profile(stream: BinaryIO) -> str:
-    """The profile that the header record names; empty if that record is damaged."""
-    stream.seek(len(MAGIC))
-    head = stream.read(RECORD.size + 4)
-    if len(head) < RECORD.size + 4 or head[0] != spec.OP_HEADER:
-        return ""
-    length = struct.unpack_from("<I", head, RECORD.size)[0]
-    return stream.read(length).decode("utf-8", "replace") if length < 256 else ""

@@ -36,23 +36,26 @@ class Bag1File:
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self._unpacked, reason = unpack_if_packed(path)
-        self.path, self._note, self.damage = Path(self._unpacked.name) if self._unpacked else path, note, ""
+        self._place = Path(self._unpacked.name) if self._unpacked else path
+        self.path, self._note, self.damage = path, note, ""
         if reason:
             note(f"{path.name}: {reason}")
         self.span: Span | None = None
         self.set_back: set[Topic] = set()
         try:
-            with rosbag1.Reader(self.path) as reader:
+            with rosbag1.Reader(self._place) as reader:
                 self.topics = set(map(_topic_of, reader.connections))
                 there = sum((Counter(info.connection_counts) for info in reader.chunk_infos), Counter())
                 if there != (listed := Counter({c.id: c.msgcount for c in reader.connections})):
                     self.damage = f"it lists {listed.total()} of {there.total()} messages"
                 self.span = reader.start_time, reader.end_time
                 cameras = (c for c in reader.connections if image_kind(_topic_of(c).kind))
-                self.set_back = {_topic_of(c) for c in cameras if _was_set_back(reader.indexes[c.id])}
+                for c in cameras:
+                    written = sorted(reader.indexes[c.id], key=lambda entry: (entry.chunk_pos, entry.offset))
+                    self.set_back |= {_topic_of(c)} if go_over_twice([entry.time for entry in written]) else set()
         except UNREADABLE as error:
             self.damage = str(error)
-            self.topics = {message.topic for message in salvage_bag1(self.path, lambda text: None)} if undo else set()
+            self.topics = {message.topic for message in salvage_bag1(self._place, lambda text: None)} if undo else set()
             if undo and not self.topics:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
@@ -68,13 +71,13 @@ class Bag1File:
                 return
             except UNREADABLE as error:
                 self._note(f"the bag is damaged ({error}); going on with what can be read after it")
-        for message in salvage_bag1(self.path, self._note):
+        for message in salvage_bag1(self._place, self._note):
             after = message.log_ns > last or (message.log_ns == last and message.topic not in given)
             if message.topic in topics and after:
                 yield message
 
     def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        with rosbag1.Reader(self.path) as reader:
+        with rosbag1.Reader(self._place) as reader:
             wanted = [c for c in reader.connections if _topic_of(c) in topics]
             for c, log_ns, data in reader.messages(connections=wanted) if wanted else ():
                 yield TopicMessage(_topic_of(c), log_ns, data)
@@ -82,11 +85,6 @@ class Bag1File:
 
 def _topic_of(connection: Connection) -> Topic:
     return Topic(connection.topic, IMAGES.get(connection.digest, connection.msgtype))
-
-
-def _was_set_back(index: list[rosbag1.reader.IndexData]) -> bool:
-    written = sorted(index, key=lambda entry: (entry.chunk_pos, entry.offset))
-    return go_over_twice([entry.time for entry in written])
 
 
 FILES: dict[str, type[Bag1File] | type[Db3File]] = {"bag": Bag1File, "db3": Db3File}

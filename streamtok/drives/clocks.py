@@ -76,6 +76,7 @@ class Timed(NamedTuple):
 
 def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[Camera, Choice]:
     """The clock of each camera by its first messages, by the rule above, or the one that was asked for."""
+    samples = {name: stamps for name, stamps in samples.items() if stamps}
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}

@@ -14,7 +14,7 @@ from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
-from streamtok.recording.packing import unpack_if_packed
+from streamtok.recording.packing import read_head, unpack_if_packed
 
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 PAGE_SIZE_AT = 16  # where the file says how long its pages are
@@ -73,7 +73,7 @@ class Db3File:
         what a killed recorder had not finished.
         """
         log, journal = self._beside("-wal"), self._beside("-journal")
-        undo = undo and journal is not None and _is_unfinished(journal)
+        undo = undo and journal is not None and read_head(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
         if not undo and (log is None or os.access(self._place.parent, os.W_OK)):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
@@ -172,11 +172,6 @@ class Db3File:
         if strict:
             database.execute("PRAGMA writable_schema = ON")  # else a file that is shorter than it says is refused whole
         return database
-
-
-def _is_unfinished(journal: Path) -> bool:
-    with journal.open("rb") as stream:
-        return stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
 
 
 def _as_text(cell: bytes | None) -> str:

@@ -18,7 +18,7 @@ from streamtok.recording.parts import (
     find_missing,
     list_files,
     part_name,
-    read_listed,
+    read_list,
     suffix_of,
 )
 
@@ -67,7 +67,7 @@ def list_recordings(folder: Path) -> list[Parts]:
     files = list_files(folder)
     if len(files.paths) < 2:
         return [files] if files.paths else []
-    listed = read_listed(folder)
+    listed = {name for name in read_list(folder)[0] or () if (folder / name).is_file()}
     found = [_look_into(path, listed) for path in files.paths]
     _claim_unreadable(found)
     groups = _join_cameras(list(_split(found)))

@@ -107,10 +107,6 @@ class Sample:
         return len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first))
 
 
-def _stamps_of(samples: Mapping[Topic, Sample]) -> dict[Topic, list[Stamps]]:
-    return {topic: sample.stamps for topic, sample in samples.items() if sample.stamps}
-
-
 class MessageDrive(Drive):
     """The cameras of files with messages. Subclasses call `choose_cameras` when they know what topics there are."""
 
@@ -140,7 +136,8 @@ class MessageDrive(Drive):
         chosen = choose_topics(self.path, list(labels), others, options.topics, reason)
         foreign = [labels[label] for label in chosen if labels[label] not in recorded]
         samples = self._sample(foreign, SAMPLE)
-        if any(choice.clock != "header" for choice in choose_clocks(_stamps_of(samples), options.clock).values()):
+        stamps = {topic: sample.stamps for topic, sample in samples.items()}
+        if any(choice.clock != "header" for choice in choose_clocks(stamps, options.clock).values()):
             samples = self._sample(foreign, ARRIVAL_SAMPLE)
         depth = [label for label in chosen if labels[label] in samples and is_depth(samples[labels[label]].encoding)]
         self._depth = options.depth_range
@@ -157,8 +154,8 @@ class MessageDrive(Drive):
         self.streams = list(dict.fromkeys(self.topics.values()))
         self.counts = {name: Counter() for name in self.streams}
         self._numbered = {topic for topic, sample in samples.items() if sample.is_numbered}
-        read = {topic: sample for topic, sample in samples.items() if topic in self.topics}
-        clocks = choose_clocks(_stamps_of(read), options.clock)
+        stamps = {topic: sample.stamps for topic, sample in samples.items() if topic in self.topics}
+        clocks = choose_clocks(stamps, options.clock)
         self.clocks = {self.topics[topic]: choice for topic, choice in clocks.items()}
         for name, choice in self.clocks.items():
             if choice.reason:

@@ -97,13 +97,14 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
         last = max(summary.chunk_indexes, key=lambda c: c.chunk_start_offset, default=None) if summary else None
-        if summary is None or (last and not _is_chunk(stream, last.chunk_start_offset, last.chunk_length)):
+        stream.seek(last.chunk_start_offset if last else 0)
+        if last and stream.read(RECORD.size) != RECORD.pack(spec.OP_CHUNK, last.chunk_length - RECORD.size):
             return None  # it lies, or bytes are gone or too many: those that others lack are damage of their own
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    statistics, chunks = summary.statistics, []
-    if statistics is None or not _lists_everything(summary, statistics):
+    if summary is None or summary.statistics is None or not _lists_everything(summary, summary.statistics):
         return None
+    statistics, chunks = summary.statistics, []
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
@@ -121,11 +122,6 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     )
     _learn_channels(stream, contents)
     return contents
-
-
-def _is_chunk(stream: BinaryIO, offset: int, length: int) -> bool:
-    stream.seek(offset)
-    return stream.read(RECORD.size) == RECORD.pack(spec.OP_CHUNK, length - RECORD.size)
 
 
 def _lists_everything(summary: Summary, told: Statistics) -> bool:

@@ -6,6 +6,7 @@ import lzma
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -17,25 +18,14 @@ COPY_BYTES = 1 << 20
 SIZE_UNKNOWN = (1 << 64) - 1  # of what is packed, as zstd says it
 
 
-def _open_zstd(stream: BinaryIO) -> Any:
-    import zstandard
-
-    return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True, closefd=False)
-
-
-def _open_lz4(stream: BinaryIO) -> Any:
-    import lz4.frame
-
-    return lz4.frame.open(stream)
-
-
 READERS: dict[bytes, Callable[[Any], Any]] = {
-    ZSTD_MAGIC: _open_zstd,
-    b"\x04\x22\x4d\x18": _open_lz4,
+    ZSTD_MAGIC: lambda file: import_module("zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True),
+    b"\x04\x22\x4d\x18": lambda file: import_module("lz4.frame").open(file),
     b"\x1f\x8b\x08": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
+"""{how a file begins: what opens it to be read}"""
 
 
 def bare_name(path: Path) -> str:

@@ -51,7 +51,7 @@ def list_files(folder: Path) -> Parts:
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]  # macOS leaves ._NAME beside files
     named = [path for path in visible if suffix_of(path) in SUFFIXES and not path.is_dir()]
     whole = leave_out_copies(sorted(filter(Path.exists, named), key=natural_key))
-    found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
+    found, (listed, notes) = sorted(whole.paths, key=part_name), read_list(folder)
     notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes
     there = {path.name: path for path in found}
     if listed is not None:
@@ -68,13 +68,7 @@ def list_files(folder: Path) -> Parts:
     return Parts([path for path in found if path.stat().st_size], notes)
 
 
-def read_listed(folder: Path) -> set[str]:
-    """The names that a folder's metadata.yaml lists, of files that are there."""
-    names, _ = _read_list(folder)
-    return {name for name in names or () if (folder / name).is_file()}
-
-
-def _read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
+def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
     """The names that metadata.yaml lists (None: it does not say), and what is wrong with that file."""
     path = folder / "metadata.yaml"
     if not path.is_file():

@@ -15,20 +15,22 @@ LOGIN = re.compile(  # up to the last @: a password or a token may hold one, and
     rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s/]\S*@"
     rf"|(?<=://)(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
 )
+HOST = re.compile(r"(?i)(?:[^/?#]*@)?((?:[\w-]+\.)+\w+|localhost|\[[\da-f:.]+\])(?::\d*)?[/?#].*@")  # then a path
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"
     rf"|(?:{SECRET}):\s*))(?:\"[^\"]*\"|(?:(?:basic|bearer|digest)\s+)?[^\s&'\"]+)"
 )
-URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]*)://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")
-VALUE = re.compile(r"([^=&?#;/]*)=[^&?#;/]*")
+URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]{0,20})://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")
+VALUE = re.compile(r"(?<![^&?#;/])([^=&?#;/]*)=[^&?#;/]*")
 WORD = r"(?:[A-Z]?[a-z]{1,12}\d{0,3}|\d{1,6}|20\d{6})(?![A-Za-z0-9])"  # of an ordinary name, or a date
-KEY_IN_PATH = re.compile(  # group 1; or else such a name, whole
-    rf"(?<![\w-])(?!\w{{4}}(?:-\w{{4}}){{3,}}(?![\w-])){WORD}(?:[_-]{WORD})*(?![\w-])"
+KEY_IN_PATH = re.compile(  # group 1; or else such a name, whole. The first keeps the time short that others take
+    rf"([\w-]{{100,}})|(?<![\w-])(?!\w{{4}}(?:-\w{{4}}){{3,}}(?![\w-])){WORD}(?:[_-]{WORD})*(?![\w-])"
     r"|((?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}|(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{16,}|\w{4,}(?:-\w{4,}){3,}"
     r"|(?=[a-z]*[A-Z])(?=[A-Z]*[a-z])[A-Za-z]{24,})"
 )
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+MOST_TEXT = 4000  # characters of what is told at a time: a peer's words may be in it
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OUR_OPTIONS = ("stream", "curve", "freeze_after", "size", "fps", "seed", "frames", "format")
 
@@ -83,18 +85,26 @@ def is_camera_path(text: str) -> bool:
     return text.startswith("/dev/") and not text.startswith(("/dev/shm/", "/dev/fd/", "/dev/stdin"))
 
 
-def escape_controls(text: str) -> str:
-    """Text that moves no cursor and changes no colour, whoever wrote a part of it; lines stay lines."""
-    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+def clean_text(text: str) -> str:
+    """Text, whoever wrote a part of it, as it may be told: at most MOST_TEXT characters, without secrets, of which none
+    moves a cursor or changes a colour; lines stay lines."""
+    known = without_password(text[: 2 * MOST_TEXT])  # a URL that were cut off would not be known as one
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), known[:MOST_TEXT])
 
 
 def without_password(text: str) -> str:
     """Text without secrets, for logs, messages and recordings.
 
-    URLs lose all that may be user and password (a path with an @ too, but not behind a port or of storage), every value
-    of their query and what looks like a key in their path or fragment. Other options lose the value of a password.
+    URLs lose all that may be user and password, every value of their query and what looks like a key in their path or
+    fragment. A path with an @ may be the rest of a password that has a slash: of what is before, only a host with a
+    dot is told. Other options lose the value of a password.
     """
-    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(r"\1", text)))
+    return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(_mask_login, text)))
+
+
+def _mask_login(match: re.Match[str]) -> str:
+    host = HOST.fullmatch(match[0].removeprefix(match[1] or ""))
+    return (match[1] or "") + (f"{host[1]}/***@" if host else "")
 
 
 def _mask_url(match: re.Match[str]) -> str:
@@ -112,7 +122,7 @@ def _mask_url(match: re.Match[str]) -> str:
 
 def _mask_keys(path: str) -> str:
     """A path, or what stands behind #, without what looks like a key."""
-    return KEY_IN_PATH.sub(lambda match: "***" if match[1] else match[0], path)
+    return KEY_IN_PATH.sub(lambda match: "***" if match.lastindex else match[0], path)
 
 
 def _mask_option(part: str) -> str:

@@ -64,6 +64,9 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
         ("hf://org/model@main", "hf://org/model@main"),
         ("https://me:12345/SECRET@host/a rtsp://admin:1234/5@cam/live", "https://host/a rtsp://cam/live"),
         ("https://me@host:8080/x https://me:SECRET@host:8080/a@b", "https://host:8080/x https://b"),
+        ("https://cam.local:8080/a@b http://10.0.0.5/a@b#c", "https://cam.local/***@b http://10.0.0.5/***@b#c"),
+        ("https://me:SECRET@h.org/a?x@y http://[::1]:80/a@b/c", "https://h.org/***@y http://[::1]/***@b/c"),
+        ("https://me:SEC/RET@h.org/a https://me:S@E/C.RET@h.org", "https://h.org/a https://h.org"),
         ("rtsp:///me:SECRET@h/x //SECRET/a@h/x rtsp:SECRET/a@h/x", "rtsp:///h/x //h/x rtsp:h/x"),
         ("rtsp://user:p@s/s@[::1]:554/x rtsp://us@er@host", "rtsp://[::1]:554/x rtsp://host"),
         ("https://h/live?sig=SECRET&x-id=SECRET", "https://h/live?sig=***&x-id=***"),
@@ -90,6 +93,7 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
         ("https://h/abcdefabcdef12345678", "https://h/***"),
         ("https://h/SECRETabcdefghijklmnopqrst/a.m3u8", "https://h/***/a.m3u8"),
         ("https://h/secret_live_key_1234567", "https://h/***"),
+        (f"https://h/{'20' * 50}/{'aa-' * 40}/b", "https://h/***/***/b"),  # or seconds pass
         ("rtsp://h/h264Preview_01_main", "rtsp://h/h264Preview_01_main"),
         ("camera 'http://h/x?t=SECRET': gone. See https://h/y", "camera 'http://h/x?t=***': gone. See https://h/y"),
         ("zmq:tcp://h:5555?stream=front&curve=keys/a", "zmq:tcp://h:5555?stream=front&curve=keys/a"),

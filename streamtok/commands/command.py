@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from streamtok.commands.flags import parse_settings
-from streamtok.names import escape_controls, without_password
-from streamtok.node.logs import MOST_TEXT, log_to_stderr
+from streamtok.names import clean_text
+from streamtok.node.logs import log_to_stderr
 from streamtok.node.process import share_cores, stop_on_signals
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.reading import Kind
@@ -54,7 +54,7 @@ def command(name: str) -> Callable[[Main], Main]:
                 return status
             except KeyboardInterrupt:
                 return 130
-            except (OSError, ValueError, ImportError, RuntimeError) as error:
+            except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
                 return tell_error(name, error)
 
         return run
@@ -75,7 +75,7 @@ def tell_error(name: str, error: Exception) -> int:
     """Say in one line why a command ends; returns its status."""
     if isinstance(error, BrokenPipeError) and reader_has_left():
         return 141
-    reason = escape_controls(without_password(str(error)[:MOST_TEXT])) or type(error).__name__
+    reason = clean_text(str(error)) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
     print(f"streamtok {name}: {reason}", file=sys.stderr)
     return 2 if isinstance(error, SettingsError) else 1
 

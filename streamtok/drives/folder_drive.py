@@ -138,7 +138,7 @@ def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs, f
         raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
     timed, folders = {}, set[Path]()
     for camera, places in logs[name].items():
-        found = [find(folder, **options | {"log": prefix}) for folder, prefix in places]
+        found = [find(folder, **options | {"log": "", "names": names}) for folder, names in places]
         images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
         timed[camera] = replace(found[0], images=images)
         folders |= {folder for folder, _ in places}

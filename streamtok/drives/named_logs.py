@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 
 from streamtok.io.suffixes import is_image
 
-NAME = re.compile(r"((.+?)(?:__([^_].*)_|_(cam[a-z]*\d*)))_\d{13,19}")
+NAME = re.compile(r"((.+?)(?:__([^_].*)__|_(cam[a-z]*\d*)_))\d{13,19}")
 
 Logs = dict[str, dict[str, list[tuple[Path, str]]]]
-"""{recording: {camera: its folders, and what the names of its images begin with}}"""
+"""{recording: {camera: its folders, and the pattern of the names of its images}}"""
 
 
 def list_logs(folders: Iterable[Path]) -> Logs:
     """The recordings that images name, in those folders of which all images are named so."""
     logs: Logs = {}
     for folder in folders:
-        for log, camera, prefix in sorted(_names_in(folder)):
-            logs.setdefault(log, {}).setdefault(camera, []).append((folder, prefix))
+        for log, camera, names in sorted(_names_in(folder)):
+            logs.setdefault(log, {}).setdefault(camera, []).append((folder, names))
     return logs
 
 
@@ -33,12 +34,12 @@ def folders_of(logs: Logs) -> set[Path]:
 
 
 def _names_in(folder: Path) -> set[tuple[str, str, str]]:
-    """(recording, camera, both as written) of the images of a folder or of its data/; empty where not all say so."""
+    """(recording, camera, pattern of names) of the images of a folder or of its data/; none where not all say so."""
     found = set()
     inside = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
     for file in (file for place in inside for file in place.iterdir() if is_image(file)):
         match = NAME.fullmatch(file.stem)
         if match is None:
             return set()
-        found.add((match[2], match[3] or match[4], match[1].rstrip("_")))
+        found.add((match[2], match[3] or match[4], f"{escape(match[1])}[0-9]*"))
     return found

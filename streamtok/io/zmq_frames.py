@@ -103,7 +103,7 @@ class ZmqSource(Source):
     Messages that break the protocol are counted in `rejects`, pictures that cannot be decoded as `damaged`.
     """
 
-    live = True
+    kind, clock, live = "frames of a publisher", "the publisher's", True
 
     @property
     def own_clock(self) -> bool:  # type: ignore[override]
@@ -156,15 +156,12 @@ class ZmqSource(Source):
             if message is not None:
                 self._pictures += self._take(message, time.monotonic_ns())
                 continue
-            self._note_silence()
+            if self.state == "up" and time.monotonic() - self._heard > SILENT_S:
+                self.state = "lost"
+                log.warning("stream=%s event=lost endpoint=%s reason='silent'", self.stream, self.endpoint)
             if deadline is not None and time.monotonic() >= deadline:
                 return None
         return self._pictures.pop(0)
-
-    def _note_silence(self) -> None:
-        if self.state == "up" and time.monotonic() - self._heard > SILENT_S:
-            self.state = "lost"
-            log.warning("stream=%s event=lost endpoint=%s reason='silent'", self.stream, self.endpoint)
 
     def _take(self, message: FrameMessage, arrival_ns: int) -> list[Frame]:
         self._heard, self.state = time.monotonic(), "up"
@@ -185,8 +182,11 @@ class ZmqSource(Source):
                 self.counts["frozen"] += 1
                 self._note("frozen")
             self.size = picture.shape[0], picture.shape[1]
+            packet = codec = None
             delayed = (frame_id, sent_ns) != key  # by a decoder, so that the packet is another picture's
-            frames.append(self._frame(frame_id, capture_ns, picture, None if delayed else message))
+            if self._keep_packets and not delayed and header.nbytes is None:
+                packet, codec = bytes(message.payload), header.encoding
+            frames.append(Frame(self.stream, frame_id, capture_ns, picture, packet, codec))
         return frames
 
     def _place(self, header: FrameHeader, arrival_ns: int) -> Key | None:
@@ -214,14 +214,6 @@ class ZmqSource(Source):
             return False
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
-    def _frame(
-        self, frame_id: int, capture_ns: int, picture: np.ndarray | RawImage, message: FrameMessage | None
-    ) -> Frame:
-        packet = codec = None
-        if self._keep_packets and message is not None and message.header.nbytes is None:
-            packet, codec = bytes(message.payload), message.header.encoding
-        return Frame(self.stream, frame_id, capture_ns, picture, packet, codec)
-
     def _begin_session(self, header: FrameHeader, arrival_ns: int) -> None:
         """Numbers go on after those of the session before, with one left out; times start where they should."""
         if self._session is not None:
@@ -231,9 +223,7 @@ class ZmqSource(Source):
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
         self._shift = None if same_clock else ClockShift.measure(header.publish_ns, arrival_ns)
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
-        self._last = self._delivered_ns = (
-            None  # times may well be before those of the last session: the node then begins an epoch
-        )
+        self._last = None  # times may well be before those of the last session: the node then begins an epoch
 
     def _pictures_of(self, message: FrameMessage, key: Key) -> Iterator[tuple[Key, np.ndarray | RawImage]]:
         header = message.header
@@ -267,5 +257,6 @@ class ZmqSource(Source):
         self._log.add(time.monotonic_ns(), event, {"times": 1}, logging.WARNING, endpoint=self.endpoint, **facts)
 
     def _close(self) -> None:
+        self._log.finish()
         if self._subscription is not None:
             self._subscription.close()

@@ -52,8 +52,8 @@ class Network(nn.Module):
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__()
         self.config, self.deterministic = config, deterministic
-        # By the half that is left out, of weights at which version; None: whatever they are.
-        self._fingerprints: dict[Half | None, tuple[int | None, str]] = {}
+        # By the half that is left out, of which weights (`stamp`); None: whatever they are.
+        self._fingerprints: dict[Half | None, tuple[tuple | None, str]] = {}
         self.known_as: dict[str, str] = {}  # digest of weights -> the fingerprint of others, whose tokens they make
         self.quantizer = build_quantizer(config)
         self._build(config)
@@ -133,11 +133,15 @@ class Network(nn.Module):
 
     def _fingerprint_of(self, without: Half | None) -> str:
         """The fingerprint, or what it would be without one half; hashed once for weights as they are."""
-        version = sum(parameter._version for parameter in self.parameters())
-        if self._fingerprints.get(without, (-1, ""))[0] not in (None, version):
+        if self._fingerprints.get(without, ((), ""))[0] not in (None, self.stamp):
             digest = self._digest(without) if without else self.weights_digest
-            self._fingerprints[without] = version, self.known_as.get(digest, digest)
+            self._fingerprints[without] = self.stamp, self.known_as.get(digest, digest)
         return self._fingerprints[without][1]
+
+    @property
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """What changes when weights are written, or others take their place; not for writes through `.data`."""
+        return tuple((id(each), each._version, each.data_ptr()) for each in self.parameters())
 
     @property
     def weights_digest(self) -> str:

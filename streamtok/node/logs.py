@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from streamtok.names import escape_controls, without_password
+from streamtok.names import MOST_TEXT, clean_text
 
-MOST_TEXT = 4000  # characters of a value: a peer's words may be in it
 KEY = re.compile(r"(?:^|\s)(\w+)=")
 PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # what an argument of the record takes
 
@@ -30,11 +29,12 @@ class TextFormatter(logging.Formatter):
     """A line of text without the secrets of URLs, and one line whatever a peer has put into it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = escape_controls(record.message[:MOST_TEXT]).replace("\n", "\\n")
+        record.message = clean_text(record.message).replace("\n", "\\n")
         return super().formatMessage(record)
 
-    def format(self, record: logging.LogRecord) -> str:
-        return without_password(super().format(record))
+    def formatException(self, ei: Any) -> str:
+        text = super().formatException(ei)
+        return clean_text(text if len(text) <= MOST_TEXT else re.sub(r"^\S*", "...", text[-MOST_TEXT:]))
 
 
 class StderrHandler(logging.StreamHandler):
@@ -48,7 +48,7 @@ class StderrHandler(logging.StreamHandler):
         return sys.stderr
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(TextFormatter):
     """One object per record: `time` (UTC), `level`, `logger`, `message`, and a field for each other key of the message.
 
     In `key=value`, a value that is one argument of the record keeps its type; any other is text, up to the next key.
@@ -60,11 +60,9 @@ class JsonFormatter(logging.Formatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)[-MOST_TEXT:]
+            line["exception"] = self.formatException(record.exc_info)
         values = line | dict(read_fields(record.msg, record.args)) | line
-        return json.dumps(
-            {key: without_password(x[:MOST_TEXT]) if isinstance(x, str) else x for key, x in values.items()}
-        )
+        return json.dumps({key: clean_text(x) if isinstance(x, str) else x for key, x in values.items()})
 
 
 def read_fields(template: object, arguments: object) -> Iterator[tuple[str, Any]]:

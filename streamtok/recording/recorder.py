@@ -14,7 +14,6 @@ import errno
 import itertools
 import logging
 import math
-import shutil
 import threading
 import time
 import zlib
@@ -29,7 +28,7 @@ import numpy as np
 from streamtok.event_log import EventLog
 from streamtok.recording.format import MAX_TIME, drop_unstorable
 from streamtok.recording.recorder_options import RecorderOptions
-from streamtok.recording.write_queue import Job, WriteQueue
+from streamtok.recording.write_queue import WriteJob, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
 from streamtok.wire.header import system_clock_pair
@@ -102,7 +101,7 @@ class Recorder:
         if last is not None and header.seq > last + 1:
             self.missed(header.stream, "tokens", header.seq - last - 1)
         self._last_seq[header.stream, header.session] = header.seq
-        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
+        self._queue.put(WriteJob(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
         self.write_group(message.header, bytes(message.payload), message.grid)
@@ -115,7 +114,7 @@ class Recorder:
             monotonic, utc = system_clock_pair()
             self._announce(frame.stream, None, utc - monotonic)
         size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
-        self._queue.put(Job(frame.stream, "frames", size, lambda writer: writer.write_frame(frame)))
+        self._queue.put(WriteJob(frame.stream, "frames", size, lambda writer: writer.write_frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int) -> None:
         """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
@@ -131,6 +130,8 @@ class Recorder:
         """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
         self._queue.close()
         self._thread.join(timeout)
+        for events in list(self._events.values()):
+            events.finish()
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
 
@@ -146,7 +147,7 @@ class Recorder:
 
     def _announce(self, stream: str, info: Info | None, offset_ns: int) -> None:
         self._infos[stream] = info, offset_ns
-        self._queue.put(Job(stream, "info", 0, lambda writer: writer.add_stream(stream, info, offset_ns)))
+        self._queue.put(WriteJob(stream, "info", 0, lambda writer: writer.add_stream(stream, info, offset_ns)))
 
     def _run(self) -> None:
         """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
@@ -186,7 +187,7 @@ class Recorder:
             if job is None and self._queue.finished:
                 return
 
-    def _write(self, job: Job) -> None:
+    def _write(self, job: WriteJob) -> None:
         """Write what can be written; what cannot is counted, and the other messages and streams go on."""
         try:
             job.write(self._writer)
@@ -202,17 +203,18 @@ class Recorder:
         self._writer.flush()
         if self._sync_error is not None:
             raise self._sync_error
-        free = shutil.disk_usage(self._writer.path.parent).free
+        free = self._writer.room
         if free < self.options.min_free_bytes:
             self._end_file()
             least = self.options.min_free_bytes >> 20
             raise OSError(f"the disk has {free >> 20} MiB free, recording stops below {least} MiB")
-        full = self._writer.nbytes >= (self.options.max_bytes or math.inf)
+        full = self._writer.is_removed or self._writer.nbytes >= (self.options.max_bytes or math.inf)
         if full or time.monotonic() - self._started >= (self.options.max_seconds or math.inf):
             try:
                 following = self._next_file()
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    self._end_file()
                     raise
                 self._started = time.monotonic()  # strangers hold all files: this one goes on, and later again
                 log.warning("event=rotation_postponed path=%s error=%s", self._writer.path, error)
@@ -234,6 +236,8 @@ class Recorder:
 
     def _end_file(self) -> None:
         self._queue.write_missed(self._writer)
+        if self._writer.is_removed:
+            log.error("event=removed path=%s: someone has deleted what was recorded there", self._writer.path)
         self._writer.close()
         self._weigh()
 

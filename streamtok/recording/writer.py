@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 import numpy as np
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.io.messages.image_messages import protobuf_class
 from streamtok.io.video.video_packets import begins_video
@@ -93,6 +94,16 @@ class RecordingWriter:
     def nbytes(self) -> int:
         """Bytes in the file, without the open chunk."""
         return self._stream.tell()
+
+    @property
+    def room(self) -> int:
+        """Bytes that its disk has left, wherever its folder has been moved to."""
+        return shutil.disk_usage(self._stream.fileno()).free
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the file has been deleted: what is written has no name any more."""
+        return os.fstat(self._stream.fileno()).st_nlink == 0
 
     def add_stream(self, name: str, info: Info | None, offset_ns: int) -> None:
         """Announce a stream, or a change in it; what follows refers to this info."""
@@ -232,10 +243,8 @@ def _same_constants(first: Info | None, second: Info) -> bool:
 
 
 def _open_writer(stream: BinaryIO) -> Writer:
-    try:
+    with needs_extra("recording", "record"):
         from mcap.writer import CompressionType, Writer
-    except ImportError as error:
-        raise missing_extra("recording", "record") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
 
 

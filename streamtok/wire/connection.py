@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,12 +58,14 @@ class Connection:
     refused.
 
     `intake` judges what the connection brings: one that it gives up is made anew, and `counts` has those that overran.
+    `on_reached` is called when the node's machine has answered, before the handshake.
     """
 
     socket: zmq.Socket
     endpoint: str
     curve: CurveClient | None = None
     intake: Intake = field(default_factory=Intake)
+    on_reached: Callable[[], None] = lambda: None
     up: bool = False
     waited: bool = False
     counts: Counter = field(default_factory=Counter)
@@ -86,6 +89,7 @@ class Connection:
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
                 self.intake.watch(told["value"])
+                self.on_reached()
             self._on_event(told["event"])
         fault = self.intake.judge()
         if fault is not None:
@@ -110,6 +114,7 @@ class Connection:
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(0)
+        self._log.finish()
 
     def _set_options(self) -> None:
         self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)

@@ -114,7 +114,9 @@ class Drain:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:
                     socket.subscribe(f"{kind}/{name}")
-        return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
+        intake = Intake(self.lossless, self.limits.max_part + MAX_BACKLOG)
+        known = {} if self.join == "never" else self.infos
+        return Connection(socket, self.endpoint, self.curve, intake, lambda: self._joiner.connect_ahead(known.values()))
 
     def _run(self) -> None:
         try:
@@ -128,6 +130,7 @@ class Drain:
             self._joiner.close()
             self._connection.close()
             self._context.term()
+            self.rejects.finish_logs()
 
     def _turn(self) -> None:
         if full := self.lossless and self.mailbox.full:
@@ -224,16 +227,13 @@ class Drain:
         dropped, session, last = believer.dropped, believer.session, believer.last
         for believed in believer.take(claim):
             jumps = not kind and believed.session == session and believed.before > last
-            if jumps and self._may_have_missed and stream not in self._joiner.waiting:
+            # After an outage the epoch has what a jump has left out, or begins behind it.
+            missed = jumps and self.join != "never" and time.monotonic() < self._back_until
+            if missed and stream not in self._joiner.waiting:
                 self._joiner.begin(stream)  # which would drop what is held back already
             self._believe(believed)
         for _ in range(believer.dropped - dropped):
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session, seq or epoch that none bore out"))
-
-    @property
-    def _may_have_missed(self) -> bool:
-        """Whether an outage has just ended: the epoch then has what a jump has left out, or begins behind it."""
-        return self.join != "never" and time.monotonic() < self._back_until
 
     def _settle(self, kind: str = "", held_s: float = 0.0) -> None:
         for believer in [each for name, each in self._believers.items() if name.startswith(kind)]:

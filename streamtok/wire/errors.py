@@ -40,6 +40,12 @@ class Rejects:
             events = self._logs.setdefault(key, EventLog(socket, log, "socket"))
             events.add(time.monotonic_ns(), "malformed", {"messages": 1}, kind=error.kind, error=repr(str(error)))
 
+    def finish_logs(self) -> None:
+        """Log those that were only summed up so far."""
+        with self._lock:
+            for events in self._logs.values():
+                events.finish()
+
     @property
     def total(self) -> int:
         """All of them."""

@@ -240,6 +240,7 @@ class Publisher:
         self._context.term()
         if self._control is not None:
             self._control.thread.join()
+        self.rejects.finish_logs()
         for binding in self._bindings:
             binding.release()
 

@@ -122,3 +122,9 @@ def test_a_clip_is_encoded_as_its_file_says(tmp_path, capsys):
     (tmp_path / "encode.yaml").write_text(json.dumps(facts | {"max_frames": 9}))  # JSON is YAML
     assert main(["encode", "--config", str(tmp_path / "encode.yaml"), "--max-frames", "5"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 5
+
+
+def test_memory_that_is_not_there_is_one_line(capsys):
+    sing = make_main("sing", Song, lambda settings: len(bytearray(1 << 62)), None)
+    assert sing(["-o", "album", "la"]) == 1
+    assert capsys.readouterr().err == "streamtok sing: out of memory\n"

@@ -219,3 +219,17 @@ def test_attention_over_space_never_holds_its_whole_matrix(name):
         model.decode(model.encode(clip).tokens)
         if model.config.video:
             encode_by_steps(model, clip)
+
+
+@pytest.mark.parametrize("way", ["in place", "data", "assign"])
+def test_weights_that_are_exchanged_have_another_fingerprint_and_other_copies(way):
+    model, other = tiny("dv4x8x8"), {name: weight + 0.5 for name, weight in tiny("dv4x8x8").state_dict().items()}
+    before, copied = model.fingerprint, model.cast(torch.float16)
+    if way == "data":
+        for name, weight in model.named_parameters():
+            weight.data = other[name]
+    else:
+        model.load_state_dict(other, assign=way == "assign")
+    with pytest.raises(ValueError, match="other weights"):
+        model.check_fingerprint(before)
+    assert model.cast(torch.float16) is not copied

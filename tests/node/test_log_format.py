@@ -119,3 +119,19 @@ def test_words_of_a_peer_are_one_line_of_bounded_length(form, capsys):
     assert logged.count("\n") == 1
     assert "\x1b" not in logged
     assert len(logged) < 20_000
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_is_cut_off_shows_no_half_of_a_secret(form, capsys):
+    log_to_stderr(form)
+    secret = "https://me:" + 20 * "SECRET" + "@h/x"
+    logger = logging.getLogger("streamtok.wire")
+    for room in range(3900, 4000, 20):
+        logger.warning("error=%s", room * "-" + " " + secret)
+        try:
+            raise OSError(secret + " " + room * "-")
+        except OSError:
+            logger.exception("event=failed")
+    told = capsys.readouterr().err
+    assert "https://h/" in told
+    assert "SECRET" not in told

@@ -24,6 +24,7 @@ from streamtok.recording.repair import repair
 from streamtok.types import Frame
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
 from tests.kit.recordings import CLOCK, header, info, messages
+from tests.kit.wire import eventually
 
 NO_GUARD = {"min_free_bytes": 0}
 
@@ -91,7 +92,7 @@ def test_a_message_that_no_file_holds_is_counted_and_the_others_are_kept(tmp_pat
         *range(4, 7),
         *range(8, 20),
     ]
-    assert len([each for each in caplog.records if "event=unstorable" in each.getMessage()]) == 1
+    assert caplog.text.count("event=unstorable messages=1 ") == 2  # at once, and at the end
 
 
 @pytest.mark.parametrize("field", ["metadata", "engine"])
@@ -308,6 +309,29 @@ def test_a_disk_that_takes_no_more_ends_the_recording_and_the_rest_is_counted(tm
     assert "too large" in recorder.error
     assert recorder.counts["bytes"] == (tmp_path / "d.mcap").stat().st_size > 0
     assert recorder.unrecorded["front"] == recorder.counts["missed"] > 0
+
+
+def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_moved_keeps_its_own(tmp_path, caplog):
+    folder = tmp_path / "drives"
+    folder.mkdir()
+    with Recorder(folder / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        (folder / "d.mcap").unlink()
+        assert eventually(lambda: len(recorder.paths) == 2)
+        folder.rename(tmp_path / "moved")
+        for made, tokens in messages(5):
+            recorder.write_group(made, tokens)
+    assert not recorder.error
+    assert "event=removed" in caplog.text
+    assert len(list(open_recording(tmp_path / "moved" / "d_001.mcap").messages())) == 5
+
+
+def test_a_folder_that_is_deleted_ends_the_recording_and_says_so(tmp_path):
+    (tmp_path / "drives").mkdir()
+    with Recorder(tmp_path / "drives" / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        shutil.rmtree(tmp_path / "drives")
+        assert eventually(lambda: "d_001.mcap" in recorder.error)
 
 
 def test_of_a_folder_each_recording_is_a_new_file(tmp_path):

@@ -137,6 +137,23 @@ def test_every_second_group_may_be_lost_and_repeats_are_skipped():
     assert [(number, lost) for number, lost, _ in follow(repeats)] == [(n, int(n == 6)) for n in (0, 1, 2, 3, 4, 6, 7)]
 
 
+def test_infos_bear_out_the_last_group_and_tell_what_is_lost_behind_it():
+    follower = groups.Continuity()
+
+    def take(seq, **info):
+        given = {"session": "a", "seq": seq, "keyframe": seq == 0, "dropped": 0}
+        taken = follower.take_info({"session": "a", "last_seq": seq}) if info else follower.take(given)
+        return [(header["seq"], lost, ready) for header, _, lost, ready in taken]
+
+    assert take(-1, info=True) == []
+    assert take(0) + take(1) == [(0, 0, True), (1, 0, True)]
+    assert take(4) == []  # it jumps
+    assert take(4, info=True) == [(4, 2, False)]
+    assert take(9, info=True) + take(2**62, info=True) + take(9, info=True) == []
+    assert follower.counts["lost"] == 2 + 5
+    assert take(10) == [(10, 0, False)]
+
+
 @given(st.sampled_from("ab"), st.integers(0, 2**63))
 def test_one_wrong_number_costs_no_other_group(session, seq):
     good = [("a", number, number == 0) for number in range(6)]

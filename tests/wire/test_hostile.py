@@ -1,6 +1,7 @@
 """Malformed input on every socket: counted, logged once, nothing crashes, and the stream goes on."""
 
 import logging
+import re
 import socket as socketlib
 import sys
 from collections import Counter
@@ -493,6 +494,23 @@ def test_what_waits_to_be_read_is_bounded_in_bytes():
         mailbox.put("a", [letter * 4])
     assert [mailbox.take() for _ in range(3)] == ["cccc", "dddd", None]
     assert mailbox.discarded == {"a": 2}
+
+
+def test_what_was_only_counted_is_told_at_the_end(caplog):
+    """All of a flood, by the node and by its reader, although a line of it comes but once in 10 s."""
+    with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader:
+        node.wait_subscribers(1)
+        with plain_socket(zmq.DEALER, node.publisher.control_endpoint) as client:
+            for _ in range(5):
+                client.send(b"no map")
+            assert eventually(lambda: node.publisher.rejects.counts["control.header"] == 5)
+        for _ in range(5):
+            node.do(lambda publisher: publisher._send([b"tokens/front", b"no map", b""]))
+        assert eventually(lambda: reader.rejects.counts["subscribe.header"] == 5)
+    told = Counter()
+    for socket, messages in re.findall(r"socket=(\w+) event=malformed messages=(\d)", caplog.text):
+        told[socket] += int(messages)
+    assert told == {"control": 5, "subscribe": 5}
 
 
 def test_a_flood_of_malformed_messages_is_one_log_line_in_ten_seconds(caplog, monkeypatch):

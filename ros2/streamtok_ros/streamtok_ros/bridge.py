@@ -17,7 +17,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from streamtok_ros.frames import FrameNumbers, compressed_image, pack_frame, raw_image
-from streamtok_ros.groups import MAX_FRAME, Continuity, check_group, read_message, scale_camera, stamps_of
+from streamtok_ros.groups import MAX_FRAME, Continuity, Taken, check_group, read_message, scale_camera, stamps_of
 
 try:
     from streamtok_msgs.msg import TokenGroup
@@ -99,8 +99,16 @@ class Camera:
     def take_tokens(self, header: dict[str, Any], payload: bytes) -> None:
         """Publish what a group that is whole makes sure of."""
         check_group(header, payload)
+        self._publish(self.continuity.take(header, payload))
+
+    def take_info(self, info: dict[str, Any], _: bytes) -> None:
+        """Keep what a stream says of itself, and publish the group that it makes sure of."""
+        self.info = info
+        self._publish(self.continuity.take_info(info))
+
+    def _publish(self, groups: list[Taken]) -> None:
         clock = self.info.get("clock") if self.info else None
-        for taken, data, lost, decodable in self.continuity.take(header, payload):
+        for taken, data, lost, decodable in groups:
             stamps = stamps_of(taken, self.numbers.stamps, clock)
             if self.tokens is not None:
                 self.tokens.publish(self._group(taken, data, stamps, lost, decodable))
@@ -234,10 +242,8 @@ class Bridge(Node):
             self.get_logger().warning(f"a message is left out: {error}", throttle_duration_sec=10.0)
             return
         try:
-            if kind == "info":
-                camera.info = header
-            else:
-                (camera.take_tokens if kind == "tokens" else camera.take_picture)(header, payload)
+            takers = {"tokens": camera.take_tokens, "frames": camera.take_picture, "info": camera.take_info}
+            takers[kind](header, payload)
         except Exception as error:  # whatever a message holds, this thread goes on
             camera.counts["malformed"] += 1
             self.get_logger().warning(f"{name}: a message is left out: {error}", throttle_duration_sec=10.0)

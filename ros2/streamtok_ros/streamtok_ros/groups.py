@@ -8,6 +8,7 @@ import msgpack
 
 WIDTHS = {"uint16": 2, "uint32": 4, "float16": 2}
 MAX_GRID, MAX_HEADER, MAX_FRAME = 1 << 22, 1 << 16, 1 << 26
+Taken = tuple[dict[str, Any], bytes, int, bool]  # header, payload, messages lost before, decodable
 FIELDS = {  # what is used here of each kind of message, and what it has to be
     "tokens": {
         **dict.fromkeys(("session", "tokenizer", "dtype"), str),
@@ -16,7 +17,7 @@ FIELDS = {  # what is used here of each kind of message, and what it has to be
         "keyframe": bool,
     },
     "frames": {"frame_id": int, "capture_ns": int, "encoding": str},
-    "info": {"clock": list, "image_size": list},
+    "info": {"session": str, "last_seq": int, "clock": list, "image_size": list},
 }
 
 
@@ -69,8 +70,9 @@ class Continuity:
         self.counts: dict[str, int] = {"groups": 0, "lost": 0, "stale": 0, "dropped": 0, "sessions": 0}
         self._session, self._last, self._ready = "", -1, False
         self._held: list[tuple[dict[str, Any], bytes]] = []
+        self._said: tuple[str, int] = "", -1  # session and last_seq of the last info
 
-    def take(self, header: dict[str, Any], payload: bytes = b"") -> list[tuple[dict[str, Any], bytes, int, bool]]:
+    def take(self, header: dict[str, Any], payload: bytes = b"") -> list[Taken]:
         """The messages that may be used now, oldest first: this one, the one that it bears out, both or none.
 
         Each with the messages lost before it, and whether a decoder can take it.
@@ -85,6 +87,18 @@ class Continuity:
         goes_on = not self._session or last == [(session, before)]
         self._held = [] if goes_on else [(header, payload)]
         return [(*each, *self._follow(each[0])) for each in (*taken, *((header, payload),) * goes_on)]
+
+    def take_info(self, info: dict[str, Any]) -> list[Taken]:
+        """The held message that an info bears out. Counts what was lost with nothing behind, once two infos say so."""
+        (session, said), self._said = self._said, (info["session"], info["last_seq"])
+        taken = [each for each in self._held if self._bears_out(*self._said, each[0])]
+        missing = min(said, self._said[1]) - self._last
+        if taken:
+            self._held = []
+        elif missing > 0 and session == self._said[0] == self._session:
+            self.counts["lost"] += missing
+            self._last, self._ready = self._last + missing, False
+        return [(*each, *self._follow(each[0])) for each in taken]
 
     def _bears_out(self, session: str, before: int, held: dict[str, Any]) -> bool:
         """Whether what comes after message `before` may follow `held`; a jump says nothing for one that went back."""

@@ -175,6 +175,8 @@ def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 class SyntheticSource(RecordedSource):
     """The synthetic drive as a source: frame n comes n / fps after the start; endless unless `frames` is given."""
 
+    kind, clock = "synthetic drive", "exact"
+
     def __init__(
         self, drive: SyntheticDrive, stream: str = "cam0", *, frames: int | None = None, **paced: object
     ) -> None:

@@ -8,7 +8,7 @@ import heapq
 import av
 import numpy as np
 
-from streamtok.io.video.containers import connect, demux
+from streamtok.io.video.containers import demux, open_with_options
 
 MOST_WAITING = 1024
 """Presentation times remembered of packets whose pictures have not come out."""
@@ -85,7 +85,7 @@ def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
     ticks: list[int | None] = []
     orders: list[int] = []
     with (
-        connect(target) as container,
+        open_with_options(target) as container,
         contextlib.suppress(av.FFmpegError, EOFError),
     ):
         for packet in demux(container, container.streams[stream_index]):

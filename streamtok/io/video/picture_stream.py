@@ -1,7 +1,7 @@
 """One pass over the packets of a video: every picture that may be used, with its number and its time.
 
-Containers without times of presentation (raw H.264 and H.265; AVI, ASF and MXF, which say those of decoding) number
-pictures as they come out. A clock that starts anew inside a file begins a stretch. Its times go on behind the last one,
+Containers without times of presentation (raw streams; AVI, ASF and MXF, which say those of decoding) number pictures as
+they come out. A clock that starts anew inside a file begins a stretch. Its times go on behind the last one,
 and one number is left out, so that readers see that something may be missing.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, open_container, video_streams
+from streamtok.io.video.containers import demux, makes_up_times, open_container, read_rate, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
@@ -28,7 +28,6 @@ log = logging.getLogger("streamtok.io")
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
 STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
-MOST_FPS = 1000  # believed of the headers of a raw stream: some write the clock of their times there
 
 
 class Numbered(NamedTuple):
@@ -59,9 +58,7 @@ class PictureStream:
         self._pass_until: Fraction | None = None
         self._open()
         context = self.stream.codec_context
-        claimed = context.framerate if self.raw else self.stream.average_rate
-        if self.raw and not 1 <= (claimed or 0) <= MOST_FPS:
-            claimed = DEFAULT_FPS
+        claimed = read_rate(self.container, self.stream) or (DEFAULT_FPS if self.raw else None)
         self.claimed_rate: Fraction | None = Fraction(fps).limit_denominator(100_000) if fps else claimed
         self.rate = self.claimed_rate or DEFAULT_FPS
         self.timeless = self.raw or fps is not None
@@ -80,7 +77,7 @@ class PictureStream:
         form, reordered = self.container.format.name, bool(self.stream.codec_context.has_b_frames)
         if form == "mpegts" and self._losses is None and Path(self.target).is_file():
             self._losses = find_losses(Path(self.target), self.stream.id)
-        self.raw = form in ("h264", "hevc")
+        self.raw = makes_up_times(self.container)
         self.counted = self.raw or form == "avi" or (form in ("asf", "mxf") and reordered)
         self.decoder = CleanDecoder(self.stream.codec_context, self.counted)
         kept = self._keep_packets and not reordered
@@ -273,7 +270,9 @@ class PictureStream:
         if self.counted and not self.timeless:
             return self._shown_at(number or 0)
         if frame.pts is None or self.timeless:
-            return (number or 0) / self.rate
+            seconds = max((number or 0) / self.rate, self._last_seconds + 1 / self.rate)
+            self._last_seconds, self._behind, self._base = seconds, seconds + 1 / self.rate, None
+            return seconds
         if self._base is None:
             self._base = frame.pts
         self._last_seconds = self._behind + (frame.pts - self._base) * self.stream.time_base

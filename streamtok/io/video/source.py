@@ -18,6 +18,8 @@ PATIENCE_NS = 150_000_000
 class VideoSource(RecordedSource):
     """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
 
+    kind = "video file"
+
     def __init__(
         self,
         path: str | Path,

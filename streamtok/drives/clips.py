@@ -24,11 +24,11 @@ def why_clips(videos: list[str]) -> str:
         return f"more than {MOST_CAMERAS} videos are clips"
     if len({DATE.sub("", name) for name in names}) < len(names):
         return "videos of one camera at several times are clips"
-    if any(map(CAMERA.search, names)):
+    if len(names) < 2 or any(map(CAMERA.search, names)):
         return ""
-    if len(names) > 1 and any(map(ID.search, names)):
+    if any(map(ID.search, names)):
         return "videos named by numbers or ids are clips; names with cam, front, left, ... are cameras"
-    seconds = list(filter(None, map(_read_seconds, videos))) if len(names) > 1 else []
+    seconds = list(filter(None, map(_read_seconds, videos)))
     longer = max(seconds, default=0) > LENGTHS_DIFFER * min(seconds, default=0)
     return "videos of different lengths are clips; names with cam, front, left, ... are cameras" if longer else ""
 

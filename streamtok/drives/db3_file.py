@@ -161,7 +161,8 @@ class Db3File:
     def _read_topics(self, strict: bool) -> dict[int, Topic]:
         with closing(self._connect(strict)) as database:
             rows = list(database.execute("SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"))
-        return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
+        texts = ((number, [(cell or b"").decode("utf-8", "replace") for cell in cells]) for number, *cells in rows)
+        return {number: Topic(*cells) for number, cells in texts}
 
     def _connect(self, strict: bool) -> apsw.Connection:
         """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
@@ -172,11 +173,6 @@ class Db3File:
         if strict:
             database.execute("PRAGMA writable_schema = ON")  # else a file that is shorter than it says is refused whole
         return database
-
-
-def _as_text(cell: bytes | None) -> str:
-    """A cell with text as it is, whatever damage did to it."""
-    return (cell or b"").decode("utf-8", "replace")
 
 
 def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[Row]:

@@ -87,16 +87,11 @@ def _look_into(path: Path, listed: set[str]) -> FoundFile:
         if kind == "mcap":
             _look_into_mcap(found)
         elif kind != "video":
-            _look_into_bag(found)
+            from streamtok.drives.bag_drive import FILES  # needs rosbags, an extra
+
+            file = FILES[kind](path, lambda text: None, False)  # by its index alone: nothing is salvaged or copied here
+            found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
     return found
-
-
-def _look_into_bag(found: FoundFile) -> None:
-    """By the index of a bag alone: one that is damaged is read from end to end, or copied, when it is opened."""
-    from streamtok.drives.bag_drive import FILES
-
-    file = FILES[found.kind](found.path, lambda text: None, False)
-    found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
 
 
 def _look_into_mcap(found: FoundFile) -> None:

@@ -6,6 +6,7 @@ import lzma
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -54,13 +55,10 @@ def unpacked_size(path: Path) -> int:
     """Bytes that are packed in a zstd file, as it says; 0 where it does not, and for any other file."""
     import zstandard
 
-    with path.open("rb") as stream:
-        head = stream.read(COPY_BYTES)
-    try:
-        size = zstandard.get_frame_parameters(head).content_size
-    except zstandard.ZstdError:
-        return 0
-    return 0 if size == SIZE_UNKNOWN else size
+    with path.open("rb") as stream, suppress(zstandard.ZstdError):
+        size = zstandard.get_frame_parameters(stream.read(COPY_BYTES)).content_size
+        return 0 if size == SIZE_UNKNOWN else size
+    return 0
 
 
 def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:

@@ -34,20 +34,16 @@ class BagRecord(NamedTuple):
     begin: int
     end: int
 
-    @property
-    def op(self) -> bytes | None:
-        return self.header.get("op")
-
 
 def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessage]:
     """Every message of a ROS 1 bag that is still whole, in the file's order; `note` is told what is left out."""
     connections: Connections = {}
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as bag:
         for record in _walk(bag, lambda text: None):
-            if record.op == OP_CONNECTION:  # again in the index, should the chunk that has it be damaged
+            if record.header.get("op") == OP_CONNECTION:  # again in the index, should the chunk that has it be damaged
                 _learn(record.header, bag[record.begin : record.end], connections)
         for record in _walk(bag, note):
-            if record.op == OP_CHUNK:
+            if record.header.get("op") == OP_CHUNK:
                 chunk = _unpack_chunk(record.header, bag[record.begin : record.end], record.at, note)
                 yield from _read_messages(chunk, connections)
 
@@ -72,7 +68,7 @@ def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
     for found in CHUNK_FIELD.finditer(bag, start):
         for at in range(max(start, found.start() - LONGEST_HEADER), found.start()):
             record = _read_record(bag, at)
-            if record is not None and record.op == OP_CHUNK:
+            if record is not None and record.header.get("op") == OP_CHUNK:
                 return at
     return None
 
@@ -123,9 +119,9 @@ def _read_messages(chunk: bytes, connections: Connections) -> Iterator[TopicMess
     while (record := _read_record(chunk, at)) and record.end <= len(chunk):
         header, data, at = record.header, chunk[record.begin : record.end], record.end
         found = connections.get(header.get("conn", b""))
-        if record.op == OP_CONNECTION:
+        if record.header.get("op") == OP_CONNECTION:
             _learn(header, data, connections)
-        elif record.op == OP_MESSAGE and found is not None and len(header.get("time", b"")) == TIME.size:
+        elif record.header.get("op") == OP_MESSAGE and found is not None and len(header.get("time", b"")) == TIME.size:
             seconds, nanos = TIME.unpack(header["time"])
             yield TopicMessage(found, seconds * 10**9 + nanos, data)
 

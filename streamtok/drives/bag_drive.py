@@ -96,8 +96,9 @@ class BagDrive(MessageDrive):
         super().__init__(path or parts.paths[0], parts.notes)
         note = partial(self.note, "")
         self.files, faults = open_each(parts.paths, lambda each: FILES[kind](each, note))
-        damaged = [(file.path.name, file.damage) for file in self.files if file.damage]
-        faults += [f"{name}: it has no usable index ({reason}); reading what is there" for name, reason in damaged]
+        for file in filter(lambda file: file.damage, self.files):
+            name = f"{file.path.name}: " if len(self.files) > 1 else ""
+            faults.append(f"{name}it has no usable index ({file.damage}); reading what is there")
         for text in faults:
             note(text)
         topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))

@@ -182,7 +182,8 @@ def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> 
     if offset >= end:  # by far where the length of the last record is damaged
         return
     stream.seek(offset)
-    what = "another MCAP file, to be cut off there and read" if stream.read(len(MAGIC)) == MAGIC else "no part of it"
+    another = f"another MCAP file (`tail -c +{offset + 1} FILE` gives it)"
+    what = another if stream.read(len(MAGIC)) == MAGIC else "no part of it"
     contents.note(f"what comes after its end, from byte {offset} on, is left out: {end - offset} bytes, {what}")
 
 

@@ -41,8 +41,7 @@ def test_a_video_that_a_full_disk_ends_leaves_nothing(tmp_path):
     pictures, noise = open_pictures(tmp_path / "a.mp4", (48, 64), 30.0), np.random.default_rng(1)
     with full_disk(20_000):
         with pytest.raises(OSError, match="too large"):
-            for index in range(1000):
-                pictures.write(noise.integers(0, 256, (48, 64, 3), np.uint8), index * 33_000_000)
+            [pictures.write(noise.integers(0, 256, (48, 64, 3), np.uint8), n * 33_000_000) for n in range(1000)]
         pictures.abort()
     assert not list(tmp_path.iterdir())
 

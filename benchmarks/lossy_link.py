@@ -18,8 +18,8 @@ from statistics import fmean, median
 
 import numpy as np
 import torch
+from lossy import LossPattern, LossyLink
 
-from streamtok.bench.soak.link import LossPattern, LossyLink
 from streamtok.coding.library import coder_for
 from streamtok.engine.loading import load
 from streamtok.evaluation.dataset import ClipSet, find_clips

@@ -2,6 +2,8 @@
 
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -11,6 +13,15 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"  # of a checkout
 def missing_extra(purpose: str, extra: str) -> ImportError:
     """The error for `purpose` ("the live page") without its extra; it names the command that installs that."""
     return ImportError(f"{purpose} needs the extra {extra!r}: {install_command(extra)}")
+
+
+@contextmanager
+def needs_extra(purpose: str, extra: str) -> Iterator[None]:
+    """An import that fails in the block is a `missing_extra`."""
+    try:
+        yield
+    except ImportError as error:
+        raise missing_extra(purpose, extra) from error
 
 
 def install_command(extra: str) -> str:

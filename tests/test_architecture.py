@@ -160,7 +160,7 @@ def test_the_engine_and_its_tests_need_only_what_a_machine_with_a_gpu_has():
     absent = ["zmq", "msgspec", "av", "pydantic", "yaml", "rich", "hypothesis", "mcap", "prometheus_client"]
     script = (
         f"import sys; sys.modules.update(dict.fromkeys({absent})); import pytest; import tools.gpu_check; "
-        "from streamtok.bench.gpu_check import TESTED; "
+        "from benchmarks.gpu.check import TESTED; "
         "sys.exit(pytest.main(['-q', '--collect-only', 'tests/engine', *('tests/' + name for name in TESTED)]))"
     )
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

@@ -85,7 +85,7 @@ def test_every_page_and_picture_it_names_exists():
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("program", ["examples/plain_coder.py", "tools/view_cost.py"])
+@pytest.mark.parametrize("program", ["examples/plain_coder.py", "benchmarks/view_cost.py"])
 def test_a_program_says_how_it_is_used(program, tmp_path):
     pytest.importorskip("websockets", reason="view_cost.py needs: pip install 'websockets>=14'")
     assert "usage: " in run([sys.executable, str(ROOT / program), "--help"], tmp_path)

@@ -32,24 +32,24 @@ def main(argv: list[str] | None = None) -> int:
     try:
         import torch
 
-        from streamtok.bench import gpu_check
+        from benchmarks.gpu import check
     except ImportError as error:
         print(f"gpu_check: {error}; it needs torch, numpy, safetensors and, for the kernels, triton", file=sys.stderr)
         return 2
     parts = [part for part in arguments.parts.split(",") if part]
-    known = [*gpu_check.GROUPS, *gpu_check.PARTS]
+    known = [*check.GROUPS, *check.PARTS]
     unknown = sorted(set(parts) - set(known))
     if unknown:
         print(f"gpu_check: unknown parts {unknown}; known: {', '.join(known)}", file=sys.stderr)
         return 2
-    if not torch.cuda.is_available() and set(parts) - set(gpu_check.WITHOUT_GPU):
+    if not torch.cuda.is_available() and set(parts) - set(check.WITHOUT_GPU):
         print(
             "gpu_check: no CUDA device. Without one, `--parts compile` builds the kernels for Hopper, and `make test` "
             "runs them in Triton's interpreter; both need triton (pip install triton)",
             file=sys.stderr,
         )
         return 2
-    report = gpu_check.run_parts(parts, Path(arguments.out), time.monotonic() + arguments.max_seconds)
+    report = check.run_parts(parts, Path(arguments.out), time.monotonic() + arguments.max_seconds)
     print(json.dumps({"out": arguments.out} | {name: report[name] for name in ("seconds", "failed", "skipped")}))
     return 1 if report["failed"] else 0
 

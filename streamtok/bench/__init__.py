@@ -1,4 +1,4 @@
-"""What `streamtok bench` and `python -m tools.gpu_check` measure, and their reports.
+"""What `streamtok bench`, `doctor` and `soak` measure, and their reports.
 
-What a bare machine with a GPU lacks (ZeroMQ, PyAV), or one without a GPU (Triton), is imported where it is used.
+`tools/gpu_check.py` uses it on bare machines: what these lack (ZeroMQ, PyAV) is imported where it is used.
 """

@@ -146,10 +146,7 @@ def measure_decode(fast: Tokenizer, options: BenchOptions, step: dict[str, Any])
     times, busy = time_calls(lambda i: decoder.step(codes[1 + i % 2]), max(4, options.groups // 2), options.device)
     found = percentiles(times)
     both = step["ms_per_camera"] + found["p50_ms"]
-    return found | {
-        "cpu_ms": statistics.median(busy),
-        "share_with_encoding": both / (1000 * fast.group / options.fps),
-    }
+    return found | {"cpu_ms": statistics.median(busy), "share_with_encoding": both / (1000 * fast.group / options.fps)}
 
 
 def _copy_to_host(out: Encoded) -> Tensor:

@@ -12,7 +12,8 @@ from streamtok.bench.options import BenchOptions
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.precision import (
     GROUPS,
-    cpu_has_int8,
+    INT8_UNITS,
+    cpu_has,
     format_trials,
     list_candidates,
     measure_kinds,
@@ -41,7 +42,7 @@ def compare_precisions(
     if not (auto or options.compare):
         return measure_kinds(tok, plan_precision(tok, machine, options.precision), clip, GROUPS)[0], {}
     names = list_candidates(options.device) if auto else [options.precision]
-    shown = ["int8"] if auto and options.device == "cpu" and cpu_has_int8() else []  # to compare: auto never takes it
+    shown = ["int8"] if auto and options.device == "cpu" and cpu_has(INT8_UNITS) else []  # auto never takes it
     trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
     chosen = pick_trial(trials, names)
     engine = pick_configuration(tok, trials, names, clip) if auto else trials[chosen].configuration

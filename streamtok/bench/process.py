@@ -80,10 +80,6 @@ class Program:
             self.kill()
             return None
 
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        self.process.send_signal(number)
-
     def check_running(self) -> None:
         """RuntimeError with its last words if the process has ended."""
         if self.process.poll() is not None:

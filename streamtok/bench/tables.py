@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.bench.capacity import count_cameras
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 
 
-def format_report(report: dict[str, Any]) -> str:
+def format_benchmark(report: dict[str, Any]) -> str:
     """The report as a table for people."""
-    lines = [_title(report), *_latency_rows(report), _decode_row(report["decode"]), _carried_row(report)]
+    lines = [_title(report), *_speed_rows(report)]
     for name, found in report["precisions"].items():
         remark = f"equal to float32's; {found['ms']:.1f} ms per group, pictures {found['psnr']:.2f} dB"
         lines.append(_row(f"tokens, {name}", f"{100 * found['agreement']:.2f} %", remark))
@@ -44,8 +44,8 @@ def _range(part: dict[str, Any], digits: int = 2) -> str:
     return f"{part['p50_ms']:.{digits}f} / {part['p99_ms']:.{digits}f} ms"
 
 
-def _latency_rows(report: dict[str, Any]) -> list[str]:
-    latency, fps = report["latency"], report["options"]["fps"]
+def _speed_rows(report: dict[str, Any]) -> list[str]:
+    latency, decode, fps = report["latency"], report["decode"], report["options"]["fps"]
     share = f"{100 * latency['share_of_group_time']:.0f} % of a group's time at {fps:g} frames per second"
     busy = f"{latency['cpu_ms']:.1f} ms of processor time per step"
     rows = [_row("group, p50 / p99", _range(latency), share)]
@@ -55,18 +55,11 @@ def _latency_rows(report: dict[str, Any]) -> list[str]:
         ratio = shared.get("p50_ms", 0.0) / latency["p50_ms"]
         remark = shared.get("error") or f"{ratio:.2f} of a step for each, {shared['kernels']} kernels"
         rows.append(_row("all cameras in one step", "-" if "error" in shared else _range(shared), remark))
-    return rows
-
-
-def _decode_row(part: dict[str, Any]) -> str:
-    share = f"with encoding {100 * part['share_with_encoding']:.0f} % of a group's time"
-    return _row("decode, p50 / p99", _range(part), share)
-
-
-def _carried_row(report: dict[str, Any]) -> str:
-    encoded, decoded, both = count_cameras(report["latency"], report["decode"])
-    remark = f"{decoded:.1f} decoded, {both:.1f} both, in real time at {report['options']['fps']:g} frames per second"
-    return _row("cameras carried", f"{encoded:.1f} encoded", remark)
+    share = f"with encoding {100 * decode['share_with_encoding']:.0f} % of a group's time"
+    encoded, decoded, both = count_cameras(latency, decode)
+    remark = f"{decoded:.1f} decoded, {both:.1f} both, in real time at {fps:g} frames per second"
+    rows.append(_row("decode, p50 / p99", _range(decode), share))
+    return [*rows, _row("cameras carried", f"{encoded:.1f} encoded", remark)]
 
 
 def _steady_rows(part: dict[str, Any]) -> list[str]:
@@ -116,10 +109,8 @@ def _roofline_rows(part: dict[str, Any]) -> list[str]:
 
 def plot_ratios(report: dict[str, Any], path: Path) -> Path:
     """Bars of a step against the stateless windows; written to `path` (.png or .svg)."""
-    try:
+    with needs_extra("drawing", "plot"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("drawing", "plot") from error
     part = report["stateless"]
     bars = {"step": part["step_ms"], "step, eager": part["eager_step_ms"]}
     bars |= {f"window of {n}": found["ms"] for n, found in part["windows"].items() if "ms" in found}

@@ -9,12 +9,7 @@ import torch
 from torch import Tensor
 
 from streamtok.checkpoint.folder import build_for, check_fit
-from streamtok.checkpoint.published_files import (
-    clean_names,
-    read_files,
-    read_published,
-    read_statistics,
-)
+from streamtok.checkpoint.published_files import clean_names, read_files, read_published, read_statistics
 from streamtok.checkpoint.variants import infer_config
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 from streamtok.checkpoint.diffusers import WEIGHTS
 from streamtok.checkpoint.folder import save
 from streamtok.checkpoint.published_files import PUBLISHED_FILES, STATISTICS
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.model import Tokenizer
 
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -45,11 +45,9 @@ def fetch_checkpoint(name: str) -> Path:
     match = REPOSITORY.fullmatch(name)
     if match is None:
         raise ValueError(f"{name!r} is no repository, expected org/name or org/name@revision")
-    try:
+    with needs_extra(f"there is no folder {name!r} here; loading it from the Hugging Face Hub", "hub"):
         from huggingface_hub import constants, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise missing_extra(f"there is no folder {name!r} here; loading it from the Hugging Face Hub", "hub") from error
     repository, revision = match["name"], match["revision"]
     absent = f"there is no folder {name!r} here, and the hub's cache has no repository {name}"
     try:
@@ -70,10 +68,8 @@ def push(tokenizer: Tokenizer, name: str, *, private: bool = True) -> str:
 
     The account is that of `hf auth login`.
     """
-    try:
+    with needs_extra("pushing to the Hugging Face Hub", "hub"):
         from huggingface_hub import HfApi
-    except ImportError as error:
-        raise missing_extra("pushing to the Hugging Face Hub", "hub") from error
     if not re.fullmatch(REPOSITORY, name) or "@" in name:
         raise ValueError(f"{name!r} is no repository, expected org/name")
     api = HfApi()

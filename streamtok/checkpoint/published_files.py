@@ -4,7 +4,7 @@ Nothing here runs code of a file: archives go through `read_archive`, the rest t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -94,18 +94,13 @@ def clean_names(loaded: Mapping[str, object]) -> dict[str, Tensor]:
     Where a trainer kept the moving average of its weights (`ema.network-a-b` for `network.a.b`), it is what counts.
     """
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
-    averages = dict(_read_averages(tensors))
+    kept = {name.removeprefix(_AVERAGE): value for name, value in tensors.items() if name.startswith(_AVERAGE)}
+    averages = {_plain_name(name.replace("-", ".")): value for name, value in kept.items()}
     return {
         _plain_name(name): averages.get(_plain_name(name), value)
         for name, value in tensors.items()
         if not name.startswith((_AVERAGE, "loss."))
     }
-
-
-def _read_averages(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    for name, value in tensors.items():
-        if name.startswith(_AVERAGE):
-            yield _plain_name(name.removeprefix(_AVERAGE).replace("-", ".")), value
 
 
 def _plain_name(name: str) -> str:

@@ -31,6 +31,16 @@ DTYPES = {
 MOST_MODULES = 1 << 14  # of an archive; one that holds itself, or others many times over, has more
 MOST_PICKLED = 1 << 26  # bytes of data.pkl
 LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
+KNOWN: dict[tuple[str, str], Any] = {  # what a pickle may name
+    # A view, of its storage alone: copied, a small file could fill memory.
+    ("torch._utils", "_rebuild_tensor_v2"): lambda storage, start, size, steps, *_: storage.as_strided(
+        size, steps, start
+    ),
+    ("torch.jit._pickle", "restore_type_tag"): lambda value, tag: value,
+    ("collections", "OrderedDict"): OrderedDict,
+    **{("torch.jit._pickle", name): list for name in LISTS},
+    **{("torch", name): dtype for name, dtype in DTYPES.items()},
+}
 
 
 def is_archive(path: Path) -> bool:
@@ -94,16 +104,8 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        if module == "torch.jit._pickle" and name in LISTS:
-            return list
-        if module == "torch.jit._pickle" and name == "restore_type_tag":
-            return _without_tag
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+        if (module, name) in KNOWN:
+            return KNOWN[module, name]
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no tensor, list or module")
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -117,15 +119,6 @@ class _Reader(pickle.Unpickler):
             data = bytearray(self._archive.read(entry))
             self._storages[key] = torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
         return self._storages[key]
-
-
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *_: object) -> Tensor:
-    """A view: copied, a small file could fill memory. `as_strided` raises RuntimeError if it leaves the storage."""
-    return storage.as_strided(size, stride, offset)
-
-
-def _without_tag(value: object, tag: object) -> object:
-    return value
 
 
 def _tensors_below(root: object) -> Iterator[tuple[str, Tensor]]:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
-from streamtok.coding.network import GRIDS_BEFORE, Network, Tensors
+from streamtok.coding.network import GRIDS_BEFORE, CoderNetwork, Tensors
 from streamtok.coding.range_coder import CodingError, RangeDecoder, encode_range
 
 FILE = "coder.safetensors"
@@ -66,7 +66,7 @@ class TokenCoder:
         self.tokenizer = tokenizer
         self.tensors = dict(sorted(tensors.items()))
         try:
-            self.network = Network(self.alphabet, tensors, arithmetic or choose_arithmetic())
+            self.network = CoderNetwork(self.alphabet, tensors, arithmetic or choose_arithmetic())
         except KeyError as error:
             raise ValueError(f"tensor {error} is missing") from None
 

@@ -20,7 +20,7 @@ GRIDS_BEFORE = 3
 Tensors = Mapping[str, np.ndarray]
 
 
-class Linear:
+class IntLinear:
     """y = floor((W x + b) / 2^shift), of activations x (n, in) -> sums y (n, out).
 
     The tensors NAME.weight int8 (out, in), NAME.bias int32 (out,) and NAME.shift uint8 (out,), 1 to 24. `parts` are the
@@ -66,7 +66,7 @@ class Glance:
     before: np.ndarray
 
 
-class Network:
+class CoderNetwork:
     """Frequencies of symbols from the three grids before, the cells around that are known, and the symbols before.
 
     `tensors` has three int16 tables of pairs of digits, by the grids that they are from:
@@ -75,7 +75,7 @@ class Network:
     - `older` (rows, F), 2 and 3 before
     - `known` (rows, K + groups * H), now and 1 before; it also holds what a digit says to the heads of later groups
 
-    It has the `Linear`s `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. For each phase p it has `mix.p`,
+    Its layers are `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. For each phase p it has `mix.p`,
     `hidden.p`, `heads.p` and, for each group g, `symbols.p.g`. `exponential` is int32 (512,).
     """
 
@@ -83,16 +83,16 @@ class Network:
         digits, self.symbols = alphabet.digits, alphabet.symbols
         self.sums, self.arithmetic = arithmetic.sums, arithmetic
         self._exponential = tensors["exponential"]
-        self._conv = [Linear(arithmetic, tensors, f"conv.{n}") for n in range(2)]
-        self._mean = Linear(arithmetic, tensors, "mean")
+        self._conv = [IntLinear(arithmetic, tensors, f"conv.{n}") for n in range(2)]
+        self._mean = IntLinear(arithmetic, tensors, "mean")
         phases, groups = range(len(NEIGHBOURS)), range(len(digits.sizes))
         features = self._conv[1].outputs + self._conv[0].inputs // 9
-        self._mix = [Linear(arithmetic, tensors, f"mix.{phase}", features) for phase in phases]
+        self._mix = [IntLinear(arithmetic, tensors, f"mix.{phase}", features) for phase in phases]
         self._hidden, self._heads = (
-            [Linear(arithmetic, tensors, f"{name}.{phase}") for phase in phases] for name in ("hidden", "heads")
+            [IntLinear(arithmetic, tensors, f"{name}.{phase}") for phase in phases] for name in ("hidden", "heads")
         )
         self._logits = [
-            [Linear(arithmetic, tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases
+            [IntLinear(arithmetic, tensors, f"symbols.{phase}.{group}") for group in groups] for phase in phases
         ]
         self.head = self._logits[0][0].inputs
         tables = [tensors[name] for name in ("past", "older", "known")]

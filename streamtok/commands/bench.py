@@ -56,7 +56,7 @@ def run(settings: BenchSettings) -> int:
     import torch
 
     from streamtok.bench.measure import measure_model
-    from streamtok.bench.tables import format_report, plot_ratios
+    from streamtok.bench.tables import format_benchmark, plot_ratios
     from streamtok.engine.loading import pick_device
 
     if settings.threads:
@@ -66,16 +66,16 @@ def run(settings: BenchSettings) -> int:
     given["windows"] = tuple(int(frames) for frames in settings.windows.split(",") if frames)
     options = BenchOptions(**given)
     report = measure_model(streamtok.load(settings.model), options, lambda line: print(line, file=sys.stderr))
-    written = write_report(report, settings.out) if settings.out else None
+    written = write_benchmark(report, settings.out) if settings.out else None
     if settings.plot:
         plot_ratios(report, settings.plot)
-    print(json.dumps(report) if settings.as_json else format_report(report))
+    print(settings.format_result(report, format_benchmark(report)))
     if written:
         print(f"written to {written}", file=sys.stderr)
     return 0
 
 
-def write_report(report: dict[str, Any], out: Path) -> Path:
+def write_benchmark(report: dict[str, Any], out: Path) -> Path:
     """The report as JSON in `out`; in a folder under the device's, the model's and the size's name."""
     if out.suffix != ".json":
         device = re.sub(r"[^A-Za-z0-9]+", "-", report["machine"]["name"]).strip("-").lower()

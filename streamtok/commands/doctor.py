@@ -50,15 +50,13 @@ def run(settings: DoctorSettings) -> int:
             print(json.dumps(found))
             return 1
     checks = run_checks(settings.folder, settings.measure)
-    bad = any(check.state == BAD for check in checks)
-    if settings.as_json:
-        print(json.dumps({"ok": not bad, "checks": [asdict(check) for check in checks]}))
-        return int(bad)
+    bad, lines = any(check.state == BAD for check in checks), []
     for check in checks:
-        print(f"{MARKS[check.state]}  {check.name:<10} {check.found}")
-        if check.advice:
-            print(f"{'':<17}-> {check.advice}")
-    print("\nsomething that streamtok needs does not work" if bad else "\nready: try `streamtok demo`")
+        lines.append(f"{MARKS[check.state]}  {check.name:<10} {check.found}")
+        lines += [f"{'':<17}-> {check.advice}"] if check.advice else []
+    lines.append("\nsomething that streamtok needs does not work" if bad else "\nready: try `streamtok demo`")
+    facts = {"ok": not bad, "checks": [asdict(check) for check in checks]}
+    print(settings.format_result(facts, "\n".join(lines)))
     return int(bad)
 
 
@@ -67,20 +65,18 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
 
     What reads sources is imported here: where OpenCV, PyAV or ZeroMQ does not import, the machine's checks say so.
     """
-    from streamtok.commands.info import format_report, is_empty
+    from streamtok.commands.info import format_contents, is_empty
     from streamtok.io.probe import probe_source
     from streamtok.tokens.inspecting import inspect
 
     if is_drive(source):
         report, _ = inspect(source)
         empty = is_empty(report)
-        if settings.as_json:
-            print(json.dumps({"ok": not empty, "source": source, **report}))
-        else:
-            print(f"{format_report(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}")
+        words = f"{format_contents(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}"
+        print(settings.format_result({"ok": not empty, "source": source, **report}, words))
         return int(empty)
     found = probe_source(source, settings.frames)
-    print(json.dumps({"ok": found.frames > 0, **found.to_dict()}) if settings.as_json else format_probe(found))
+    print(settings.format_result({"ok": found.frames > 0, **found.to_dict()}, format_probe(found)))
     return int(found.frames == 0)
 
 

@@ -10,7 +10,6 @@ padded, and cropped again when decoding. A group that is cut short (by a gap, th
 that change their size begin an epoch in a file of their own, OUT.001.safetensors; --size gives all the same.
 """
 
-import json
 from typing import Annotated
 
 from pydantic import Field
@@ -37,27 +36,19 @@ def run(settings: EncodeSettings) -> int:
     from streamtok.tokens.files import encode_file
 
     done = encode_file(settings.source, settings.out, settings.model, settings)
-    if settings.as_json:
-        facts = {
-            "out": str(done.path),
-            "others": list(map(str, done.others)),
-            "frames": done.frames,
-            "groups": done.groups,
-            "grid": done.shape,
-        }
-        facts |= {"repeated": done.repeated, "skipped": done.skipped, "damaged": done.damaged, "bytes": done.bytes}
-        print(json.dumps(facts))
-        return 0
-    grid = "x".join(map(str, done.shape))
-    print(f"{done.path}: {done.frames} frames, {done.groups} groups of {grid}, {done.bytes:,} bytes")
-    if done.others:
-        print(f"pictures change their size: those of other sizes are in {', '.join(map(str, done.others))}")
+    others, grid = list(map(str, done.others)), "x".join(map(str, done.shape))
+    counts = {name: getattr(done, name) for name in ("frames", "groups", "repeated", "skipped", "damaged", "bytes")}
+    lines = [f"{done.path}: {done.frames} frames, {done.groups} groups of {grid}, {done.bytes:,} bytes"]
+    if others:
+        lines.append(f"pictures change their size: those of other sizes are in {', '.join(others)}")
     if done.skipped:
-        print(f"{done.skipped} groups were left out: their latent was not finite; the weights may be damaged")
+        lines.append(f"{done.skipped} groups were left out: their latent was not finite; the weights may be damaged")
     if done.damaged:
-        print(f"{done.damaged} frames could not be read and were left out")
+        lines.append(f"{done.damaged} frames could not be read and were left out")
     if done.repeated:
-        print(f"{done.repeated} frames are repeats that fill groups (at gaps, changes of size, the end)")
+        lines.append(f"{done.repeated} frames are repeats that fill groups (at gaps, changes of size, the end)")
+    facts = {"out": str(done.path), "others": others, "grid": done.shape, **counts}
+    print(settings.format_result(facts, "\n".join(lines)))
     return 0
 
 

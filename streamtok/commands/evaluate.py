@@ -10,7 +10,6 @@ and counted.
 """
 
 import itertools
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -81,11 +80,6 @@ class EvaluateSettings(CommandSettings):
             raise ValueError("images makes every picture a clip, sequences a folder of them: choose one")
         return self
 
-    @property
-    def by_image(self) -> bool | None:
-        """Whether every picture is a clip of its own; None to tell by what is there."""
-        return False if self.sequences else self.images or None
-
 
 @command("evaluate")
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_settings(EvaluateSettings, "evaluate", __doc__, argv)
     arguments = sys.argv[1:] if argv is None else argv
     values, lines = evaluate(settings, shlex.join(["streamtok", "evaluate", *arguments]))
-    print(json.dumps(values) if settings.as_json else "\n".join(lines))
+    print(settings.format_result(values, "\n".join(lines)))
     return 0
 
 
@@ -101,13 +95,13 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     """Load, run and write; the report's values and its main lines."""
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
-    from streamtok.evaluation.report import Run, format_summary, write_report
+    from streamtok.evaluation.report import Run, format_scores, write_report
     from streamtok.evaluation.suite import SuiteOptions, run_suite
 
     device = str(pick_device(settings.device))
     tok = streamtok.load(settings.model).to(device)
     config = tok.config
-    files = find_clips(settings.places, images=settings.by_image)
+    files = find_clips(settings.places, images=False if settings.sequences else settings.images or None)
     clips = ClipSet(files, settings.lines, settings.frames, config.spatial_compression, config.temporal_compression)
     options = SuiteOptions(
         **settings.model_dump(include={"motion", "baselines", "i3d", "inception", "hold"}),
@@ -120,7 +114,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     run_facts = Run(command_line, tok.fingerprint, device, settings.lines, settings.frames)
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
-    lines = [*format_summary(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
+    lines = [*format_scores(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
     lines += [f"{name}: {count} damaged frames left out" for name, count in clips.damaged.items()]
     return {"run": run_facts.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
 

@@ -7,7 +7,6 @@
 The source is a token file, a recording, or a folder of these. Windows and episodes never go on across a gap.
 """
 
-import json
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -35,7 +34,7 @@ def run(settings: ExportSettings) -> int:
 
     counts = export(settings.source, settings.out, settings.to, settings)
     words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    print(json.dumps(counts) if settings.as_json else f"{settings.out}: {words}")
+    print(settings.format_result(counts, f"{settings.out}: {words}"))
     return 0
 
 

@@ -9,7 +9,6 @@ A file is for one size and float32. An ONNX file is run over a clip afterwards a
 other languages, not for speed. docs/export.md says how to use it.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,7 +45,7 @@ def run(settings: ExportModelSettings) -> int:
     summary |= {"tokenizer": facts["tokenizer"], "states": len(step.names)}
     if settings.format == "onnx":
         summary |= compare_with_onnx(step, path, settings.groups)
-    print(json.dumps(summary) if settings.as_json else "\n".join(f"{key}: {value}" for key, value in summary.items()))
+    print(settings.format_result(summary, "\n".join(f"{key}: {value}" for key, value in summary.items())))
     return 0
 
 

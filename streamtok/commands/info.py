@@ -37,7 +37,7 @@ def run(settings: InfoSettings) -> int:
     report, surveys = inspect(settings.path, settings.plot is not None, *reading)
     if settings.plot:
         plot_tokens(surveys, settings.plot)
-    print(json.dumps(report) if settings.as_json else format_report(report))
+    print(settings.format_result(report, format_contents(report)))
     if is_empty(report):
         print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)
         return 1
@@ -50,7 +50,7 @@ def is_empty(report: dict[str, Any]) -> bool:
     return not frames and not any(stream.get("groups") for stream in report["streams"].values())
 
 
-def format_report(report: dict[str, Any]) -> str:
+def format_contents(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
     if report.get("complete") is False:

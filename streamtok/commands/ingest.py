@@ -10,7 +10,6 @@ Read it in another terminal with `streamtok subscribe tcp://127.0.0.1:5555`. Ctr
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from streamtok.node.display import LiveDisplay
 from streamtok.node.logs import log_to_stderr
 from streamtok.node.metrics import Metrics
 from streamtok.node.process import print_result, stop_on_signals
-from streamtok.node.summary import format_summary, summarize
+from streamtok.node.summary import format_ingest, summarize
 from streamtok.settings.errors import SettingsError, blame_settings
 from streamtok.settings.fields import Flag, option
 from streamtok.settings.rig import RigSettings, StreamDefaults, load_rig
@@ -74,7 +73,7 @@ def run(settings: RigSettings) -> int:
     log_to_stderr(settings.log_format)
     nodes: list[IngestNode] = []
     with stop_on_signals(
-        lambda: stop_node(nodes, settings),
+        lambda: end_node(nodes, settings),
         lambda: show_summary(nodes, settings),
         lambda: any(node.at_stake() for node in nodes),
     ):
@@ -94,7 +93,7 @@ def run(settings: RigSettings) -> int:
     return 1 if node.failures else 0
 
 
-def stop_node(nodes: list[IngestNode], settings: RigSettings) -> None:
+def end_node(nodes: list[IngestNode], settings: RigSettings) -> None:
     """Ask the node to end; a process that has not made it yet, and so has opened nothing, ends here."""
     if nodes:
         nodes[0].stop()
@@ -109,7 +108,7 @@ def show_summary(nodes: list[IngestNode], settings: RigSettings) -> None:
     """Print what the node has done, nothing if it was not made yet."""
     streams = [stream.name for stream in settings.streams]
     summary = nodes[0].summary() if nodes else summarize(Metrics(), streams, None, 0.0)
-    print_result(json.dumps(summary) if settings.as_json else format_summary(summary))
+    print_result(settings.format_result(summary, format_ingest(summary)))
 
 
 def make_node(
@@ -123,16 +122,11 @@ def make_node(
     if settings.view is None:
         return IngestNode(settings, tokenizer, on_update)
     with blame_settings():
-        check_viewing(settings)
+        import streamtok.view.server  # noqa: F401  (an extra)
+
+        if settings.curve is not None:
+            raise ValueError("view is for a node without keys: run `streamtok view ENDPOINT --curve DIR` as its reader")
     return IngestNode(settings, tokenizer, on_update, functools.partial(start_viewer, port=settings.view))
-
-
-def check_viewing(settings: RigSettings) -> None:
-    """Raise ValueError or ImportError if `view` could not show this node."""
-    import streamtok.view.server  # noqa: F401  (an extra)
-
-    if settings.curve is not None:
-        raise ValueError("view is for a node without keys: run `streamtok view ENDPOINT --curve DIR` as its reader")
 
 
 def start_viewer(endpoint: str, port: int) -> BaseProcess:

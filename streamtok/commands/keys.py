@@ -40,7 +40,7 @@ class AllowSettings(KeySettings):
     key: Annotated[Paths, Flag("FILE.key", positional=True)] = Field(description="public key file of a reader")
 
 
-def new_parser() -> argparse.ArgumentParser:
+def new_keys_parser() -> argparse.ArgumentParser:
     """A parser with the two sub-commands."""
     parser = new_plain_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -52,7 +52,7 @@ def new_parser() -> argparse.ArgumentParser:
 @command("keys")
 def main(argv: list[str] | None = None) -> int:
     """Make or allow keys; 0 if it worked, 1 with one line on standard error if not, 2 for wrong use."""
-    given = vars(new_parser().parse_args(argv))
+    given = vars(new_keys_parser().parse_args(argv))
     kind: type[GenerateSettings | AllowSettings]
     kind = GenerateSettings if given.pop("command") == "generate" else AllowSettings
     return run(read_settings(kind, None, given))

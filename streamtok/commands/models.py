@@ -10,7 +10,6 @@ FLOPs count a multiply-add as 2 and are those of one more group in a stream (con
 that of one camera in float16: convolution tails, and `context` steps of attention keys and values.
 """
 
-import json
 from typing import Annotated, Any
 
 import streamtok
@@ -50,7 +49,7 @@ def run(settings: ModelsSettings) -> int:
     from streamtok.model.costs import measure_preset
 
     rows = [measure_preset(name, settings.size, settings.fps) for name in settings.names or PRESETS]
-    print(json.dumps({"models": rows}) if settings.as_json else format_presets(rows, settings.size, settings.fps))
+    print(settings.format_result({"models": rows}, format_presets(rows, settings.size, settings.fps)))
     return 0
 
 

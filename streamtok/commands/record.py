@@ -8,7 +8,6 @@ With them a recording begins at the next keyframe, so that all of it can be repl
 Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
 """
 
-import json
 import sys
 from contextlib import closing
 from typing import Annotated, Any, Literal
@@ -49,7 +48,7 @@ class RecordSettings(NodeSettings):
 def run(settings: RecordSettings) -> int:
     """Record and print the summary; 1 if recording failed or stopped early, or lacks all images of a stream."""
     summary = record_streams(settings)
-    print(json.dumps(summary) if settings.as_json else format_summary(summary))
+    print(settings.format_result(summary, format_recording(summary)))
     if summary["error"]:
         print(f"streamtok record: recording stopped: {summary['error']}", file=sys.stderr)
     for name, count in summary["without_key_frame"].items():
@@ -79,7 +78,7 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
     return recorder.summary() | {"malformed": malformed, "before_keyframe": before, "without_key_frame": lacking}
 
 
-def format_summary(summary: dict[str, Any]) -> str:
+def format_recording(summary: dict[str, Any]) -> str:
     """The summary for people."""
     counts = f"{summary.get('tokens', 0)} token messages, {summary.get('frames', 0)} frames"
     return (

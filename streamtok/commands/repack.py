@@ -7,7 +7,6 @@
 Token files and recordings with coded tokens are read by everything that reads plain ones (docs/narrow-link.md).
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,10 +32,8 @@ class RepackSettings(CommandSettings):
 def run(settings: RepackSettings) -> int:
     """Write the file with its tokens coded otherwise, and tell both sizes."""
     before, after = repack(Path(settings.path), Path(settings.out), settings.compression, settings.coder)
-    if settings.as_json:
-        print(json.dumps({"out": str(settings.out), "bytes_before": before, "bytes": after}))
-    else:
-        print(f"{settings.out}: {after / 1e6:.2f} MB, {after / before:.2f} of {settings.path}")
+    words = f"{settings.out}: {after / 1e6:.2f} MB, {after / before:.2f} of {settings.path}"
+    print(settings.format_result({"out": str(settings.out), "bytes_before": before, "bytes": after}, words))
     return 0
 
 

@@ -8,7 +8,6 @@ drive_repaired.mcap). The old file is not touched, and left out where both are g
 file as it is, too: repair is for other programs, and for speed. Status 1: nothing could be recovered.
 """
 
-import json
 from typing import Annotated
 
 from pydantic import Field
@@ -30,14 +29,11 @@ def run(settings: RepairSettings) -> int:
     """Repair one file; 0 when done or nothing was wrong, an error if nothing could be recovered."""
     done = repair(settings.path, settings.out)
     out = None if done.path is None else str(done.path)
-    if settings.as_json:
-        print(json.dumps({"out": out, "messages": done.messages, "damage": done.damage}))
-    elif out is None:
-        print(f"{settings.path}: nothing to repair ({done.messages} messages)")
-    else:
-        for text in done.damage:
-            print(f"{settings.path}: {text}")
-        print(f"{done.messages} messages recovered to {out}")
+    lines = [f"{settings.path}: nothing to repair ({done.messages} messages)"]
+    if out is not None:
+        lines = [*(f"{settings.path}: {text}" for text in done.damage), f"{done.messages} messages recovered to {out}"]
+    facts = {"out": out, "messages": done.messages, "damage": done.damage}
+    print(settings.format_result(facts, "\n".join(lines)))
     return 0
 
 

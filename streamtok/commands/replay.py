@@ -13,7 +13,6 @@ exit status is 1 unless every recorded group (up to --max-groups) was compared a
 --on-gap, --keyframe-interval and --tail are for drives without recorded tokens.
 """
 
-import json
 import sys
 
 from streamtok.commands.command import make_main
@@ -25,7 +24,7 @@ from streamtok.settings.replay import ReplaySettings
 
 def run(settings: ReplaySettings) -> int:
     """Replay and print the summary; 1 if it failed, or tokens differ or were not all compared."""
-    from streamtok.node.replay_node import ReplayNode, format_summary
+    from streamtok.node.replay_node import ReplayNode, format_replay
     from streamtok.node.rig import check_binding
 
     log_to_stderr(settings.log_format)
@@ -37,11 +36,8 @@ def run(settings: ReplaySettings) -> int:
             summary = node.run()
     for note in summary["notes"][:20]:
         print(f"streamtok replay: {note}", file=sys.stderr)
-    print(
-        json.dumps(summary)
-        if settings.as_json
-        else format_summary(summary, node.verification if settings.verify else None)
-    )
+    verification = node.verification if settings.verify else None
+    print(settings.format_result(summary, format_replay(summary, verification)))
     if node.empty:
         print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)
         return 1

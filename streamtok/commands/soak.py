@@ -57,11 +57,11 @@ def run(settings: SoakSettings) -> int:
     if settings.out is not None:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
         settings.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report) if settings.as_json else format_report(report))
+    print(settings.format_result(report, format_soak(report)))
     return 0 if report["kept"] else 1
 
 
-def format_report(report: dict[str, Any]) -> str:
+def format_soak(report: dict[str, Any]) -> str:
     """The report for people."""
     faults = ", ".join(f"{name} {count}" for name, count in sorted(report["faults"].items())) or "none"
     lines = [f"{report['seconds']} s, seed {report['seed']}; faults: {faults}"]

@@ -9,7 +9,6 @@ its publishing. Ctrl-C ends it with a summary of what came and what was lost. --
 unchanged, to any number of readers. --config reads the same options from a YAML file (endpoint: ..., streams: [...]).
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -79,14 +78,14 @@ def run(settings: SubscribeSettings) -> int:
             relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
         reading = Reading(settings, subscription, relay, stop)
         try:
-            show_messages(reading, quiet=settings.quiet or settings.as_json)
+            print_messages(reading, quiet=settings.quiet or settings.as_json)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
-            print(json.dumps(summary) if settings.as_json else format_summary(summary), flush=True)
+            print(settings.format_result(summary, format_reading(summary)), flush=True)
     return 0
 
 
-def show_messages(reading: "Reading", quiet: bool) -> None:
+def print_messages(reading: "Reading", quiet: bool) -> None:
     """Read to the end, with a line per message unless `quiet`."""
     for message in reading:
         if not quiet:
@@ -235,7 +234,7 @@ def format_message(message: TokenMessage) -> str:
     return line.rstrip()
 
 
-def format_summary(summary: dict[str, Any]) -> str:
+def format_reading(summary: dict[str, Any]) -> str:
     """The summary for people."""
     lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
     for stream, counts in summary["streams"].items():

@@ -11,7 +11,6 @@ and listed. `--plan` measures this machine and computes what so many hours of vi
 """
 
 import functools
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -71,10 +70,10 @@ def run(settings: TokenizeSettings) -> int:
         from streamtok.fleet.plan import plan
 
         planned = plan(settings.plan, settings.fleet_options(), settings.fps, settings.rate, settings.price)
-        print(planned.report(settings.as_json))
+        print(settings.format_result(vars(planned), planned.report()))
         return 0
     result = run_fleet(settings)
-    print(json.dumps(result) if settings.as_json else format_result(result))
+    print(settings.format_result(result, format_outcome(result)))
     for drive, lines in result["losses"].items():
         for line in lines:
             print(f"streamtok tokenize: {drive}: {line}", file=sys.stderr)
@@ -104,7 +103,7 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
         return fleet.run()
 
 
-def format_result(result: dict[str, Any]) -> str:
+def format_outcome(result: dict[str, Any]) -> str:
     """The result for people."""
     words = f"{result['done']} drives done, {result['skipped']} were done before, {len(result['broken'])} broken"
     words += f", {result['left']} left" if result["left"] else ""

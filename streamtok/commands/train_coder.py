@@ -8,7 +8,7 @@ The first 33 frames of each clip in --holdout are coded and decoded again. So is
 Their bits per token are printed.
 """
 
-import json
+import functools
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -43,6 +43,7 @@ class TrainCoderSettings(CommandSettings):
 
 def run(settings: TrainCoderSettings) -> int:
     """Train a token coder and write it beside the weights."""
+    from streamtok.checkpoint import WEIGHTS
     from streamtok.engine.loading import load
     from streamtok.training.coder_loop import judge_views, train_on_files
     from streamtok.training.data import list_media, split_holdout
@@ -51,30 +52,18 @@ def run(settings: TrainCoderSettings) -> int:
     tokenizer = load(settings.model, engine="default", device="cpu")
     if tokenizer.config.quantizer != "fsq":
         raise ValueError(f"{settings.model} has tokens of another kind: the token coder is for FSQ")
-    folder = settings.out or find_home(str(settings.model))
+    shipped = WEIGHTS / settings.model
+    folder = settings.out or (shipped if shipped.is_dir() else Path(settings.model))
     folder.mkdir(parents=True, exist_ok=True)
-    coder = train_on_files(tokenizer, paths, settings.frames, settings.steps, settings.seed, print_progress)
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    coder = train_on_files(tokenizer, paths, settings.frames, settings.steps, settings.seed, say)
     save_coder(coder, folder)
     judged = judge_views(coder, tokenizer, held)
-    if settings.as_json:
-        print(json.dumps({"out": str(folder), "fingerprint": coder.fingerprint} | judged))
-    else:
-        tables = [format_clips(name, rows) for name, rows in judged.items()]
-        print("\n".join([*filter(None, tables), f"{folder}: token coder {coder.fingerprint}"]))
+    facts = {"out": str(folder), "fingerprint": coder.fingerprint} | judged
+    tables = [format_clips(name, rows) for name, rows in judged.items()]
+    words = "\n".join([*filter(None, tables), f"{folder}: token coder {coder.fingerprint}"])
+    print(settings.format_result(facts, words))
     return 0
-
-
-def find_home(model: str) -> Path:
-    """The folder of a tokenizer: that of its shipped weights, else the one that it is named by."""
-    from streamtok.checkpoint import WEIGHTS
-
-    shipped = WEIGHTS / model
-    return shipped if shipped.is_dir() else Path(model)
-
-
-def print_progress(text: str) -> None:
-    """Print progress on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def format_clips(name: str, rows: dict[str, dict[str, float]]) -> str:

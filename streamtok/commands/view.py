@@ -11,31 +11,126 @@ page is on loopback, as for an SSH tunnel (ssh -L 8088:localhost:8088 robot). On
 token, without which nobody is let in.
 """
 
-import json
 import logging
 import os
+import secrets
 import signal
 import threading
+import webbrowser
 from multiprocessing import parent_process
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main, until_stopped
+from streamtok.names import parse_endpoint
 from streamtok.node.logs import log_to_stderr
-from streamtok.settings.view import ViewSettings
+from streamtok.settings.fields import Device, Flag, Folder, Model, Port, Switch, Texts, option
+from streamtok.settings.shared import NodeSettings
+from streamtok.wire.security import CurveClient, load_keys
+
+if TYPE_CHECKING:
+    from streamtok.view.live import LiveShow
 
 log = logging.getLogger("streamtok.view")
 
 NICE = 10  # the encoder goes first where cores are few
 
 
+class ViewSettings(NodeSettings):
+    """What to show, and where the page is served."""
+
+    inputs: Annotated[Texts, Field(min_length=1), Flag("INPUT", positional=True)] = Field(
+        description="endpoints of nodes, or one recording"
+    )
+    port: Port = option(8088, "of the page; 0 for a free one")
+    address: Annotated[str, Flag("ADDRESS")] = option("127.0.0.1", "where the page is served")
+    token: Annotated[str, Field(min_length=8), Flag("TOKEN")] | None = option(
+        None, "what a browser must know (default: a new one, beyond loopback)"
+    )
+    to: Annotated[str, Field(pattern=r"^(page|rerun|foxglove|.+\.rrd)$"), Flag("VIEWER")] = option(
+        "page", "page, foxglove (serves ws://127.0.0.1:8765), rerun (one that runs here), or FILE.rrd"
+    )
+    open: Switch = option(False, "open the page in this machine's browser")
+    model: Model | None = option(None, "preset or checkpoint (default: the one that a stream names)")
+    device: Device = option("auto", "where pictures are decoded: auto, cpu, cuda or cuda:N")
+    browser: Folder | None = option(
+        None, "let pages decode: a folder with onnxruntime-web's files and exported steps (docs/export.md)"
+    )
+    curve: Folder | None = option(None, "this reader's keys, from `streamtok keys generate`")
+
+    @property
+    def live(self) -> bool:
+        """Whether nodes are shown, not a recording."""
+        return any(text.startswith(("tcp://", "ipc://", "inproc://")) for text in self.inputs)
+
+    @model_validator(mode="after")
+    def check_together(self) -> "ViewSettings":
+        """ValueError for flags that contradict each other."""
+        if self.live:
+            for text in self.inputs:
+                parse_endpoint(text)
+        elif self.to != "page":
+            raise ValueError(f"to {self.to!r}: for nodes; a recording opens in Foxglove as it is")
+        elif len(self.inputs) > 1 or self.curve is not None:
+            raise ValueError(f"{self.inputs[0]!r} is a recording: give one, and no curve; nodes are tcp://HOST:PORT")
+        return self
+
+
 def run(settings: ViewSettings) -> int:
     """Show until told to stop."""
     with until_stopped(settings) as stop:
-        from streamtok.view.serving import feed_viewer, serve_page
-
         summary = serve_page(settings, stop) if settings.to == "page" else feed_viewer(settings, stop)
-    print(json.dumps(summary) if settings.as_json else ", ".join(f"{key} {value}" for key, value in summary.items()))
+    print(settings.format_result(summary, ", ".join(f"{key} {value}" for key, value in summary.items())))
     return 0
+
+
+def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
+    """Serve the page until `stop` is set; returns what was shown. Raises what `PageServer` and the recording do."""
+    from streamtok.view.pictures import Models
+    from streamtok.view.recorded import RecordedShow
+    from streamtok.view.server import BrowserFiles, PageServer, is_loopback
+
+    if settings.live:
+        show: LiveShow | RecordedShow = open_nodes(settings)
+    else:
+        show = RecordedShow(settings.inputs[0], Models(settings.model, settings.device))
+    token = settings.token or (None if is_loopback(settings.address) else secrets.token_urlsafe(16))
+    browser = BrowserFiles.read(settings.browser) if settings.browser else None
+    server = PageServer(show, settings.port, settings.address, token, browser)
+
+    def on_ready(url: str) -> None:
+        log.info("event=page url=%s", url)
+        if settings.open:
+            webbrowser.open(url)
+
+    server.run(stop, on_ready)
+    return {"url": server.url, "pages": server.visits, "groups": show.groups}
+
+
+def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
+    """Send streams to Rerun or Foxglove until `stop` is set; returns what was shown."""
+    from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
+
+    file = settings.to if settings.to.endswith(".rrd") else None
+    viewer = FoxgloveViewer() if settings.to == "foxglove" else RerunViewer(file)
+    show = open_nodes(settings)
+    show.join(viewer)
+    log.info("event=viewer to=%s", settings.to)
+    stop.wait()
+    show.leave(viewer)
+    viewer.close()
+    return {"to": settings.to, "groups": show.groups}
+
+
+def open_nodes(settings: ViewSettings) -> "LiveShow":
+    """The nodes that the inputs name."""
+    from streamtok.view.live import LiveShow
+    from streamtok.view.pictures import Models
+
+    curve = load_keys(CurveClient, settings.curve)
+    return LiveShow(settings.inputs, Models(settings.model, settings.device), curve)
 
 
 def view_beside(endpoint: str, port: int) -> None:
@@ -49,8 +144,6 @@ def view_beside(endpoint: str, port: int) -> None:
     threading.Thread(target=stop_with, args=(parent, stop), daemon=True).start()
     try:
         import torch
-
-        from streamtok.view.serving import serve_page
 
         torch.set_num_threads(1)
         serve_page(ViewSettings(inputs=[endpoint], port=port), stop)

@@ -22,7 +22,7 @@ LONGEST_HEADER = 64  # bytes of a chunk's
 MOST_HEADER = 1 << 16  # bytes of any record's, which holds names and numbers
 
 
-class Record(NamedTuple):
+class BagRecord(NamedTuple):
     """A record of a bag: where it begins, its header, and from where to where its data lies."""
 
     at: int
@@ -48,7 +48,7 @@ def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessa
                 yield from _read_messages(chunk, connections)
 
 
-def _walk(bag: mmap.mmap, note: Callable[[str], None]) -> Iterator[Record]:
+def _walk(bag: mmap.mmap, note: Callable[[str], None]) -> Iterator[BagRecord]:
     """The records of a bag, past damage from the next chunk on."""
     at: int | None = len(MAGIC)
     while at is not None and at < len(bag):
@@ -73,7 +73,7 @@ def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
     return None
 
 
-def _read_record(bag: mmap.mmap, at: int) -> Record | None:
+def _read_record(bag: mmap.mmap, at: int) -> BagRecord | None:
     """The record at a place, the last one as far as it is there; None if it cannot be one."""
     begin = at + LENGTH.size
     middle = begin + LENGTH.unpack_from(bag, at)[0] if begin <= len(bag) else len(bag)
@@ -82,7 +82,7 @@ def _read_record(bag: mmap.mmap, at: int) -> Record | None:
     if not header:
         return None
     begin = middle + LENGTH.size
-    return Record(at, header, begin, begin + LENGTH.unpack_from(bag, middle)[0])
+    return BagRecord(at, header, begin, begin + LENGTH.unpack_from(bag, middle)[0])
 
 
 def _read_fields(data: bytes) -> dict[str, bytes] | None:

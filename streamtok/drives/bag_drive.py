@@ -8,18 +8,16 @@ from pathlib import Path
 from streamtok.drives.bag1_salvage import salvage_bag1
 from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
 from streamtok.recording.parts import Parts, open_each
 
-try:
+with needs_extra("reading ROS bags", "ros"):
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
     from rosbags import rosbag1
 
     from streamtok.drives.db3_file import Db3File
-except ImportError as error:
-    raise missing_extra("reading ROS bags", "ros") from error
 
 # What rosbags lets through when a bag is damaged, and its own errors.
 UNREADABLE = (

@@ -21,12 +21,12 @@ from streamtok.drives.camera_order import REORDER_FRAMES
 from streamtok.io.messages.image_messages import ImageMessage
 from streamtok.measures import is_uneven
 
-Clock = Literal["header", "publish", "log"]
+ClockName = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]
 Camera = TypeVar("Camera")
 Span = tuple[int, int]
 """The first and the last time of something, ns."""
-CLOCKS: tuple[Clock, ...] = ("header", "publish", "log")
+CLOCKS: tuple[ClockName, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
 ARRIVAL_SAMPLE = 128  # where the header's clock is not usable: bursts of arrival take longer to show
 SAME_BASE_NS = 60 * 10**9
@@ -50,7 +50,7 @@ class Choice:
     `shuffled`: images came a little out of order, as packets of video do that were coded so.
     """
 
-    clock: Clock = "header"
+    clock: ClockName = "header"
     reason: str = ""
     steps: list[int] = field(default_factory=list)
     shuffled: bool = False
@@ -96,14 +96,14 @@ def choose_clock(stamps: Sequence[Stamps]) -> Choice:
     """The clock of a topic, by the rules above."""
     faults: list[str] = []
     for clock in CLOCKS:
-        fault = find_fault([getattr(each, clock) for each in stamps])
+        fault = find_clock_fault([getattr(each, clock) for each in stamps])
         if not fault:
             return _choice(stamps, clock, "; ".join(faults))
         faults.append(f"{clock} times {fault}")
     return _choice(stamps, "log", "; ".join(faults))
 
 
-def find_fault(times: Sequence[int]) -> str:
+def find_clock_fault(times: Sequence[int]) -> str:
     """Why times of images that follow one another are no clock, in words; empty if they are."""
     known = [time_ns for time_ns in times if time_ns]
     if 2 * len(known) < len(times) or not known:
@@ -118,7 +118,7 @@ def find_fault(times: Sequence[int]) -> str:
     return "are whole seconds" if all(time_ns % 10**9 == 0 for time_ns in known) else "do not rise"
 
 
-def _choice(stamps: Sequence[Stamps], clock: Clock, reason: str) -> Choice:
+def _choice(stamps: Sequence[Stamps], clock: ClockName, reason: str) -> Choice:
     times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
     ordered = _put_in_order(times)
     return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], ordered != times)

@@ -37,7 +37,7 @@ OVERLAP = 0.5  # of the shorter one: recorded at the same time
 
 
 @dataclass
-class Found:
+class FoundFile:
     """One file: what it is, where it says it belongs, its first and last log time (None: not known), its topics."""
 
     path: Path
@@ -91,11 +91,11 @@ def list_recordings(folder: Path) -> list[Parts]:
     return recordings
 
 
-def _look_into(path: Path, listed: set[str]) -> Found:
+def _look_into(path: Path, listed: set[str]) -> FoundFile:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
     kind = name_kind(path)
-    found = Found(path, kind, ("listed", "") if is_listed else ("", TIME_IN_NAME.sub("", name)), number)
+    found = FoundFile(path, kind, ("listed", "") if is_listed else ("", TIME_IN_NAME.sub("", name)), number)
     with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
         kind = found.kind = find_kind(path)
         if kind == "mcap":
@@ -105,7 +105,7 @@ def _look_into(path: Path, listed: set[str]) -> Found:
     return found
 
 
-def _look_into_bag(found: Found) -> None:
+def _look_into_bag(found: FoundFile) -> None:
     """By the index of a bag alone: one that is damaged is read from end to end, or copied, when it is opened."""
     from streamtok.drives.bag_drive import UNREADABLE, Db3File, rosbag1
 
@@ -117,7 +117,7 @@ def _look_into_bag(found: Found) -> None:
         found.span, found.topics = (reader.start_time, reader.end_time), frozenset(reader.topics)
 
 
-def _look_into_mcap(found: Found) -> None:
+def _look_into_mcap(found: FoundFile) -> None:
     file = McapFile(found.path)
     found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
     facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
@@ -125,7 +125,7 @@ def _look_into_mcap(found: Found) -> None:
         found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))
 
 
-def _claim_unreadable(found: list[Found]) -> None:
+def _claim_unreadable(found: list[FoundFile]) -> None:
     """Parts of a recording of ours that are too damaged to name their first file belong to it by their names."""
     own = {part_name(Path(each.recording[1]))[0]: each.recording for each in found if each.recording[0] == "own"}
     for each in found:
@@ -133,9 +133,9 @@ def _claim_unreadable(found: list[Found]) -> None:
             each.recording, each.part = own[each.recording[1]], max(0, each.part)
 
 
-def _split(found: Iterable[Found]) -> Iterator[list[Found]]:
+def _split(found: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
     """Files by the recording that they belong to; those that only their names join are split where time does."""
-    groups: dict[tuple[str, str, str], list[Found]] = {}
+    groups: dict[tuple[str, str, str], list[FoundFile]] = {}
     for each in found:
         groups.setdefault((*each.recording, each.kind), []).append(each)
     for (how, _, _), group in groups.items():
@@ -152,7 +152,7 @@ def _split(found: Iterable[Found]) -> Iterator[list[Found]]:
         yield group[begin:]
 
 
-def _follows(before: Found, after: Found, group: list[Found]) -> bool:
+def _follows(before: FoundFile, after: FoundFile, group: list[FoundFile]) -> bool:
     """Whether a part begins where the one before ends, as far as that is known; parts between them may be gone."""
     if before.span is None or after.span is None or before.part < 0:
         return before.part >= 0
@@ -163,9 +163,9 @@ def _follows(before: Found, after: Found, group: list[Found]) -> bool:
     return in_order and -BETWEEN_NS <= gap <= BETWEEN_NS + 2 * gone * longest
 
 
-def _join_cameras(groups: list[list[Found]]) -> list[list[Found]]:
+def _join_cameras(groups: list[list[FoundFile]]) -> list[list[FoundFile]]:
     """Single files that were recorded at the same time and have no topic in common, as one recording."""
-    joined: list[list[Found]] = []
+    joined: list[list[FoundFile]] = []
     for group in groups:
         other = next((each for each in joined if len(group) == 1 and _share_clock(each, group[0])), None)
         if other is None:
@@ -175,7 +175,7 @@ def _join_cameras(groups: list[list[Found]]) -> list[list[Found]]:
     return joined
 
 
-def _share_clock(group: list[Found], found: Found) -> bool:
+def _share_clock(group: list[FoundFile], found: FoundFile) -> bool:
     for each in group:
         if each.span is None or found.span is None or each.topics & found.topics or each.kind != found.kind:
             return False

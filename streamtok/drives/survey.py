@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.drives.drive import Drive
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.measures import entropy_bits, find_time_jumps, usual_step
 from streamtok.types import TokenGroup
 
@@ -19,7 +19,7 @@ MOST_CODES = 1 << 20
 PLOT_COLUMNS, PLOT_ROWS = 1500, 512
 
 
-class Times:
+class StreamTimes:
     """Capture times of one stream, ns, in the order they came.
 
     `jumps` are the indices of those after a gap, where whoever read them has judged that; else the times alone say it.
@@ -57,7 +57,7 @@ class TokenSurvey:
 
     def __init__(self, codes: int, picture: bool = False) -> None:
         self.codes = codes
-        self.times = Times()
+        self.times = StreamTimes()
         self.counts: Counter[str] = Counter()
         self.grid: tuple[int, ...] = ()
         self.hold = 0.0  # of all groups
@@ -113,7 +113,7 @@ class TokenSurvey:
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
     """Per camera: seconds, rate, gaps, and what `Drive.account` tells. Still images are not decoded, only looked at."""
     jumps: dict[str, list[int]] = {name: [] for name in drive.streams}
-    times = {name: Times(jumps[name]) for name in drive.streams}
+    times = {name: StreamTimes(jumps[name]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
     for item in drive.items():
         seen = times[item.stream]
@@ -135,11 +135,9 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     Per stream it has every place of the grid (rows) at every group (columns), and below it the share of tokens that
     changed from one group to the next.
     """
-    try:
+    with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_extra("the plot", "plot") from error
     shown = {name: survey for name, survey in surveys.items() if survey.columns}
     if not shown:
         raise ValueError("there are no tokens to plot")

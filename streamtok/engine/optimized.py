@@ -14,7 +14,7 @@ from streamtok.engine.cpu.interleaved import InterleavedStreams
 from streamtok.engine.cpu.winograd import use_winograd
 from streamtok.engine.gpu.graph import check_room
 from streamtok.engine.gpu.graph_streams import GraphStreams
-from streamtok.engine.streams import PlainStreams, Streams
+from streamtok.engine.streams import Streams
 from streamtok.model import EncodeStream, Tokenizer
 
 
@@ -70,7 +70,7 @@ def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineCo
         return InterleavedStreams(plain, configuration, source)
     if configuration.device == "cuda" and not configuration.compile:
         return GraphStreams(plain, configuration)
-    return PlainStreams(use_winograd(plain) if configuration.convolutions == "winograd" else plain, configuration)
+    return Streams(use_winograd(plain) if configuration.convolutions == "winograd" else plain, configuration)
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int]) -> dict[str, int]:

@@ -20,6 +20,8 @@ from streamtok.weights.golden import reference_clip
 log = logging.getLogger("streamtok.engine")
 
 FLOOR = 0.9  # tokens equal to float32's that a precision must reach to be chosen by `auto`
+BFLOAT16_UNITS = "avx512_bf16", "amx_bf16", "bf16"  # without one, it is slower than float32
+INT8_UNITS = "avx512_vnni", "avx_vnni"  # that add 8-bit products in 32 bits; without one, they are no faster
 SPARE = 1.1  # threads that gain less than this are left to the rest of the machine
 GROUPS = 8  # of a clip that are measured
 NEAR = 1.05  # candidates this close in time count as equally fast, and agreement decides
@@ -31,22 +33,13 @@ def list_candidates(device: str) -> list[str]:
     """
     if device == "cuda":
         return ["float32", "bfloat16", "float16"]
-    return ["float32", "bfloat16"] if cpu_has_bfloat16() else ["float32"]
+    return ["float32", "bfloat16"] if cpu_has(BFLOAT16_UNITS) else ["float32"]
 
 
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; elsewhere it is slower than float32."""
-    return _cpu_has("avx512_bf16", "amx_bf16", "bf16")
-
-
-def cpu_has_int8() -> bool:
-    """Whether this processor adds 8-bit products in 32 bits by itself; elsewhere they are no faster than float32."""
-    return _cpu_has("avx512_vnni", "avx_vnni")
-
-
-def _cpu_has(*flags: str) -> bool:
+def cpu_has(units: tuple[str, ...]) -> bool:
+    """Whether this processor has one of some units, as the system names them."""
     try:
-        return not set(flags).isdisjoint(Path("/proc/cpuinfo").read_text().split())
+        return not set(units).isdisjoint(Path("/proc/cpuinfo").read_text().split())
     except OSError:
         return False
 
@@ -65,18 +58,18 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if not gpu:
         known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
         convolutions = "winograd" if known and _may_use_winograd(tok, made) else "direct"
-        kernels = "plain" if interleaved.find_obstacle(tok) else "interleaved"
+        kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):
         return made
-    from streamtok.engine.gpu.fused import find_obstacle  # needs triton
+    from streamtok.engine.gpu.fused import find_fusing_obstacle  # needs triton
 
-    return made if find_obstacle(tok.cast(made.dtype, "cuda")) else replace(made, kernels="fused")
+    return made if find_fusing_obstacle(tok.cast(made.dtype, "cuda")) else replace(made, kernels="fused")
 
 
 def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> bool:
     there = (configuration.device, configuration.precision, tok.deterministic) == ("cpu", "float32", False)
-    return there and winograd.has_wide(tok)
+    return there and any(map(winograd.is_wide, tok.modules()))
 
 
 @dataclass(frozen=True)

@@ -167,18 +167,14 @@ def _find_in_folder(root: Path, images: bool | None) -> list[ClipFile]:
             found.append(ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)))
         elif is_image(path):
             pictures.setdefault(path.parent, []).append(path)
-    for folder, paths in pictures.items():
-        if images is False or (images is None and _is_sequence(folder)):
+    for folder, paths in pictures.items():  # DAVIS keeps each sequence one or two folders below one that says so
+        named = any(part.lower() in ("jpegimages", "frames") for part in folder.resolve().parts[-3:-1])
+        if images is False or (images is None and named):
             name = folder.relative_to(root).as_posix() if folder != root else root.name
             found.append(ClipFile(name, tuple(sorted(paths, key=_number)), SEQUENCE_FPS))
         else:
             found += [ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)) for path in paths]
     return sorted(found, key=lambda clip: clip.name)
-
-
-def _is_sequence(folder: Path) -> bool:
-    """DAVIS and its kin keep each sequence's numbered pictures one or two folders below one that says so."""
-    return any(part.lower() in ("jpegimages", "frames") for part in folder.resolve().parts[-3:-1])
 
 
 def _number(path: Path) -> tuple[int, str]:

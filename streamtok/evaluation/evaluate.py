@@ -13,17 +13,10 @@ from torch import Tensor
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.config import TokenizerConfig
-from streamtok.evaluation.codes import CodeCounts
+from streamtok.evaluation.codes import CodeCounts, Predictability
 from streamtok.evaluation.dataset import Clip, ClipSet
-from streamtok.evaluation.layouts import (
-    as_unit,
-    pictures_to_unit,
-    pictures_to_video,
-    split_groups,
-    video_to_unit,
-)
+from streamtok.evaluation.layouts import as_unit, pictures_to_unit, pictures_to_video, split_groups, video_to_unit
 from streamtok.evaluation.metrics import frame_mse, mean_ssim
-from streamtok.evaluation.predictability import Predictability
 from streamtok.measures import psnr_from_mse
 from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer

@@ -33,4 +33,4 @@ def video_to_unit(video: Tensor) -> Tensor:
 
 def split_groups(video: Tensor, group: int) -> list[Tensor]:
     """A video (B, 3, 1 + k * group, H, W) as its keyframe (B, 3, 1, H, W) and k groups (B, 3, group, H, W)."""
-    return [video[:, :, :1], *video[:, :, 1:].split(group, dim=2)]
+    return [video[:, :, max(0, end - group) : end] for end in range(1, video.shape[2] + group, group)]

@@ -16,7 +16,8 @@ def warping_error(original: Tensor, rebuilt: Tensor) -> np.ndarray:
     - the same of the original, which flow errors and light alone account for
     - the change of the coding error (reconstruction minus original), which a blurred but steady picture does not have
     """
-    source, other = (_to_rows(x) for x in (original, rebuilt))
+    pair = ((x.detach().float() * 255).permute(0, 2, 3, 1).cpu().numpy() for x in (original, rebuilt))
+    source, other = map(np.ascontiguousarray, pair)  # float32 (T, H, W, 3) in 0..255
     rows = [_pair_errors(source[t - 1 : t + 1], other[t - 1 : t + 1]) for t in range(1, len(source))]
     return np.array(rows, np.float64).reshape(-1, 3).T
 
@@ -53,11 +54,6 @@ def grid_visibility(original: Tensor, rebuilt: Tensor, period: int = 8) -> float
         whole = profile[: len(profile) // period * period].reshape(-1, period).mean(0)
         worst = max(worst, (whole.max() / whole.mean().clamp(min=1e-12)).item())
     return worst
-
-
-def _to_rows(frames: Tensor) -> np.ndarray:
-    """(T, 3, H, W) in 0..1 -> float32 (T, H, W, 3) in 0..255."""
-    return np.ascontiguousarray((frames.detach().float() * 255).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _pair_errors(source: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:

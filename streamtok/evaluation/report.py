@@ -97,7 +97,7 @@ def format_markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> 
     return "\n\n".join(parts) + "\n"
 
 
-def format_summary(result: SuiteResult) -> list[str]:
+def format_scores(result: SuiteResult) -> list[str]:
     """The main figures, one per line, for a terminal."""
     return [f"{name:<52} {value}" for name, value in _list_figures(result)]
 

@@ -167,7 +167,7 @@ class _Suite:
     def metrics(self) -> list[Metric]:
         """The further metrics of each clip."""
         chosen: list[Metric] = [
-            _ms_ssim_where_it_fits,
+            lambda a, b: {"ms_ssim": mean_ms_ssim(a, b)} if min(a.shape[-2:]) >= MS_SSIM_SIDE else {},
             lambda a, b: {"grid": grid_visibility(a, b, self.config.spatial_compression)},
         ]
         if self.options.motion:
@@ -241,8 +241,3 @@ class _Suite:
             self.progress(f"{options.drift_groups} groups without a keyframe")
             result.drift = measure_drift(self.tok, self.moving, options.drift_groups)
         return result
-
-
-def _ms_ssim_where_it_fits(original: Tensor, rebuilt: Tensor) -> dict[str, float]:
-    """Two (T, 3, H, W) in 0..1."""
-    return {"ms_ssim": mean_ms_ssim(original, rebuilt)} if min(original.shape[-2:]) >= MS_SSIM_SIDE else {}

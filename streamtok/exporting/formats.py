@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram, export
 
 from streamtok.exporting.step import ExportedStep
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 
 LARGE = 1 << 29  # bytes of weights that go into a file beside the graph; protobuf ends at 2 GiB
 SUFFIXES = {"onnx": ".onnx", "aoti": ".pt2", "tensorrt": ".engine"}
@@ -36,10 +36,8 @@ def export_step(step: ExportedStep, path: Path, kind: str) -> dict[str, Any]:
 
 def write_onnx(program: ExportedProgram, step: ExportedStep, path: Path) -> dict[str, Any]:
     """An ONNX file, whose metadata `streamtok` holds the facts too."""
-    try:
+    with needs_extra("exporting to ONNX", "onnx"):
         import onnxscript  # noqa: F401  (what torch.onnx works with)
-    except ImportError as error:
-        raise missing_extra("exporting to ONNX", "onnx") from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every optional package that is not there
     made = torch.onnx.export(
         program, step.example, input_names=step.inputs, output_names=step.outputs, dynamo=True, verbose=False
@@ -91,10 +89,8 @@ class OnnxStep:
     """An exported ONNX step, run by ONNX Runtime: `step` carries the state along."""
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
-        try:
+        with needs_extra("running an exported step", "onnx"):
             import onnxruntime
-        except ImportError as error:
-            raise missing_extra("running an exported step", "onnx") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

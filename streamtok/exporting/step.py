@@ -11,7 +11,7 @@ from streamtok.model import Tokenizer
 from streamtok.model.decode_stream import DecodeStream
 from streamtok.model.encode_stream import EncodeStream
 from streamtok.model.frames import to_float
-from streamtok.model.state import Clock, State, StateSpec, flatten, leaves
+from streamtok.model.state import Clock, State, StateSpec, flatten
 
 Direction = Literal["encode", "decode"]
 READING = {
@@ -37,13 +37,14 @@ class ExportedStep(nn.Module):
         spec = StateSpec(1, tokenizer.config.context, tokenizer.dtype, tokenizer.device)
         stream, extent = (EncodeStream, size) if direction == "encode" else (DecodeStream, tokenizer.config.grid(*size))
         self.template = stream.make_state(tokenizer, spec, extent)
-        self.names = list(flatten(self.template))
+        tensors = flatten(self.template)
+        self.names = list(tensors)
         first = torch.zeros(1, tokenizer.group, *size, 3, dtype=torch.uint8)
         if direction == "decode":
             discrete = tokenizer.config.discrete
             first = torch.zeros(1, *self.grid, dtype=torch.int32 if discrete else torch.float32)
         start = [torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.long)]
-        self.example = (first, *start, *leaves(self.template))
+        self.example = (first, *start, *tensors.values())
 
     @property
     def inputs(self) -> list[str]:

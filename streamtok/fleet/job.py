@@ -144,6 +144,14 @@ def run_job(
     return record
 
 
+def try_job(job: Job, *args: Any) -> Outcome:
+    """`run_job`; whatever one drive does must not end the others, so its reason is listed with it."""
+    try:
+        return Outcome(job, run_job(job, *args))
+    except Exception as problem:
+        return Outcome(job, None, f"{type(problem).__name__}: {problem}")
+
+
 def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
     """The record of a drive that is done as these options ask, else None; `check` compares contents, not only sizes."""
     data = store.read(f"{job.name}/{RECORD}")

@@ -13,9 +13,9 @@ from concurrent.futures.process import BrokenProcessPool
 from ctypes import c_byte
 from functools import partial
 from multiprocessing.queues import SimpleQueue
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fleet, run_job
+from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fleet, try_job
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -45,10 +45,9 @@ class LocalRunner:
         while not self._reports.empty():
             name, frames, share = self._reports.get()
             self._progress[name] = frames, share
-        try:
-            return [self._outcome(future) for future in done]
-        except BrokenProcessPool:
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             return self._restart()
+        return [self._take(future) for future in done]
 
     def running(self) -> dict[str, tuple[int, float]]:
         """The running jobs by name: frames so far, and the share that is done."""
@@ -75,23 +74,15 @@ class LocalRunner:
         shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
         self._pool = ProcessPoolExecutor(self._workers, self._context, _Worker, shared)
 
-    def _outcome(self, future: Future) -> Outcome:
-        job = self._running[future]
-        try:
-            record, error = future.result(), ""
-        except BrokenProcessPool:
-            raise
-        except Exception as problem:
-            # Whatever one drive does to its worker must not end the others; the reason is listed with the drive.
-            record, error = None, f"{type(problem).__name__}: {problem}"
+    def _take(self, future: Future) -> Outcome:
         del self._running[future]
-        return Outcome(job, record, error)
+        return future.result()
 
     def _restart(self) -> list[Outcome]:
         """A worker died: every running job ended with it, and which of them it was is sure only if it was alone."""
         ended = [future for future in self._running if future.done()]
         finished = [future for future in ended if not isinstance(future.exception(), BrokenProcessPool)]
-        outcomes = [self._outcome(future) for future in finished]
+        outcomes = [self._take(future) for future in finished]
         sure = len(self._running) == 1
         error = "its worker's process died (killed, out of memory or a crash in native code)"
         outcomes += [Outcome(job, None, error, died=True, sure=sure) for job in self._running.values()]
@@ -132,11 +123,11 @@ class _Worker:
         self._tok, self._reported = load_for_fleet(options), 0.0
         _Worker.current = self
 
-    def run(self, job: Job) -> dict[str, Any]:
-        """The record of a drive; `Stopped` once the parent has said so."""
+    def run(self, job: Job) -> Outcome:
+        """Tokenize a drive; `Stopped` once the parent has said so."""
         if self._stop.value:
             raise Stopped
-        return run_job(job, self._out, self._options, self._tok, partial(self._report, job.name))
+        return try_job(job, self._out, self._options, self._tok, partial(self._report, job.name))
 
     def _report(self, name: str, frames: int, share: float) -> bool:
         if time.monotonic() - self._reported > REPORT_S:
@@ -152,5 +143,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run_in_worker(job: Job) -> dict[str, Any]:
+def _run_in_worker(job: Job) -> Outcome:
     return _Worker.current.run(job)

@@ -1,6 +1,5 @@
 """What so many hours of video need: workers, storage, failures and cost, from a measurement of this machine."""
 
-import json
 import multiprocessing
 import tempfile
 import time
@@ -48,10 +47,8 @@ class FleetPlan:
         self.storage_bytes = self.hours * self.token_bytes_per_hour
         self.cost = self.worker_hours * self.price
 
-    def report(self, as_json: bool = False) -> str:
-        """The plan for people, or as one JSON object."""
-        if as_json:
-            return json.dumps(vars(self))
+    def report(self) -> str:
+        """The plan for people."""
         origin = "measured here" if self.measured else "given"
         failures = self.worker_hours / self.hours_between_failures
         lines = [

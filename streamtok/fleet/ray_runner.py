@@ -3,8 +3,8 @@
 from collections import deque
 from typing import Any
 
-from streamtok.extras import missing_extra
-from streamtok.fleet.job import FleetOptions, Job, Outcome, load_for_fleet, run_job
+from streamtok.extras import needs_extra
+from streamtok.fleet.job import FleetOptions, Job, Outcome, load_for_fleet, try_job
 
 
 class RayRunner:
@@ -47,12 +47,12 @@ class RayRunner:
     def _outcome(self, reference: Any) -> Outcome:
         job, actor = self._running.pop(reference)
         try:
-            record, error = self._ray.get(reference)
+            outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayActorError as problem:
             self._idle.append(self._new())
             return Outcome(job, None, f"its actor died: {str(problem).splitlines()[0]}", died=True)
         self._idle.append(actor)
-        return Outcome(job, record, error)
+        return outcome
 
 
 class _Worker:
@@ -61,18 +61,12 @@ class _Worker:
     def __init__(self, out: str, options: FleetOptions) -> None:
         self._out, self._options, self._tok = out, options, load_for_fleet(options)
 
-    def run(self, job: Job) -> tuple[dict[str, Any] | None, str]:
-        try:
-            return run_job(job, self._out, self._options, self._tok), ""
-        except Exception as problem:
-            # As on one machine: the reason is listed with the drive, the actor goes on.
-            return None, f"{type(problem).__name__}: {problem}"
+    def run(self, job: Job) -> Outcome:
+        return try_job(job, self._out, self._options, self._tok)
 
 
 def import_ray() -> Any:
     """Ray, or an ImportError that says how to get it."""
-    try:
+    with needs_extra("--runner ray", "fleet"):
         import ray
-    except ImportError as error:
-        raise missing_extra("--runner ray", "fleet") from error
     return ray

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streamtok.drives.drive_names import measure_drive
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.names import is_url
 
 PARTIAL = ".partial"
@@ -18,10 +18,8 @@ PARTIAL = ".partial"
 
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URL and the path in it; ImportError or ValueError says what is missing."""
-    try:
+    with needs_extra(f"{url}: reading a URL", "dataset"):
         import fsspec
-    except ImportError as error:
-        raise missing_extra(f"{url}: reading a URL", "dataset") from error
     return fsspec.core.url_to_fs(url)
 
 

@@ -37,6 +37,8 @@ class Source(ABC):
     `read` is for whoever takes frames one by one; a `Capture` calls `check_limit`, `grab` and `release` on its thread.
     """
 
+    kind, clock = "", ""
+    """What it is, and where its times are from, in words."""
     live = False
     """A camera, which does not wait for its reader; a recording does."""
     own_clock = False

@@ -65,7 +65,7 @@ def tls_options(url: str) -> dict[str, str]:
     return {"tls_verify": "1", "ca_file": authorities}
 
 
-def find_fault(url: str, timeout: float) -> str:
+def find_tls_fault(url: str, timeout: float) -> str:
     """Why the certificate of a server is not trusted, and what to do; empty if it is, or there is none."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not verifies(url):

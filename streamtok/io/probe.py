@@ -17,16 +17,12 @@ import numpy as np
 from streamtok.config import PRESETS
 from streamtok.io.base import EndOfSource, Source
 from streamtok.io.cameras.camera import CameraSource
-from streamtok.io.cameras.gstreamer_device import GStreamerDevice
 from streamtok.io.cameras.network_camera import NetworkCamera
-from streamtok.io.cameras.opencv_device import OpenCVDevice
-from streamtok.io.cameras.played_device import PlayedDevice
-from streamtok.io.cameras.snapshot_device import SnapshotDevice
 from streamtok.io.codecs.whole_packets import say_unseen
 from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder
-from streamtok.io.video.containers import demux, open_container, video_streams
+from streamtok.io.video.containers import demux, open_container, read_rate, video_streams
 from streamtok.io.video.frame_images import read_orientation
 from streamtok.io.video.source import VideoSource
 from streamtok.measures import TimeJudge, usual_step
@@ -34,26 +30,13 @@ from streamtok.names import is_url, without_password
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
-CAMERAS = {
-    OpenCVDevice: ("V4L2 camera", "the driver's monotonic time where it gives one, else arrival"),
-    NetworkCamera: ("network camera", "the stream's own times, put on this machine's clock; arrival where it has none"),
-    GStreamerDevice: ("GStreamer pipeline", "the pipeline's times, put on this machine's clock"),
-    SnapshotDevice: ("camera that is asked for pictures", "when the answer begins"),
-    PlayedDevice: ("recording that plays a camera", "the recording's times"),
-}
-"""What a device is, and what times its pictures have, in words."""
-RAW = "h264", "hevc"
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # that are decoded to see how pictures lie
-TURNED = {
-    2: "mirrored",
-    3: "turned by 180 degrees",
-    4: "mirrored upside down",
-    5: "mirrored and turned by 90 degrees",
-    6: "turned by 90 degrees",
-    7: "mirrored and turned by 270 degrees",
-    8: "turned by 270 degrees",
-}
+TURNED = (
+    *("upright", "mirrored", "turned by 180 degrees", "mirrored upside down", "mirrored and turned by 90 degrees"),
+    *("turned by 90 degrees", "mirrored and turned by 270 degrees", "turned by 270 degrees"),
+)
+"""How pictures of the orientations 1 to 8 are stored."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +109,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
     with container:
         facts = []
         for number, stream in enumerate(video_streams(container)):
-            context, rate = stream.codec_context, stream.average_rate
-            if context and container.format.name in RAW:
-                rate = context.framerate  # as its headers say
+            context, rate = stream.codec_context, read_rate(container, stream)
             name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
             size = (context.height, context.width) if context else (0, 0)
             facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
@@ -148,10 +129,12 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     propagate, logger.propagate = logger.propagate, False
     try:
         source = open_source(spec, max_frames=frames, keep_packets=True)
-        found = Probe(without_password(spec), _kind_of(source), live=source.live)
+        told = source.device if isinstance(source, CameraSource) else source
+        found = Probe(without_password(spec), told.kind, live=source.live)
         _describe(found, source)  # before it is opened: some cameras have one reader at a time
         with source:
-            found.claimed_rate, found.clock = source.fps, _clock_of(source)
+            found.claimed_rate, found.clock = source.fps, told.clock
+            found.rate_from = source.rate_from if isinstance(source, VideoSource) else found.rate_from
             _read(found, source)
     finally:
         logger.removeHandler(notes)
@@ -161,38 +144,23 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     return found
 
 
-def _kind_of(source: Source) -> str:
-    if isinstance(source, CameraSource):
-        return CAMERAS[type(source.device)][0]
-    kinds = {VideoSource: "video file", ImageFolderSource: "folder of images", ImageFileSource: "image file"}
-    return kinds.get(type(source), "frames of a publisher" if source.live else "synthetic drive")
-
-
-def _clock_of(source: Source) -> str:
-    if isinstance(source, CameraSource):
-        return CAMERAS[type(source.device)][1]
-    return getattr(source, "clock", "the publisher's" if source.live else "exact")
-
-
 def _describe(found: Probe, source: Source) -> None:
     """What can be told without reading frames."""
     found.rate_from = "the source says so"
     if isinstance(source, CameraSource) and isinstance(source.device, NetworkCamera):
         _list(found, source.device.url, None)
-    if isinstance(source, VideoSource):
-        if is_url(str(source.path)) or Path(source.path).is_file():  # a pipe is read once
-            _list(found, str(source.path), source.options.get("stream"))
-        found.rate_from = "given" if source.options.get("fps") else "its headers, or assumed"
+    if isinstance(source, VideoSource) and (is_url(str(source.path)) or Path(source.path).is_file()):  # else a pipe
+        _list(found, str(source.path), source.options.get("stream"))
     if isinstance(source, ImageFolderSource | ImageFileSource):
         path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
         orientation, _ = find_orientation(path.read_bytes())
-        found.orientation = TURNED.get(orientation, "upright")
+        found.orientation = TURNED[orientation - 1]
         found.rate_from = "the times of the images"
 
 
 def _list(found: Probe, target: str, wanted: int | None) -> None:
     found.container, found.streams, orientation = list_streams(target, wanted, found.live)
-    found.orientation = TURNED.get(orientation, "upright")
+    found.orientation = TURNED[orientation - 1]
 
 
 def _read(found: Probe, source: Source) -> None:
@@ -220,20 +188,12 @@ def _read(found: Probe, source: Source) -> None:
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
 
 
-def _say_tokens(size: tuple[int, int], rate: float) -> str:
-    """What `nano` makes of pictures of `size` (height, width), `rate` per second."""
-    config = PRESETS["nano"]
-    rows, columns = config.grid(*config.pad_size(size))
-    kbits = 16 * rows * columns * rate / config.temporal_compression / 1000
-    return f"nano makes a grid of {rows}x{columns} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s"
-
-
 def _say_what_it_does(found: Probe) -> list[str]:
     does = []
     if len(found.streams) > 1:
         does.append(f"one of {len(found.streams)} video streams is read (FILE?stream=N chooses); replay reads them all")
-    if "counted" in found.clock and found.rate_from != "given":
-        does.append("its headers may say no rate, and then 25 per second are assumed: FILE?fps=20 says another")
+    if found.rate_from == "assumed" and found.claimed_rate:
+        does.append("its headers say no rate, and 25 per second are assumed: FILE?fps=20 says another")
     if found.orientation != "upright":
         does.append(f"pictures are {found.orientation} as stored; they are turned upright, and recorded so")
     if found.counts.get("damaged"):
@@ -250,6 +210,9 @@ def _say_what_it_does(found: Probe) -> list[str]:
         does.append("the size changes: each change starts a new epoch, and token files of each size are written apart")
     rate = found.rate or found.claimed_rate
     if found.sizes and rate:
-        does.append(_say_tokens(found.sizes[0], rate))
+        config = PRESETS["nano"]
+        rows, columns = config.grid(*config.pad_size(found.sizes[0]))
+        kbits, grid = 16 * rows * columns * rate / config.temporal_compression / 1000, f"{rows}x{columns}"
+        does.append(f"nano makes a grid of {grid} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s")
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamtok.model.encode_stream import Encoded, check_margin
-from streamtok.model.frames import check_finite, check_indices, check_latent, check_video, to_float
+from streamtok.model.frames import check_clip, check_finite, check_indices, check_latent, to_float
 from streamtok.model.network import Network, join_coded
 from streamtok.model.quantizer import Variational
 from streamtok.model.state import Clock, State, StateSpec
@@ -61,7 +61,7 @@ class ClipCoder(Network):
             ValueError, TypeError: for sizes, counts and types that do not fit.
             NonFiniteError: (a ValueError) for latents that are not finite.
         """
-        check_video(x, self.config)
+        check_clip(x, self.config)
         check_margin(hold)
         still = x.ndim == 4
         video = x.unsqueeze(2) if still else x
@@ -109,7 +109,11 @@ class ClipCoder(Network):
             rows, _, steps, height, width = codes.shape
             pixels = self.group * height * width * self.config.spatial_compression**2
             extent = Extent(rows, steps, (height, width), pixels)
-            cut = partial(_cut_steps, codes)
+
+            def cut(rows: slice, part: slice) -> Tensor:
+                """Latent steps of the codes -> (rows, C, steps, h, w)."""
+                return codes[rows, :, part].contiguous()
+
             parts = self._run_clip(self.decode_groups, self.init_decode_state, cut, extent, context)
             frames = torch.cat([torch.cat(row, 2) for row in parts])[:, :, self.group - 1 :]
         return frames.squeeze(2) if still else frames
@@ -120,18 +124,14 @@ class ClipCoder(Network):
         Codes of a discrete model, and the latent of a continuous one, come back as they are, checked. Raises as
         `decode`.
         """
-        if not self.config.discrete or self._are_codes(tokens):
+        real = isinstance(tokens, Tensor) and tokens.dtype.is_floating_point
+        coded = real and tokens.ndim in (4, 5) and tokens.shape[1] == self.config.code_channels
+        if not self.config.discrete or coded:
             check_latent(tokens, self.config)
             return tokens.to(self.device)
         still = check_indices(tokens, self.config)
         codes = self.read_codes((tokens.unsqueeze(-3) if still else tokens).to(self.device))
         return codes.squeeze(2) if still else codes
-
-    def _are_codes(self, tokens: Tensor) -> bool:
-        """Whether tokens of a discrete model are codes and not indices."""
-        if not isinstance(tokens, Tensor) or not tokens.dtype.is_floating_point:
-            return False
-        return tokens.ndim in (4, 5) and tokens.shape[1] == self.config.code_channels
 
     # Statistics of latents.
 
@@ -225,8 +225,3 @@ class ClipCoder(Network):
             raise ValueError(
                 f"sample=True needs a variational model, {self.config.name!r} has {self.config.quantizer!r}"
             )
-
-
-def _cut_steps(codes: Tensor, rows: slice, part: slice) -> Tensor:
-    """Latent steps of codes (B, C, T', h, w) -> (rows, C, steps, h, w)."""
-    return codes[rows, :, part].contiguous()

@@ -90,7 +90,7 @@ def check_dtype(x: Tensor) -> None:
         raise TypeError(f"frames have dtype {x.dtype}, expected uint8 (0..255) or a float dtype in [-1, 1]")
 
 
-def check_video(x: Tensor, config: TokenizerConfig) -> None:
+def check_clip(x: Tensor, config: TokenizerConfig) -> None:
     """Raise unless x is (B, C, T, H, W) or (B, C, H, W) with the config's C, T = 1 + kG and a size on the grid."""
     check_dtype(x)
     channels = config.in_channels

@@ -1,10 +1,10 @@
-"""The arithmetic of the network in plain PyTorch, in one class that an engine may replace.
+"""The arithmetic of layers that takes more than a call of PyTorch.
 
-Layers call `kernels()`; an engine runs them inside `use_kernels(fused)`. Images are (N, C, H, W) in channels-last
-memory; state and keys are (..., C) contiguous, so that neither needs a copy to become the other.
+Images are (N, C, H, W) in channels-last memory; state and keys are (..., C) contiguous, so that neither needs a copy to
+become the other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -12,73 +12,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-class Kernels:
-    """Reference implementations; the engine's subclasses are held to them by tests."""
-
-    def norm(self, x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-        """GroupNorm of each frame, eps 1e-6, and SiLU if asked. x (N, C, H, W) -> same."""
-        y = F.group_norm(x, groups, weight, bias, eps=1e-6)
-        return F.silu(y) if silu else y
-
-    def causal_conv(
-        self, x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
-    ) -> tuple[Tensor, Tensor]:
-        """Convolution over time that sees the past only, as one matrix product per tap.
-
-        Half precisions round between products, so there it is one product over the frames laid side by side.
-
-        x (B*T, C, H, W), past (B, P, H, W, C) with P = K - stride, started (B,) bool, weight (K, D, C), bias (D,)
-        -> y (B*T/stride, D, H, W) and the new past, the last P frames. Slots that have not started see their first
-        frame repeated.
-        """
-        batch = past.shape[0]
-        taps = weight.shape[0]
-        frames = x.permute(0, 2, 3, 1).unflatten(0, (batch, -1))
-        fresh = ~started.view(-1, 1, 1, 1, 1)
-        joined = torch.cat([torch.where(fresh, frames[:, :1], past), frames], 1)
-        steps = frames.shape[1] // stride
-        taken = [joined[:, k : k + (steps - 1) * stride + 1 : stride] for k in range(taps)]
-        if x.dtype in (torch.float32, torch.float64):
-            rows = [frame.flatten(0, -2) for frame in taken]
-            y = torch.addmm(bias, rows[0], weight[0].T)
-            for row, tap in zip(rows[1:], weight[1:], strict=True):
-                y = y.addmm_(row, tap.T)
-        else:
-            y = F.linear(torch.cat(taken, -1), weight.permute(1, 0, 2).flatten(1), bias)
-        y = y.view(batch * steps, *x.shape[2:], -1)
-        return y.permute(0, 3, 1, 2), joined[:, joined.shape[1] - past.shape[1] :]
-
-    def spatial_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Every place of a frame attends to all places of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""
-        # PyTorch's kernels that never hold the whole matrix want an axis for heads, and channels that lie together.
-        q, k, v = (part[:, None].contiguous() for part in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v)[:, 0]
-
-    def temporal_attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Every place attends to its own past.
-
-        q (B, HW, T, C), k and v (B, HW, L, C), mask (B, T, L) bool -> like q.
-        """
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1)
-        return weights @ v
+Normalize = Callable[[Tensor, Tensor, Tensor, int, bool], Tensor]
 
 
-_PLAIN = Kernels()
-_KERNELS: ContextVar[Kernels] = ContextVar("kernels", default=_PLAIN)
+def plain_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+    """GroupNorm of each frame, eps 1e-6, and SiLU if asked. x (N, C, H, W), weight and bias (C,) -> like x."""
+    y = F.group_norm(x, groups, weight, bias, eps=1e-6)
+    return F.silu(y) if silu else y
 
 
-def kernels() -> Kernels:
-    """The kernels in use; compiled and exported code has PyTorch's, for no compiler follows a context variable."""
-    return _PLAIN if torch.compiler.is_compiling() else _KERNELS.get()
+_NORMALIZE: ContextVar[Normalize] = ContextVar("normalize", default=plain_norm)
+
+
+def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+    """As `plain_norm`, or as `use_norm` says: x (N, C, H, W) -> same.
+
+    Compiled and exported code has PyTorch's: no compiler follows a context variable.
+    """
+    chosen = plain_norm if torch.compiler.is_compiling() else _NORMALIZE.get()
+    return chosen(x, weight, bias, groups, silu)
 
 
 @contextmanager
-def use_kernels(replacement: Kernels) -> Iterator[None]:
-    """Run the layers on other kernels inside a `with` block."""
-    token = _KERNELS.set(replacement)
+def use_norm(replacement: Normalize) -> Iterator[None]:
+    """Normalize by another function inside a `with` block."""
+    token = _NORMALIZE.set(replacement)
     try:
         yield
     finally:
-        _KERNELS.reset(token)
+        _NORMALIZE.reset(token)
+
+
+def convolve_time(
+    x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
+) -> tuple[Tensor, Tensor]:
+    """Convolution over time that sees the past only, as one matrix product per tap.
+
+    Half precisions round between products, so there it is one product over the frames laid side by side.
+
+    x (B*T, C, H, W), past (B, P, H, W, C) with P = K - stride, started (B,) bool, weight (K, D, C), bias (D,)
+    -> y (B*T/stride, D, H, W) and the new past, the last P frames. Slots that have not started see their first frame
+    repeated. The past takes the precision of x, which autocast lowers.
+    """
+    batch = past.shape[0]
+    frames = x.permute(0, 2, 3, 1).unflatten(0, (batch, -1))
+    fresh = ~started.view(-1, 1, 1, 1, 1)
+    joined = torch.cat([torch.where(fresh, frames[:, :1], past.to(x.dtype)), frames], 1)
+    steps = frames.shape[1] // stride
+    taken = [joined[:, k : k + (steps - 1) * stride + 1 : stride] for k in range(len(weight))]
+    if x.dtype in (torch.float32, torch.float64):
+        rows = [frame.flatten(0, -2) for frame in taken]
+        y = torch.addmm(bias, rows[0], weight[0].T)
+        for row, tap in zip(rows[1:], weight[1:], strict=True):
+            y = y.addmm_(row, tap.T)
+    else:
+        y = F.linear(torch.cat(taken, -1), weight.permute(1, 0, 2).flatten(1), bias)
+    y = y.view(batch * steps, *x.shape[2:], -1)
+    return y.permute(0, 3, 1, 2), joined[:, joined.shape[1] - past.shape[1] :]
+
+
+def attend_over_space(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Every place of a frame attends to all places of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""
+    # PyTorch's kernels that never hold the whole matrix want an axis for heads, and channels that lie together.
+    q, k, v = (part[:, None].contiguous() for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v)[:, 0]
+
+
+def attend_over_time(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Every place attends to its own past: q (B, HW, T, C), k and v (B, HW, L, C), mask (B, T, L) bool -> like q."""
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1) @ v

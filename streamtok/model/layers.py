@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamtok.model.functional import kernels
+from streamtok.model.functional import attend_over_space, attend_over_time, convolve_time, normalize
 from streamtok.model.state import Clock, State, StateSpec
 
 
@@ -39,7 +39,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> same."""
-        return kernels().norm(x, self.weight, self.bias, self.groups, self.silu)
+        return normalize(x, self.weight, self.bias, self.groups, self.silu)
 
 
 class TemporalConv(nn.Module):
@@ -61,7 +61,7 @@ class TemporalConv(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
         """x (B*T, C, H, W), past (B, P, H, W, C) -> y (B*T/stride, D, H, W) and the new past."""
-        return kernels().causal_conv(x, past, clock.started, self.weight, self.bias, self.stride)
+        return convolve_time(x, past, clock.started, self.weight, self.bias, self.stride)
 
 
 class FactorizedConv(nn.Module):
@@ -104,7 +104,7 @@ class SpatialAttention(_Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> same."""
-        return self.add(x, kernels().spatial_attention(*self.project(x)))
+        return self.add(x, attend_over_space(*self.project(x)))
 
 
 class TemporalAttention(_Attention):
@@ -123,11 +123,11 @@ class TemporalAttention(_Attention):
         if q.shape[2] == 1 and size:
             keys = {name: _write(ring[name], new, clock) for name, new in (("key", k), ("value", v))}
             mask = torch.arange(size, device=x.device) <= clock.count[:, None]  # all true once the ring is full
-            attended = kernels().temporal_attention(q, keys["key"], keys["value"], mask[:, None])
+            attended = attend_over_time(q, keys["key"], keys["value"], mask[:, None])
         else:
             joined = {name: _join(ring[name], new, clock) for name, new in (("key", k), ("value", v))}
             mask = _band(q.shape[2], size, clock)
-            attended = kernels().temporal_attention(q, joined["key"], joined["value"], mask)
+            attended = attend_over_time(q, joined["key"], joined["value"], mask)
             keys = {name: _wrap(joined[name], size, clock.count + q.shape[2]) for name in ring}
         return self.add(x, attended.transpose(1, 2).flatten(0, 1)), keys
 

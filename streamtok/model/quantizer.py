@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,8 @@ class Lookup(DiscreteBottleneck):
 
     def __init__(self, config: TokenizerConfig):
         super().__init__()
-        try:
+        with needs_extra(f"quantizer {config.quantizer!r}", "quantizers"):
             import vector_quantize_pytorch as vq
-        except ImportError as error:
-            raise missing_extra(f"quantizer {config.quantizer!r}", "quantizers") from error
         self.inputs, self.kind = config.latent_channels, config.quantizer
         if self.kind == "residual_fsq":
             self.layer = vq.ResidualFSQ(

@@ -64,16 +64,14 @@ class Refinement(nn.Module):
         codeword = self.books[age.clamp(max=AGES - 1), word].to(size.dtype) * BOOK_STEP
         return codeword * torch.exp(size)[..., None]
 
-    def start_size(self, shown: Tensor) -> Tensor:
-        """The log size after a cell was redrawn, from its contrast: shown (B, 3, H, W) in [-1, 1] -> (B, h, w)."""
-        return self.combine(measure_contrast(shown, self.cell), self.first)
+    def follow_size(self, size: Tensor, added: Tensor, kept: Tensor, age: Tensor, shown: Tensor) -> Tensor:
+        """The log size after a group: of a kept cell it follows from its detail, of a redrawn one from its contrast.
 
-    def next_size(self, size: Tensor, added: Tensor, kept: Tensor, age: Tensor) -> Tensor:
-        """The log size after a cell was kept.
-
-        size (B, h, w) before, added (B, h, w, D) grey levels, kept bool (B, h, w), age int64 before -> (B, h, w).
+        size (B, h, w) before, added (B, h, w, D) grey levels, kept bool (B, h, w), age int64 before, shown (B, 3, H, W)
+        in [-1, 1] -> (B, h, w).
         """
-        return self.combine(measure_detail(size, added, kept), self.next[age.clamp(max=AGES - 1)])
+        following = self.combine(measure_detail(size, added, kept), self.next[age.clamp(max=AGES - 1)])
+        return torch.where(kept, following, self.combine(measure_contrast(shown, self.cell), self.first))
 
     def combine(self, features: Tensor, weights: Tensor) -> Tensor:
         """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w)."""
@@ -144,8 +142,8 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         mask = kept.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[:, None]
         frames = torch.where(mask[:, :, None], refined[:, :, None], frames)
         shown = frames[:, :, -1].clamp(-1, 1)
-        sizes = self.refinement.next_size(size, added, kept, age), self.refinement.start_size(shown.detach())
-        new = {"reference": shown, "size": torch.where(kept, *sizes), "age": torch.where(kept, age + 1, 0)}
+        size = self.refinement.follow_size(size, added, kept, age, shown.detach())
+        new = {"reference": shown, "size": size, "age": torch.where(kept, age + 1, 0)}
         return frames, decoded | new | held
 
     def mask_codes(self, codes: Tensor, kept: Tensor, state: State) -> tuple[Tensor, State]:

@@ -5,7 +5,7 @@ ring of keys and values, (S, H*W, context, C), in which latent step s of a slot 
 per slot, `count` (S,), says how many latent steps it has taken; a slot has started when it is not zero.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class Clock:
 
 
 def flatten(state: State, prefix: str = "") -> dict[str, Tensor]:
-    """Nested state -> {"encoder.conv_in": tensor (S, ...), ...}."""
+    """Nested state -> {"encoder.conv_in": tensor (S, ...), ...}, the tensors in the order in which it holds them."""
     if isinstance(state, Tensor):
         return {prefix: state}
     parts = ((flatten(value, f"{prefix}.{key}" if prefix else key)) for key, value in state.items())
@@ -79,15 +79,6 @@ def detach(state: State) -> State:
     return map_state(Tensor.detach, state)
 
 
-def leaves(state: State) -> Iterator[Tensor]:
-    """Every tensor (S, ...) of a state, in the order of `flatten`."""
-    if isinstance(state, Tensor):
-        yield state
-    else:
-        for value in state.values():
-            yield from leaves(value)
-
-
 def nbytes(state: State) -> int:
     """Bytes of all tensors; works on the meta device, so a size is known before it is allocated."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in leaves(state))
+    return sum(tensor.numel() * tensor.element_size() for tensor in flatten(state).values())

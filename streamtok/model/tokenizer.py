@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +28,23 @@ class Reconstruction:
     state: State  # to carry on with
 
 
-class StreamEngine(Protocol):
-    """What opens a tokenizer's streams on faster layers than its own; `streamtok.engine` has the kinds."""
+class StreamEngine:
+    """Opens the streams of a tokenizer: `streamtok.engine` has kinds that do it on faster layers than its own.
 
-    decode_step: CompileStep | None  # makes the step of a decoding stream faster, that of a cast too
+    `model` is the tokenizer in the engine's precision and on its device, some of its layers exchanged. `decode_step`
+    makes the step of a decoding stream faster, that of a cast too.
+    """
+
+    def __init__(self, model: "Tokenizer", decode_step: CompileStep | None = None):
+        self.model, self.decode_step = model, decode_step
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
         """A stream of `slots` cameras of `size` (H, W) that keeps `context` latent steps."""
+        return EncodeStream(self.model, slots, size, context)
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
         """A stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
+        return DecodeStream(self.model, slots, size, context, self.decode_step)
 
 
 class Tokenizer(ClipCoder):
@@ -149,10 +155,8 @@ class Tokenizer(ClipCoder):
             dtype: of the computation, by default the weights'.
             device: of the computation, by default the weights'.
         """
-        model, keep, size = self.cast(dtype, device), self.stream_context(context), (height, width)
-        if model.engine is not None:
-            return model.engine.open_encoder(slots, size, keep)
-        return EncodeStream(model, slots, size, keep)
+        model, keep = self.cast(dtype, device), self.stream_context(context)
+        return (model.engine or StreamEngine(model)).open_encoder(slots, (height, width), keep)
 
     def decode_stream(
         self,
@@ -164,7 +168,6 @@ class Tokenizer(ClipCoder):
         device: torch.device | str | None = None,
     ) -> DecodeStream:
         """As `stream`, for decoding grids of (grid_height, grid_width); see `DecodeStream`."""
-        model, keep, size = self.cast(dtype, device), self.stream_context(context), (grid_height, grid_width)
-        if model.engine is not None:
-            return model.engine.open_decoder(slots, size, keep)
-        return DecodeStream(model, slots, size, keep, self.engine.decode_step if self.engine is not None else None)
+        model, keep = self.cast(dtype, device), self.stream_context(context)
+        engine = model.engine or StreamEngine(model, self.engine.decode_step if self.engine else None)
+        return engine.open_decoder(slots, (grid_height, grid_width), keep)

@@ -30,7 +30,6 @@ from streamtok.model.decoding import crop
 from streamtok.node.contact_sheet import Moment, MomentKeeper, side_by_side, write_contact_sheet
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.preprocessing.preprocessor import Preprocessor
-from streamtok.settings.demo import DemoSettings
 from streamtok.types import Frame
 from streamtok.wire.control import ControlError
 from streamtok.wire.header import Info
@@ -99,18 +98,30 @@ class DemoResult:
         return 24 * math.prod(self.info.image_size) * self.fps if self.info is not None else 0.0
 
 
-def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = lambda result: None) -> DemoResult:
-    """Run the whole pipeline once. Raises RuntimeError with the node's own words if it fails, ValueError or OSError
-    for a source that cannot be opened."""
-    result = DemoResult()
-    size = options.size or choose_size(options.source)
-    options.out.mkdir(parents=True, exist_ok=True)
+def run_demo(
+    source: str,
+    model: str,
+    out: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    max_frames: int = 301,
+    max_seconds: float = 100.0,
+    device: str = "auto",
+    on_progress: Callable[[DemoResult], None] = lambda result: None,
+) -> DemoResult:
+    """Run the whole pipeline once, with pictures in `out`; `streamtok demo --help` says what the others are.
+
+    Raises RuntimeError with the node's own words if it fails, ValueError or OSError for a source that cannot be opened.
+    """
+    result, size = DemoResult(), size or choose_size(source)
+    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
-    tokenizer = load(options.model, engine="default", device="cpu")
-    viewer = DemoViewer(options, tokenizer, result, on_progress)
+    viewer = DemoViewer(out, load(model, engine="default", device="cpu"), result, on_progress)
+    arguments = ["--source", source, "--stream", STREAM, "--model", model, "--device", device]
+    arguments += ["--max-frames", str(max_frames), *(["--size", f"{size[0]}x{size[1]}"] if size else [])]
     with tempfile.TemporaryDirectory(prefix="streamtok-") as folder:
         socket = Path(folder) / "tokens"
-        with ingest_process(options, size, f"ipc://{socket}") as node:
+        with ingest_process(arguments, f"ipc://{socket}", out / "ingest.log") as node:
             wait_for_socket(socket, node)
             with Reader(
                 f"ipc://{socket}",
@@ -119,7 +130,7 @@ def run_demo(options: DemoSettings, on_progress: Callable[[DemoResult], None] = 
                 until_end=True,
                 queue_size=FRAMES_WAITING,
             ) as reader:
-                viewer.watch(reader, node)
+                viewer.watch(reader, node, result.started + max_seconds)
             result.node = read_summary(node)
     return result
 
@@ -128,9 +139,9 @@ class DemoViewer:
     """The reading side: tokens to pictures, compared with the frames they came from."""
 
     def __init__(
-        self, options: DemoSettings, tokenizer: Tokenizer, result: DemoResult, on_progress: Callable[[DemoResult], None]
+        self, out: Path, tokenizer: Tokenizer, result: DemoResult, on_progress: Callable[[DemoResult], None]
     ) -> None:
-        self.options, self.result, self.on_progress = options, result, on_progress
+        self.out, self.result, self.on_progress = out, result, on_progress
         self.decoder = LiveDecoder(tokenizer)
         self.originals = Originals()
         self.keeper = MomentKeeper()
@@ -138,8 +149,8 @@ class DemoViewer:
         self._first_ns = 0
         self._late = False
 
-    def watch(self, reader: Reader, node: subprocess.Popen[str]) -> None:
-        """Read to the end of the stream, or until the time is up."""
+    def watch(self, reader: Reader, node: subprocess.Popen[str], deadline: float) -> None:
+        """Read to the end of the stream, or until the time is up (monotonic s)."""
         started, late_s = time.monotonic(), 0.0
         while late_s <= LAST_S:
             message = reader.get(timeout=0.5)
@@ -151,7 +162,7 @@ class DemoViewer:
                 break
             self.result.seconds = time.monotonic() - started
             self.on_progress(self.result)
-            before, late_s = late_s, time.monotonic() - self.result.started - self.options.max_seconds
+            before, late_s = late_s, time.monotonic() - deadline
             if before <= 0 < late_s:
                 node.send_signal(signal.SIGTERM)
         self.result.lost = reader.missing
@@ -194,7 +205,7 @@ class DemoViewer:
         image = side_by_side(original, decoded, *rates)
         if self.video is None:
             self._first_ns = picture.capture_ns
-            self.video = open_pictures(self.options.out / "side_by_side.mp4", image.shape[:2], result.fps)
+            self.video = open_pictures(self.out / "side_by_side.mp4", image.shape[:2], result.fps)
         self.video.write(image, picture.capture_ns - self._first_ns)
         self.keeper.add(Moment(picture.frame_id, original, tokens, decoded))
 
@@ -202,8 +213,8 @@ class DemoViewer:
         if self.video is None:
             return
         self.video.close()
-        self.result.video = self.options.out / "side_by_side.mp4"
-        self.result.picture = self.options.out / "picture.png"
+        self.result.video = self.out / "side_by_side.mp4"
+        self.result.picture = self.out / "picture.png"
         write_contact_sheet(self.result.picture, self.keeper.moments)
 
 
@@ -239,16 +250,12 @@ class Originals:
 
 
 @contextmanager
-def ingest_process(
-    options: DemoSettings, size: tuple[int, int] | None, endpoint: str
-) -> Iterator[subprocess.Popen[str]]:
+def ingest_process(arguments: list[str], endpoint: str, log: Path) -> Iterator[subprocess.Popen[str]]:
     """`streamtok ingest` as a process of its own; it is told to stop if this one leaves early."""
-    command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", options.source, "--stream", STREAM]
-    command += ["--model", options.model, "--bind", endpoint, "--device", options.device, "--wait-subscribers", "1"]
-    command += ["--realtime", "--publish-frames", "--max-frames", str(options.max_frames), "--json"]
-    command += ["--size", f"{size[0]}x{size[1]}"] if size else []
+    command = [sys.executable, "-m", "streamtok.cli", "ingest", *arguments, "--bind", endpoint]
+    command += ["--wait-subscribers", "1", "--realtime", "--publish-frames", "--json"]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    with (options.out / "ingest.log").open("w") as errors:
+    with log.open("w") as errors:
         node = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         try:
             yield node

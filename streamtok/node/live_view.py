@@ -7,28 +7,24 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from streamtok.coding.coder import FILE as CODER_FILE
 from streamtok.engine.loading import choose_model, load
 from streamtok.io.images.stills import encode_jpeg, show_channels
 from streamtok.io.picture_writer import PictureWriter, VideoPictures, open_pictures
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
 from streamtok.node.live_decoder import LiveDecoder
-from streamtok.settings.decode import MAX_PIXELS, DecodeSettings
+from streamtok.settings.shared import MAX_PIXELS
 from streamtok.types import Frame
 from streamtok.wire.header import Info
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
-from streamtok.wire.security import CurveClient, load_keys
-from streamtok.wire.subscriber import Subscription, subscribe
+from streamtok.wire.subscriber import Subscription
 
 log = logging.getLogger("streamtok.decode")
 
@@ -37,37 +33,15 @@ TOLD_S = 3.0  # after which it is told what is waited for
 FAR_NS = 3_600_000_000_000
 
 
-def view_stream(options: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
-    """Decode a stream until it ends, `stop` is set or the window is closed; returns counts.
-
-    Raises ValueError for another tokenizer than the stream's, TimeoutError if no stream comes in `options.timeout`.
-    """
-    curve = load_keys(CurveClient, options.curve)
-    names = [options.stream] if options.stream else None
-    to_file = options.out != "window" and not options.out.startswith("zmq:")  # a file wants every picture
-    beside = [options.model] if options.model and (Path(options.model) / CODER_FILE).is_file() else []
-    with subscribe(
-        options.input, names, join=options.join, until_end=True, curve=curve, lossless=to_file, coders=beside
-    ) as subscription:
-        info = first_info(subscription, options, stop)
-        if info is None:
-            return {"shown": 0}
-        tokenizer = load_for_stream(info, options.model, options.device)
-        tokenizer.check_fingerprint(info.tokenizer)
-        decoder = LiveDecoder(tokenizer, info.context, options.across_losses)
-        with closing(open_sink(options.out, info)) as sink:
-            show_messages(subscription, decoder, sink, info, options, stop)
-        lost = subscription.missing
-    return {"stream": info.stream, "lost": lost, "out": options.out, **decoder.counts}
-
-
-def show_messages(
+def show_pictures(
     subscription: Subscription,
     decoder: LiveDecoder,
     sink: "PictureSink",
     info: Info,
-    options: DecodeSettings,
     stop: threading.Event,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_frames: int | None = None,
 ) -> None:
     """Show the pictures of the stream of `info` until something ends it."""
     while not (stop.is_set() or subscription.ended) and sink.wanted:
@@ -75,12 +49,12 @@ def show_messages(
         if message is None or message.stream != info.stream:
             continue
         info = subscription.info_of(message) or info
-        for picture, image in shown_pictures(message, decoder, info, options.max_pixels):
+        for picture, image in shown_pictures(message, decoder, info, max_pixels):
             if refusal := sink.show(picture, image):
                 note_unshown(decoder, message, refusal, 1)
                 continue
             decoder.counts["shown"] += 1
-            if options.max_frames is not None and decoder.counts["shown"] >= options.max_frames:
+            if max_frames is not None and decoder.counts["shown"] >= max_frames:
                 return
 
 
@@ -117,22 +91,24 @@ def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str, pictu
     decoder.note(message.header, "unshown", logging.WARNING, error=reason)
 
 
-def first_info(subscription: Subscription, options: DecodeSettings, stop: threading.Event) -> Info | None:
-    """Info of the stream to show; None if told to stop, or if only other streams came and have ended.
+def first_info(
+    subscription: Subscription, stop: threading.Event, stream: str | None = None, timeout: float | None = None
+) -> Info | None:
+    """Info of the stream to show (None: the first); None if told to stop, or if only other streams came and have ended.
 
-    Raises TimeoutError after `options.timeout`. What is waited for is logged once, unless the subscription says that
+    Raises TimeoutError after `timeout` seconds. What is waited for is logged once, unless the subscription says that
     the node does not answer.
     """
-    stream, began, told = options.stream, time.monotonic(), False
+    endpoint, began, told = subscription.endpoint, time.monotonic(), False
     while not (stop.is_set() or subscription.ended):
         infos = dict(subscription.infos)
         if stream in infos or (stream is None and infos):
             return infos[stream or sorted(infos)[0]]
         waited, wanted = time.monotonic() - began, f"stream {stream}" if stream else "stream"
-        if options.timeout is not None and waited > options.timeout:
-            raise TimeoutError(f"no {wanted} at {options.input} for {options.timeout} s; is the node running?")
+        if timeout is not None and waited > timeout:
+            raise TimeoutError(f"no {wanted} at {endpoint} for {timeout} s; is the node running?")
         if waited > TOLD_S and subscription.connected and not told:
-            log.warning("event=waiting endpoint=%s: the node has announced no %s yet", options.input, wanted)
+            log.warning("event=waiting endpoint=%s: the node has announced no %s yet", endpoint, wanted)
             told = True
         stop.wait(0.02)
     return None

@@ -239,7 +239,7 @@ def info_key(described: Info | TokenHeader) -> tuple[str, str, tuple[int, ...]]:
     return described.stream, described.session, tuple(described.image_size)
 
 
-def format_summary(summary: dict[str, Any], verification: Verification | None) -> str:
+def format_replay(summary: dict[str, Any], verification: Verification | None) -> str:
     """The summary for people."""
     lines = [
         f"{name}: " + ", ".join(f"{count} {key}" for key, count in counts.items())

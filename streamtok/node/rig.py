@@ -23,12 +23,10 @@ from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.rig import RigSettings, StreamSettings
-from streamtok.settings.shared import PublishSettings
+from streamtok.settings.shared import MAX_PIXELS, PublishSettings
 from streamtok.wire.endpoint import check_endpoints, probe_endpoints
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import CurveServer, load_keys
-
-MAX_PIXELS = 1 << 21  # of live pictures that are encoded as they come: 1080p has fewer; each takes some 600 bytes
 
 
 def check_binding(settings: PublishSettings, bind: str) -> None:

@@ -56,7 +56,7 @@ def summarize_rate(asked: ByteBudget | None, sent: Meter) -> dict[str, Any]:
     return {"bitrate_asked": None if asked is None else asked.bitrate, "bitrate_sent": round(sent.mean)}
 
 
-def format_summary(summary: Mapping[str, Any]) -> str:
+def format_ingest(summary: Mapping[str, Any]) -> str:
     """The summary for people."""
     line = (
         "{}: {frames} frames in {groups} groups of {tokens_per_group} tokens ({keyframes} keyframes), {published} "

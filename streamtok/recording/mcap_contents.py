@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, read_chunk, split_records, unpack_damaged
 from streamtok.recording.mcap_walk import walk_records
@@ -77,11 +77,9 @@ def read_contents(stream: BinaryIO) -> Contents:
 
 def _read_index(stream: BinaryIO) -> Contents | None:
     """Channels, schemas, metadata and chunks as the summary has them; None if it does not have all of them."""
-    try:
+    with needs_extra("reading MCAP files", "record"):
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
-    except ImportError as error:
-        raise missing_extra("reading MCAP files", "record") from error
     end = stream.seek(0, os.SEEK_END)
     if not _is_closed(stream, end - FOOTER_BYTES, end):
         return None

@@ -126,7 +126,7 @@ def read_chunk(stream: BinaryIO, chunk: Chunk, checked: bool = True) -> memoryvi
     length = struct.unpack_from("<Q", data, name_end)[0]
     packed = data[name_end + 8 :][:length]
     whole = chunk.whole or len(packed) == length  # or the length around it is what was damaged
-    contents = decompress(codec, packed, size, not (whole and checked))
+    contents = decompress_chunk(codec, packed, size, not (whole and checked))
     if whole and checked and crc and zlib.crc32(contents) != crc:
         raise ValueError("its checksum is wrong")
     if whole and checked and not crc and (len(contents) != size or name_end + 8 + length != len(data)):
@@ -141,7 +141,7 @@ def unpack_damaged(stream: BinaryIO, chunk: Chunk) -> memoryview:
     return memoryview(b"")
 
 
-def decompress(codec: str, data: memoryview, size: int, partial: bool = False) -> bytes | memoryview:
+def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = False) -> bytes | memoryview:
     """Contents of a chunk of `size` bytes compressed by `codec`; with `partial`, as much as the data gives."""
     if codec == "":
         return data

@@ -28,7 +28,7 @@ import numpy as np
 from streamtok.event_log import EventLog
 from streamtok.recording.format import MAX_TIME, drop_unstorable
 from streamtok.recording.recorder_options import RecorderOptions
-from streamtok.recording.write_queue import Job, WriteQueue
+from streamtok.recording.write_queue import WriteJob, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
 from streamtok.wire.header import system_clock_pair
@@ -101,7 +101,7 @@ class Recorder:
         if last is not None and header.seq > last + 1:
             self.missed(header.stream, "tokens", header.seq - last - 1)
         self._last_seq[header.stream, header.session] = header.seq
-        self._queue.put(Job(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
+        self._queue.put(WriteJob(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
         self.write_group(message.header, bytes(message.payload), message.grid)
@@ -114,7 +114,7 @@ class Recorder:
             monotonic, utc = system_clock_pair()
             self._announce(frame.stream, None, utc - monotonic)
         size = len(frame.packet) if frame.packet is not None else math.prod(frame.picture.shape)
-        self._queue.put(Job(frame.stream, "frames", size, lambda writer: writer.write_frame(frame)))
+        self._queue.put(WriteJob(frame.stream, "frames", size, lambda writer: writer.write_frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int) -> None:
         """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
@@ -147,7 +147,7 @@ class Recorder:
 
     def _announce(self, stream: str, info: Info | None, offset_ns: int) -> None:
         self._infos[stream] = info, offset_ns
-        self._queue.put(Job(stream, "info", 0, lambda writer: writer.add_stream(stream, info, offset_ns)))
+        self._queue.put(WriteJob(stream, "info", 0, lambda writer: writer.add_stream(stream, info, offset_ns)))
 
     def _run(self) -> None:
         """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
@@ -187,7 +187,7 @@ class Recorder:
             if job is None and self._queue.finished:
                 return
 
-    def _write(self, job: Job) -> None:
+    def _write(self, job: WriteJob) -> None:
         """Write what can be written; what cannot is counted, and the other messages and streams go on."""
         try:
             job.write(self._writer)

@@ -17,7 +17,7 @@ WAITING_BYTES = 16 << 20  # a source that waits needs no more room, and ends the
 TOKEN_ROOM = 4096  # messages; tokens are small and are never refused for the sake of frames
 
 
-class Job(NamedTuple):
+class WriteJob(NamedTuple):
     """Something to write: the stream and kind it counts under if it is missed, its size, and the writing."""
 
     stream: str
@@ -37,7 +37,7 @@ class WriteQueue:
         self.missed_by_stream: Counter[str] = Counter()
         self._room_bytes = min(room_bytes, WAITING_BYTES) if wait else room_bytes
         self._wait, self._counts = wait, counts
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[WriteJob] = deque()
         self._bytes = self._tokens = 0  # of the frames that wait, and how many other jobs do
         self._missed: Counter[tuple[str, str, str]] = Counter()
         self._logs: dict[tuple[str, str, str], EventLog] = {}
@@ -53,7 +53,7 @@ class WriteQueue:
     def finished(self) -> bool:
         return self._closing and not self._jobs
 
-    def put(self, job: Job) -> None:
+    def put(self, job: WriteJob) -> None:
         """Add a job; without effect but to count it if there is no room, or the queue is closed."""
         with self._changed:
             while self._wait and not self._fits(job) and not self._closing:
@@ -66,7 +66,7 @@ class WriteQueue:
             self._tokens += job.size == 0
             self._changed.notify_all()
 
-    def take(self, due: float) -> Job | None:
+    def take(self, due: float) -> WriteJob | None:
         """The oldest job; None if there is none until the monotonic time `due`, or the queue is closed and empty."""
         with self._changed:
             if not self._jobs and not self._closing:
@@ -109,7 +109,7 @@ class WriteQueue:
             self._bytes = self._tokens = 0
             self._changed.notify_all()
 
-    def _fits(self, job: Job) -> bool:
+    def _fits(self, job: WriteJob) -> bool:
         if job.size == 0:
             return job.kind == "info" or self._tokens < TOKEN_ROOM
         return self._bytes == 0 or self._bytes + job.size <= self._room_bytes

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 import numpy as np
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.io.messages.image_messages import protobuf_class
 from streamtok.io.video.video_packets import begins_video
@@ -254,10 +254,8 @@ def _same_constants(first: Info | None, second: Info) -> bool:
 
 
 def _open_writer(stream: BinaryIO) -> Writer:
-    try:
+    with needs_extra("recording", "record"):
         from mcap.writer import CompressionType, Writer
-    except ImportError as error:
-        raise missing_extra("recording", "record") from error
     return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
 
 

@@ -1,6 +1,8 @@
 """Settings that several commands have: what each is told of frames, of the device, of publishing."""
 
-from typing import Annotated, Literal
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -23,6 +25,8 @@ from streamtok.settings.fields import (
     option,
 )
 
+MAX_PIXELS = 1 << 21  # of live pictures: 1080p has fewer; the network takes some 600 bytes for each
+
 
 class CommandSettings(Strict):
     """What a command is told, by the names of its flags. A field with a description is a flag."""
@@ -32,6 +36,10 @@ class CommandSettings(Strict):
     as_json: Switch = Field(
         default=False, alias="json", description="print the result as one line of JSON on standard output"
     )
+
+    def format_result(self, facts: Mapping[str, Any], words: str) -> str:
+        """The result as whoever runs the command wants it: `facts` as one line of JSON, or in `words`."""
+        return json.dumps(facts) if self.as_json else words
 
 
 class NodeSettings(CommandSettings):

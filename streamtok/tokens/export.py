@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.names import name_errors
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import TokenSource
@@ -25,10 +25,8 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
     if to == "webdataset":
         with name_errors(out):
             return export_webdataset(source, out, options)
-    try:
+    with needs_extra("this export", "dataset"):
         from streamtok.tokens.lerobot import export_lerobot
         from streamtok.tokens.parquet import export_parquet
-    except ImportError as error:
-        raise missing_extra("this export", "dataset") from error
     with name_errors(out):
         return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)

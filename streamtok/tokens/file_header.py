@@ -10,10 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from streamtok.names import as_utf8
+from streamtok.wire.header import Count, Grid, Size, Sizes, Time
 
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Sizes = Annotated[list[Size], Meta(min_length=2, max_length=2)]
 TEXT_KEYS = ("format", "tokenizer", "coder", "model", "stream", "source", "clock")
 LONGEST_HEADER = 100_000_000
 
@@ -32,12 +30,12 @@ class KnownMeta(msgspec.Struct, frozen=True):
     crc32: dict[str, Count] = {}
     image_size: Sizes | None = None
     source_rect: Annotated[list[Count], Meta(min_length=4, max_length=4)] | None = None
-    grid: Annotated[list[Size], Meta(min_length=2, max_length=3)] | None = None
+    grid: Grid | None = None
     levels: list[Size] | None = None
     config: dict[str, Any] = {}
     context: Size | None = None
     fps: Annotated[float, Meta(gt=0, le=1e6)] | None = None
-    clock_offset_ns: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] = 0
+    clock_offset_ns: Time = 0
 
 
 def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:

@@ -29,15 +29,11 @@ def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> di
     with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:
         for number, track in enumerate(tracks):
             name = f"{number:06d}_{check_stream_name(track.stream)}.parquet"
-            _write_track(out / name, track, schema, bar)
+            with parquet.ParquetWriter(out / name, schema) as writer:
+                for grids in read_blocks(track):
+                    writer.write_table(_make_table(grids, track, schema))
+                    bar.update(len(grids.epoch))
     return {"rows": rows, "files": len(tracks)}
-
-
-def _write_track(path: Path, track: Track, schema: pyarrow.Schema, bar: tqdm) -> None:
-    with parquet.ParquetWriter(path, schema) as writer:
-        for grids in read_blocks(track):
-            writer.write_table(_make_table(grids, track, schema))
-            bar.update(len(grids.epoch))
 
 
 def _make_schema(facts: Facts) -> pyarrow.Schema:

@@ -26,18 +26,13 @@ def export_webdataset(source: TokenSource, out: Path, options: ExportOptions) ->
     shards = range(0, len(data), options.shard_samples)
     with tqdm(None, "webdataset", len(data), unit="window", disable=None if options.progress else True) as bar:
         for number, first in enumerate(shards):
-            indices = range(first, min(first + options.shard_samples, len(data)))
-            _write_shard(out / f"tokens-{number:06d}.tar", data, indices, bar)
+            with tarfile.open(out / f"tokens-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+                for index in range(first, min(first + options.shard_samples, len(data))):
+                    _add_sample(tar, f"{index:09d}", data[index])
+                    bar.update()
     facts = {"format": "webdataset", "window": options.window, "samples": len(data), "shards": len(shards)}
     (out / "dataset.json").write_text(json.dumps(facts | data.facts, indent=2) + "\n")
     return {"samples": len(data), "shards": len(shards)}
-
-
-def _write_shard(path: Path, data: TokenDataset, indices: range, bar: tqdm) -> None:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for index in indices:
-            _add_sample(tar, f"{index:09d}", data[index])
-            bar.update()
 
 
 def _add_sample(tar: tarfile.TarFile, key: str, item: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ def activate(x: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """What `coding.network.Linear` computes, from weights that are rounded on the way; `unit` is that of its output."""
+    """What `coding.network.IntLinear` computes, from weights that are rounded on the way; `unit` is its output's."""
 
     def __init__(self, inputs: int, outputs: int, unit: float = UNIT, gain: float = 1.0):
         super().__init__()
@@ -53,7 +53,7 @@ class Linear(nn.Module):
         return floor_through(F.linear(x, weight, bias) * 0.5**shift)
 
     def export(self, name: str) -> dict[str, np.ndarray]:
-        """The tensors of `coding.network.Linear` by name: int8 (out, in), int32 (out,), uint8 (out,)."""
+        """The tensors of `coding.network.IntLinear` by name: int8 (out, in), int32 (out,), uint8 (out,)."""
         parts = zip(("weight", "bias", "shift"), self.rounded(), (np.int8, np.int32, np.uint8), strict=True)
         return {f"{name}.{part}": value.detach().numpy().astype(dtype) for part, value, dtype in parts}
 

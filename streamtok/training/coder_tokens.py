@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from streamtok.evaluation.dataset import fit
-from streamtok.evaluation.layouts import pictures_to_video
+from streamtok.evaluation.layouts import pictures_to_video, split_groups
 from streamtok.model import Tokenizer
 from streamtok.training.footage import Footage, survey
 
@@ -66,7 +66,6 @@ def encode_epoch(tok: Tokenizer, pictures: np.ndarray) -> np.ndarray:
     """Pictures uint8 (T, H, W, 3) as one epoch in a stream -> grids (T', h, w) of its whole groups."""
     video = pictures_to_video(np.ascontiguousarray(pictures))
     stream = tok.stream(1, *video.shape[-2:])
-    starts = range(1, video.shape[2] - tok.group + 1, tok.group)
-    groups = [video[:, :, :1], *(video[:, :, start : start + tok.group] for start in starts)]
-    grids = [stream.step(group.contiguous()).indices for group in groups]
+    whole = 1 + (len(pictures) - 1) // tok.group * tok.group
+    grids = [stream.step(group.contiguous()).indices for group in split_groups(video[:, :, :whole], tok.group)]
     return np.stack([grid[0, 0].numpy() for grid in grids if grid is not None]).astype(tok.config.token_dtype)

@@ -56,26 +56,14 @@ def band_rate(name: str, scale: float) -> float:
     return 1 / scale if name.startswith("decoder.conv_out") else 1.0
 
 
-def _taps_first(parameter: Tensor) -> bool:
-    """Whether a weight is stored as one matrix per tap, (taps, rows, columns), as temporal convolutions are."""
-    return parameter.ndim == 3 and parameter.shape[0] < parameter.shape[1]
+def _rows_first(parameter: Tensor) -> Tensor:
+    """A view of a weight as (outputs, ...): those of temporal convolutions are stored (taps, outputs, inputs)."""
+    return parameter.transpose(0, 1) if parameter.ndim == 3 and parameter.shape[0] < parameter.shape[1] else parameter
 
 
 def _as_matrix(parameter: Tensor) -> Tensor:
     """A weight as (outputs, everything that feeds one output)."""
-    return (parameter.transpose(0, 1) if _taps_first(parameter) else parameter).flatten(1)
-
-
-def _from_matrix(matrix: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_as_matrix`: (outputs, inputs) in the shape of the weight `like`."""
-    if _taps_first(like):
-        return matrix.view(like.shape[1], like.shape[0], like.shape[2]).transpose(0, 1)
-    return matrix.view(like.shape)
-
-
-def _fits_device(parameter: Tensor) -> bool:
-    """Whether Muon's iteration on a weight is cheap beside the rest of a step: always on a GPU."""
-    return parameter.device.type != "cpu" or min(_as_matrix(parameter).shape) <= LARGEST_ON_CPU
+    return _rows_first(parameter).flatten(1)
 
 
 def _gradients(parameters: list[Tensor]) -> list[Tensor]:
@@ -86,11 +74,7 @@ class MuonAdamW:
     """One optimiser over a module's parameters; `set_lr(scale)`, `step()`, `state_dict()` by parameter name."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        config: OptimizerConfig,
-        band_scale: float = 1.0,
-        dtype: torch.dtype = torch.bfloat16,
+        self, model: nn.Module, config: OptimizerConfig, band_scale: float = 1.0, dtype: torch.dtype = torch.bfloat16
     ):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
@@ -101,21 +85,24 @@ class MuonAdamW:
         device = self.parameters[0].device
         self.lr_scale = torch.ones((), device=device)
         self.count = torch.zeros((), device=device)
-        matrices = [is_hidden(name, p) for name, p in named]
-        hidden = [one and _fits_device(p) for one, (_, p) in zip(matrices, named, strict=True)]
-        self.muon = [p for p, h in zip(self.parameters, hidden, strict=True) if h]
-        self.adamw = [p for p, h in zip(self.parameters, hidden, strict=True) if not h]
-        self.rates = [band_rate(n, band_scale) for (n, _), h in zip(named, hidden, strict=True) if not h]
-        if config.adamw_lr:  # a matrix that Muon would take moves at Muon's rate, which is that of AdamW's updates
-            large = [one for one, h in zip(matrices, hidden, strict=True) if not h]
-            ratio = config.muon_lr / config.adamw_lr
-            self.rates = [ratio if one else rate for rate, one in zip(self.rates, large, strict=True)]
+        self.muon: list[Tensor] = []
+        self.adamw: list[Tensor] = []
+        self.rates: list[float] = []
+        for name, p in named:
+            matrix = is_hidden(name, p)
+            if matrix and (p.device.type != "cpu" or min(_as_matrix(p).shape) <= LARGEST_ON_CPU):
+                self.muon.append(p)
+                continue
+            self.adamw.append(p)
+            # a matrix that Muon would take moves at Muon's rate, which is that of AdamW's updates
+            own = matrix and config.adamw_lr
+            self.rates.append(config.muon_lr / config.adamw_lr if own else band_rate(name, band_scale))
         self.momentum = [torch.zeros_like(p) for p in self.muon]
         self.first = [torch.zeros_like(p) for p in self.adamw]
         self.second = [torch.zeros_like(p) for p in self.adamw]
         shapes: dict[torch.Size, list[int]] = {}
-        for i, p in enumerate(self.muon):
-            shapes.setdefault(_as_matrix(p).shape, []).append(i)
+        for i, weight in enumerate(self.muon):
+            shapes.setdefault(_as_matrix(weight).shape, []).append(i)
         self.same_shape = list(shapes.values())  # one batched product for each
 
     def set_lr(self, scale: float) -> None:
@@ -150,7 +137,8 @@ class MuonAdamW:
             size = 0.2 * math.sqrt(max(matrices.shape[1:]))  # the root mean square of AdamW's updates
             update = orthogonalize(matrices, dtype=self.dtype).float() * (-size * self.config.muon_lr * self.lr_scale)
             for i, one in zip(members, update, strict=True):
-                self.muon[i].add_(_from_matrix(one, self.muon[i]))
+                rows = _rows_first(self.muon[i])
+                rows.add_(one.view(rows.shape))
 
     def _adamw_step(self) -> None:
         beta1, beta2 = self.config.adamw_betas

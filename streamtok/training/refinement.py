@@ -12,15 +12,7 @@ from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 from streamtok.model import RefiningTokenizer, Tokenizer, build
-from streamtok.model.refining import (
-    AGES,
-    BOOK_STEP,
-    GREY,
-    SIZE_STEP,
-    measure_contrast,
-    measure_detail,
-    to_cells,
-)
+from streamtok.model.refining import AGES, BOOK_STEP, GREY, SIZE_STEP, measure_contrast, measure_detail, to_cells
 from streamtok.training.batches import Sampler
 from streamtok.training.config import DataConfig
 from streamtok.training.data import list_media, load_cache, split_holdout

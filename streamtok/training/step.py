@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.model import Tokenizer, detach
-from streamtok.model.functional import Kernels, use_kernels
-from streamtok.model.state import State, leaves, map_state
+from streamtok.model.functional import Normalize, plain_norm, use_norm
+from streamtok.model.state import State, flatten, map_state
 from streamtok.training.config import TrainConfig
 from streamtok.training.losses import compute_losses, sum_losses
 from streamtok.training.optimizer import Average, MuonAdamW, band_scale
@@ -32,27 +32,16 @@ class NonFiniteTraining(RuntimeError):
         self.step, self.tensor = step, tensor
 
 
-class TrainingKernels(Kernels):
-    """Under autocast the reference kernels widen temporal states and norms to float32; these do not.
+def compile_norm() -> Normalize:
+    """A norm fused with its activation, forward and backward: x (N, C, H, W) -> same, with float32 statistics."""
+    fused = torch.compile(_norm, dynamic=True)
 
-    `compiled` fuses each norm with its activation, forward and backward, through torch.compile.
-    """
+    def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
+        """x (N, C, H, W) -> same."""
+        with torch.autocast(x.device.type, enabled=False):  # which would widen x to float32
+            return fused(x, weight, bias, groups, silu)
 
-    def __init__(self, compiled: bool):
-        self.fused = torch.compile(_norm, dynamic=True) if compiled else None
-
-    def norm(self, x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-        """As `Kernels.norm`: x (N, C, H, W) -> same, in its precision with float32 statistics."""
-        if self.fused is None:
-            return super().norm(x, weight, bias, groups, silu)
-        with torch.autocast(x.device.type, enabled=False):
-            return self.fused(x, weight, bias, groups, silu)
-
-    def causal_conv(
-        self, x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
-    ) -> tuple[Tensor, Tensor]:
-        """As `Kernels.causal_conv`: x (B*T, C, H, W), past (B, P, H, W, C), which takes x's precision."""
-        return super().causal_conv(x, past.to(x.dtype), started, weight, bias, stride)
+    return normalize
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
@@ -76,7 +65,7 @@ class TrainingStep:
             p.grad = torch.zeros_like(p)
         self.grads = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         self.device = self.optimizer.parameters[0].device
-        self.kernels = TrainingKernels(compiled=config.compile)
+        self.norm = compile_norm() if config.compile else plain_norm
         self.graphs: dict[tuple, _Graph] = {}  # by shape, whether a state is carried, and loss weights
         self.captured_update: torch.cuda.CUDAGraph | None = None
         self.pool: Any = None  # of CUDA memory, one for all graphs
@@ -96,7 +85,7 @@ class TrainingStep:
         Returns losses and `grad_norm` by name, scalars, and the detached state.
         """
         torch._foreach_zero_(self.grads)
-        with self.autocast(), use_kernels(self.kernels):
+        with self.autocast(), use_norm(self.norm):
             output = self.model(video, state=state)
         terms = compute_losses(output, video, weights, self.model.group, self.config.place_weights)
         loss = sum_losses(terms, weights)
@@ -176,7 +165,7 @@ class _Graph:
     def __call__(self, video: Tensor, state: State | None) -> tuple[dict[str, Tensor], State]:
         """As the function, of a video (B, 3, T, H, W) and a state like those that were captured."""
         self.video.copy_(video)
-        for mine, given in zip(leaves(self.state or {}), leaves(state or {}), strict=True):
+        for mine, given in zip(flatten(self.state or {}).values(), flatten(state or {}).values(), strict=True):
             mine.copy_(given)
         self.graph.replay()
         return {name: value.clone() for name, value in self.named.items()}, map_state(Tensor.clone, self.after)

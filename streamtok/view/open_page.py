@@ -17,7 +17,7 @@ MOST_STRANGERS = 32  # connections that are no page yet; a new one ends the olde
 CLOSE_S = 1.0  # after which a connection that takes nothing more is cut off
 
 
-class Connection(ServerConnection):
+class PageConnection(ServerConnection):
     """A connection to the server, one of the `strangers`, oldest first, until it is a page's or ends."""
 
     def __init__(self, strangers: dict[ServerConnection, None], *args: Any, **options: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.view.pictures import Group
 
@@ -21,10 +21,8 @@ class RerunViewer:
     wants_pictures = True
 
     def __init__(self, file: str | None = None) -> None:
-        try:
+        with needs_extra("showing streams in Rerun", "rerun"):
             import rerun
-        except ImportError as error:
-            raise missing_extra("showing streams in Rerun", "rerun") from error
         self._rerun, self._recording = rerun, rerun.RecordingStream("streamtok")
         if file is None:
             self._recording.connect_grpc(RERUN)
@@ -60,11 +58,9 @@ class FoxgloveViewer:
     wants_pictures = True
 
     def __init__(self, port: int = FOXGLOVE_PORT) -> None:
-        try:
+        with needs_extra("showing streams in Foxglove", "foxglove"):
             import foxglove
             from foxglove import channels, messages
-        except ImportError as error:
-            raise missing_extra("showing streams in Foxglove", "foxglove") from error
         self._foxglove, self._channels, self._messages = foxglove, channels, messages
         self._open: dict[str, Any] = {}  # by topic
         self._server = foxglove.start_server(name="streamtok", host="127.0.0.1", port=port)

@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qs, urlsplit
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.wire.endpoint import is_private
 
-try:
+with needs_extra("the live page", "view"):
     from websockets.asyncio.server import Server, ServerConnection, serve
     from websockets.datastructures import Headers
     from websockets.exceptions import ConnectionClosed
     from websockets.http11 import Request, Response
 
-    from streamtok.view.open_page import MOST_STRANGERS, Connection, OpenPage, send_all
-except ImportError as error:
-    raise missing_extra("the live page", "view") from error
+    from streamtok.view.open_page import MOST_STRANGERS, OpenPage, PageConnection, send_all
 
 MOST_PAGES = 16
 REPLACED = 4000  # how the WebSocket of an older page is closed, which is then not to come back by itself
@@ -145,7 +143,7 @@ class PageServer:
                 max_size=MAX_ORDER,
                 close_timeout=0.5,
                 backlog=MOST_STRANGERS,  # which come at once
-                create_connection=cast("type[ServerConnection]", partial(Connection, self._strangers)),
+                create_connection=cast("type[ServerConnection]", partial(PageConnection, self._strangers)),
             )
         except OSError as error:
             reason = error.strerror or error

@@ -31,7 +31,7 @@ Size = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Sizes = Annotated[list[Size], Meta(min_length=2, max_length=2)]
 Grid = Annotated[list[Size], Meta(min_length=2, max_length=3)]
 Levels = Annotated[list[Annotated[int, Meta(ge=2, le=MAX_CODES)]], Meta(max_length=32)]
-Times = Annotated[list[Time], Meta(min_length=1, max_length=256)]
+CaptureTimes = Annotated[list[Time], Meta(min_length=1, max_length=256)]
 Counts = Annotated[list[Count], Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
 Hold = Annotated[float, Meta(ge=0, le=1)]
@@ -87,7 +87,7 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
     keyframe: bool
     tokenizer: Fingerprint
     frame_ids: Counts
-    capture_ns: Times
+    capture_ns: CaptureTimes
     dropped: Count
     repeated: Count
     grid: Grid

@@ -14,7 +14,7 @@ from streamtok.bench.end_to_end import measure_end_to_end
 from streamtok.bench.measure import SECTIONS, measure_model
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.roofline import count_work
-from streamtok.bench.tables import format_report, plot_ratios
+from streamtok.bench.tables import format_benchmark, plot_ratios
 from streamtok.bench.timing import percentiles
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import CHOICES, EngineConfiguration
@@ -42,8 +42,8 @@ def test_cameras_are_measured_one_by_one_and_in_one_step():
     report = measure_model(build(PRESETS["nano"]), options)
     assert (report["engine"]["slots_per_step"], report["engine"]["kernels"]) == (1, "interleaved")
     assert (report["shared_step"]["cameras"], report["shared_step"]["kernels"]) == (3, "plain")
-    assert "all cameras in one step" in format_report(report)
-    assert "no room for 3" in format_report(report | {"shared_step": {"kernels": "plain", "error": "no room for 3"}})
+    assert "all cameras in one step" in format_benchmark(report)
+    assert "no room for 3" in format_benchmark(report | {"shared_step": {"kernels": "plain", "error": "no room for 3"}})
 
 
 def test_ratios_are_those_of_the_milliseconds_beside_them(report):
@@ -80,7 +80,7 @@ def test_precisions_are_compared_on_a_clip(report):
 
 
 def test_report_for_people_names_every_window(report):
-    text = format_report(report)
+    text = format_benchmark(report)
     for words in ("group, p50 / p99", "stateless, 17 frames", "share of the roofline", "20 groups"):
         assert words in text
 
@@ -148,7 +148,7 @@ def test_command_measures_the_start_of_a_node_unless_told_not_to(bench, capsys):
     assert found["engine"]["threads"] >= 1
     assert 0 < found["second_ms"] < 60_000
     assert found["first_ms"] > 0
-    text = format_report(report)
+    text = format_benchmark(report)
     assert f"{found['second_ms']:.0f} ms" in text
     assert "of a node to a reader's first token" in text
 
@@ -181,7 +181,7 @@ def test_end_to_end_has_a_node_and_a_reader_in_processes_of_their_own(report):
     assert found["messages"] == found["capture_to_reader"]["count"] + 4 == found["publish_to_reader"]["count"] + 4
     assert 0 < found["publish_to_reader"]["p50_ms"] < found["capture_to_reader"]["p50_ms"]
     assert found["node_latency_ms"]["encode"]["p50"] > 0
-    assert "publish to reader" in format_report(report | {"end_to_end": found})
+    assert "publish to reader" in format_benchmark(report | {"end_to_end": found})
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*for weights"):
         measure_end_to_end(tok, replace(engine, fingerprint="another"), BenchOptions(SIZE), seconds=0.2)
 

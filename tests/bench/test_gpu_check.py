@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamtok.bench import gpu_check
+from benchmarks.gpu import check as gpu_check
 
 FOUND = "import json, os, pathlib, subprocess, sys, time; pathlib.Path(sys.argv[2]).write_text(json.dumps({'a': 1})); "
 CHILD = "child = subprocess.Popen(['sleep', '60']); pathlib.Path(sys.argv[1]).write_text(str(child.pid)); "

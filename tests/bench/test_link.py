@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamtok.bench.soak.link import LossPattern, LossyLink
+from benchmarks.lossy import LossPattern, LossyLink
 from streamtok.coding.coder import save_coder
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.wire.subscriber import subscribe

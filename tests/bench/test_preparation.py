@@ -1,6 +1,6 @@
 """`gpu_check`'s part on prepared frames, run on the CPU: it compares bytes, notices wrong ones, and counts."""
 
-from streamtok.bench.preparation import check_preparation, has_bytes, raw_frames
+from benchmarks.gpu.preparation import check_preparation, has_bytes, raw_frames
 from streamtok.config import PRESETS
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import build

@@ -16,7 +16,7 @@ from streamtok.bench.soak.options import SoakOptions
 from streamtok.bench.soak.promises import Promises, Usage, compare_tenths, judge_growth
 from streamtok.bench.soak.run import Soak
 from streamtok.cli import main
-from streamtok.commands.soak import FaultName, format_report
+from streamtok.commands.soak import FaultName, format_soak
 
 TINY = ["--size", "32x48", "--json"]
 
@@ -87,7 +87,7 @@ def test_a_short_run_keeps_every_promise(tmp_path, capsys):
     few = ["--reader", "subscribe", "--fault", "stop_reader", "--fault", "flood_requests"]
     status = main(["soak", "--seconds", "8", "--every", "3", "--seed", "1", "--out", str(out), *few, *TINY])
     report = json.loads(out.read_text())
-    assert status == 0, format_report(report)
+    assert status == 0, format_soak(report)
     assert json.loads(capsys.readouterr().out) == report
     assert report["kept"]
     assert sum(report["faults"].values()) >= 2
@@ -102,7 +102,7 @@ def test_a_node_that_ends_by_itself_is_told(tmp_path):
     report = Soak(options, tmp_path).run(abort)
     assert not report["kept"]
     assert "status -6" in report["promises"]["the node goes on"]["examples"][0]
-    assert "PROMISES WERE BROKEN" in format_report(report)
+    assert "PROMISES WERE BROKEN" in format_soak(report)
 
 
 @pytest.mark.slow
@@ -112,5 +112,5 @@ def test_minutes_under_every_fault_keep_every_promise(capsys):
     seconds = os.environ.get("SOAK_SECONDS", "240")
     status = main(["soak", "--seconds", seconds, "--every", "3", "--seed", "7", *TINY])
     report = json.loads(capsys.readouterr().out)
-    assert status == 0, format_report(report)
+    assert status == 0, format_soak(report)
     assert set(report["faults"]) >= {"kill_reader", "kill_node", "flood_requests", "hostile_publisher"}

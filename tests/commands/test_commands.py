@@ -16,7 +16,6 @@ import streamtok
 from streamtok.commands import decode, demo, doctor, ingest, record, replay
 from streamtok.io.picture_writer import open_pictures
 from streamtok.node.live_view import first_info
-from streamtok.settings.decode import DecodeSettings
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO, build
@@ -54,15 +53,14 @@ def wait_for(event: str, node: subprocess.Popen) -> None:
 @pytest.mark.parametrize(("stream", "text"), [(None, "no stream at ipc:"), ("front", "no stream front at ipc:")])
 def test_decode_says_which_stream_is_not_there(stream, text, endpoint):
     with subscribe(endpoint) as subscription, pytest.raises(TimeoutError, match=text):
-        first_info(subscription, DecodeSettings(input=endpoint, stream=stream, timeout=0.1), threading.Event())
+        first_info(subscription, threading.Event(), stream, timeout=0.1)
 
 
 def test_decode_waits_for_a_node_as_subscribe_does(endpoint, caplog, monkeypatch):
     monkeypatch.setattr("streamtok.node.live_view.TOLD_S", 0.3)
     stop, found = threading.Event(), []
     with subscribe(endpoint) as subscription:
-        options = DecodeSettings(input=endpoint, stream="front")
-        waiting = threading.Thread(target=lambda: found.append(first_info(subscription, options, stop)))
+        waiting = threading.Thread(target=lambda: found.append(first_info(subscription, stop, "front")))
         waiting.start()
         with Served("rear", bind=endpoint) as node:
             assert eventually(lambda: "has announced no stream front yet" in caplog.text)

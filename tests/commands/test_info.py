@@ -15,7 +15,7 @@ from streamtok.commands import info as info_command
 from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
 from streamtok.commands.ingest import make_node
-from streamtok.drives.survey import Times, TokenSurvey
+from streamtok.drives.survey import StreamTimes, TokenSurvey
 from streamtok.io.images.stills import write_png
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
@@ -139,7 +139,7 @@ def test_the_protocol_pages_program_reads_a_recording_with_the_plain_library(rec
 
 
 def test_gaps_are_steps_much_longer_than_usual_and_steps_back():
-    times = Times()
+    times = StreamTimes()
     times.values.extend(int(t * 1e9) for t in [0, 0.1, 0.2, 0.5, 0.6, 0.4, 0.5])
     assert [(round(at, 3), round(step, 3)) for at, step in times.gaps()] == [(0.2, 0.3), (0.6, -0.2)]
 

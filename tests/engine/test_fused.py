@@ -9,7 +9,7 @@ pytest.importorskip("triton", reason="the GPU kernels need triton (comes with Py
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.gpu.fused import find_obstacle, fuse_model
+from streamtok.engine.gpu.fused import find_fusing_obstacle, fuse_model
 from streamtok.engine.gpu.fused_streams import FusedStream
 from streamtok.model import NonFiniteError, build
 from streamtok.weights.golden import reference_clip
@@ -124,7 +124,7 @@ def test_reset_equals_a_fresh_start(model):
 
 
 def test_models_without_a_fused_form_say_why():
-    assert "image model" in find_obstacle(build(PRESETS["nano-p"]))
-    assert "float32" in find_obstacle(build(PRESETS["nano"]))
+    assert "image model" in find_fusing_obstacle(build(PRESETS["nano-p"]))
+    assert "float32" in find_fusing_obstacle(build(PRESETS["nano"]))
     with pytest.raises(ValueError, match="no fused form"):
         fuse_model(build(PRESETS["nano"]))

@@ -20,7 +20,7 @@ STEPS = [
 HEAVY = {"_conv3x3", "_causal_conv", "_flash", "_strip_scores", "_strip_values"}
 CODE = """
 import json, sys
-from streamtok.engine.gpu.kernel_builds import compile_step_kernels
+from benchmarks.gpu.builds import compile_step_kernels
 print(json.dumps(list(compile_step_kernels(*json.loads(sys.argv[1])))))
 """
 

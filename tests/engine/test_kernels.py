@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="the GPU kernels need triton (comes with PyTorch for CUDA; pip install triton)")
 
-from streamtok.bench.checks import FSQ_TOLERANCE, TOLERANCE, all_checks
+from benchmarks.gpu.kernels import FSQ_TOLERANCE, TOLERANCE, all_checks
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"

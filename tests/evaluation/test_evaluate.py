@@ -64,6 +64,12 @@ def test_steps_and_whole_clips_give_the_same_figures(tiny: Make, changes: dict):
     assert whole.psnr_by_frame == pytest.approx(steps.psnr_by_frame, abs=1e-3)
 
 
+def test_a_picture_is_judged_by_steps(tiny: Make):
+    tok, clips = tiny(), [Clip("still", scene(1, 32, 48))]
+    whole, steps = evaluate_clips(tok, clips), evaluate_clips(tok, clips, steps=True)
+    assert whole.psnr_by_frame == pytest.approx(steps.psnr_by_frame, abs=1e-3)
+
+
 def test_places_in_the_group_pool_squared_errors(tiny: Make):
     result = evaluate_clips(tiny(), [Clip("scene", scene(9, 32, 48))]).clips[0]
     result.mse = [0.1, 0.01, 0.02, 0.03, 0.04, 0.03, 0.02, 0.01, 0.04]

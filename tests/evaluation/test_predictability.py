@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamtok.evaluation.predictability import Predictability
+from streamtok.evaluation.codes import Predictability
 from tests.kit.coders import make_coder
 
 LEVELS = (8, 5)

@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from streamtok.fleet import fleet as fleet_module
 from streamtok.fleet.fleet import Fleet, RunOptions
 from streamtok.fleet.job import (
     FleetOptions,
+    Job,
     Outcome,
     find_record,
     hash_path,
@@ -32,6 +36,7 @@ from streamtok.fleet.job import (
     run_job,
     settle_engine,
 )
+from streamtok.fleet.local_runner import LocalRunner
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
@@ -194,6 +199,17 @@ def test_a_worker_that_dies_costs_only_its_own_drive(tmp_path, model):
     result = Fleet(drives, str(tmp_path / "out"), FleetOptions(model=model), RunOptions(workers=3), Dying).run()
     assert result["broken"] == {drives[2]: "died"}
     assert result["done"] == 3
+
+
+def test_a_drive_that_ends_while_a_worker_dies_is_not_lost(tmp_path):
+    done, lost = Job("done", "done", 1), Job("lost", "lost", 1)
+    with closing(LocalRunner(str(tmp_path), FleetOptions(), 2)) as runner:
+        for _ in range(8):  # whichever of the two is looked at first
+            good, bad = Future(), Future()
+            good.set_result(Outcome(done, {}))
+            bad.set_exception(BrokenProcessPool())
+            runner._running = {good: done, bad: lost}
+            assert {(outcome.job, outcome.died) for outcome in runner.collect(1)} == {(done, False), (lost, True)}
 
 
 def test_urls_through_fsspec(tmp_path, model):

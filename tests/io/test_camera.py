@@ -20,13 +20,13 @@ from streamtok.io.cameras import camera
 from streamtok.io.cameras.camera import CameraSource, Grabbed
 from streamtok.io.cameras.gstreamer_device import LAUNCH, has_gstreamer
 from streamtok.io.cameras.network_camera import NetworkCamera
-from streamtok.io.cameras.played_device import Clock, parse_played
+from streamtok.io.cameras.played_device import MachineClock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.watch import Backoff, FreezeWatch
 
 
-class SteppedClock(Clock):
+class SteppedClock(MachineClock):
     """Moves on only when it is waited for: the camera is never late, however busy the machine is."""
 
     def __init__(self):
@@ -74,7 +74,7 @@ def test_a_played_camera_gives_the_recording_in_real_time():
 
 
 def test_the_machine_s_clock_waits():
-    clock = Clock()
+    clock = MachineClock()
     due_ns = clock.now_ns() + 20_000_000
     clock.wait_until(due_ns)
     assert clock.now_ns() >= due_ns

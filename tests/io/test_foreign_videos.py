@@ -86,19 +86,24 @@ def test_a_message_that_turns_a_picture_leaves_the_rest_of_its_packet(tmp_path):
     assert to_image(frame).shape == (96, 64, 3)
 
 
-@pytest.mark.parametrize("suffix", ["h264", "hevc"])
-def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, suffix):
-    codec = {"h264": "libx264", "hevc": "libx265"}[suffix]
-    with av.open(str(tmp_path / f"a.{suffix}"), "w") as container:
-        options = {"x265-params": "log-level=none"} if suffix == "hevc" else {}
-        stream = container.add_stream(codec, rate=20, options=options)
+RAW_STREAMS = [("libx264", "h264", {}), ("libx265", "hevc", {"x265-params": "log-level=none"})]
+RAW_STREAMS += [("mpeg1video", "m1v", ORDERED), ("mpeg2video", "m2v", ORDERED), ("mpeg4", "m4v", ORDERED)]
+
+
+@pytest.mark.parametrize(("codec", "suffix", "options"), RAW_STREAMS)
+def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, codec, suffix, options):
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=50, options=options)
         stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
         for image in noisy(COUNT):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
-    with VideoReader(tmp_path / f"a.{suffix}") as video:
-        assert video.fps == 20
-        assert [(number_of(one.image), one.seconds) for one in video] == [(n, Fraction(n, 20)) for n in range(COUNT)]
+    for given, fps in (("", 50), ("?fps=20", 20)):
+        with open_source(f"{path}{given}") as source:
+            found = [(number_of(one.image), one.capture_ns - source.start_ns) for one in source]
+            assert source.fps == fps
+            assert found == [(n, n * 10**9 // fps) for n in range(COUNT)]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +127,14 @@ def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_
         found = [(number_of(one.image), one.seconds) for one in video]
         assert found == [(number, Fraction(time, 25)) for number, time in enumerate(times)]
         assert video.counts == {"damaged": 0}
+
+
+def test_a_stream_that_ffmpeg_does_not_know_by_its_first_bytes_is_known_by_its_name(tmp_path):
+    data = write_video(tmp_path / "a.ts", noisy(COUNT), TIMES, **PLAIN).read_bytes()
+    (tmp_path / "b.TS").write_bytes(np.random.default_rng(0).bytes(5000) + data)
+    with VideoReader(tmp_path / "b.TS") as video:
+        assert [number_of(one.image) for one in video] == list(range(COUNT))
+        assert number_of(video.read_frame(7).image) == 7
 
 
 def test_a_size_that_changes_is_that_of_each_picture(tmp_path):
@@ -159,11 +172,15 @@ def test_what_cannot_be_read_says_why(tmp_path):
         "its index .moov. is missing": data[: data.rfind(b"moov") - 4],
         "codec is not known": data.replace(b"avc1", b"zzzz"),
         "it is empty": b"",
+        "its index .moov. is .* cut off": data[: data.rfind(b"moov") + 40],
     }
     for text, changed in told.items():
         path.write_bytes(changed)
         with pytest.raises(ValueError, match=text):
             open_source(str(path)).open()
+    (tmp_path / "a.yuv").write_bytes(bytes(range(256)) * 40)
+    with pytest.raises(ValueError, match="raw pixels do not say their size"):
+        open_source(str(tmp_path / "a.yuv")).open()
     key = "00112233445566778899aabbccddeeff"
     locks = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": key, "encryption_kid": key}
     write_video(path, noisy(5), TIMES[:5], container_options=locks, **PLAIN)

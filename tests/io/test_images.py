@@ -96,6 +96,25 @@ def test_without_times_the_error_says_what_to_do(tmp_path):
         open_source(f"images:{folder}")
 
 
+def test_a_folder_with_the_images_of_two_cameras_says_so_and_one_of_them_is_read(tmp_path, caplog):
+    folder = save(tmp_path / "a", [f"{side}_{n}.png" for n in range(3) for side in ("left", "right")])
+    assert len(play(f"images:{folder}?fps=10")[0]) == 6
+    assert "left_0.png and right_0.png have the same number" in caplog.text
+    caplog.clear()
+    with open_source(f"images:{folder}?fps=10&names=right_*") as source:
+        assert [image.path.name for image in source.images] == ["right_0.png", "right_1.png", "right_2.png"]
+    assert not caplog.text
+    (folder / "x.heic").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no images \(.*\) named up_\*; it holds .png 6, .heic 1"):
+        open_source(f"images:{folder}?fps=10&names=up_*")
+
+
+@pytest.mark.parametrize("pattern", ["left_%d.png", "left_%04d.png", "left_*.png"])
+def test_a_pattern_of_names_says_how_a_series_is_read(tmp_path, pattern):
+    with pytest.raises(FileNotFoundError, match=r"for a series write images:.*\?names=left_\*.png&fps=25"):
+        open_source(str(tmp_path / pattern))
+
+
 def test_folders_of_folders_name_the_ones_with_images(tmp_path):
     save(tmp_path / "front", ["0.png"])
     with pytest.raises(ValueError, match="front"):
@@ -106,7 +125,13 @@ def test_folders_of_folders_name_the_ones_with_images(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("1\n2\n3\n", "3 times for 2 images"), ("1\nx\n", "line 2"), ("", "no times"), ("1 c.png\n", "names none")],
+    [
+        ("1\n2\n3\n", "3 times for 2 images"),
+        ("2\n1\n", "most of its times fall"),
+        ("1\nx\n", "line 2"),
+        ("", "no times"),
+        ("1 c.png\n", "names none"),
+    ],
 )
 def test_timestamps_that_do_not_fit_are_refused(tmp_path, text, words):
     folder = save(tmp_path / "a", ["a.png", "b.png"])
@@ -241,6 +266,25 @@ def test_tables_as_other_programs_write_them(lines, encoding, tmp_path):
     images = list_images(folder)
     assert [image.path.name for image in images] == ["a 1.png", "a 2.png"]
     assert [image.time_ns for image in images] == [1_700_000_000_000_000_000, 1_700_000_000_100_000_000]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["0 0.0", "1 0.1", "2 0.2"],
+        ["0,0", "1,100000000", "2,200000000"],
+        ["frame;time_ms", "0;0", "1;100", "2;200"],
+        ["id\ttimestamp\tfilename", "7\t0\t0.png", "8\t100000\t1.png", "9\t200000\t2.png"],
+        ["id timestamp (us) filename", "7 0 0.png", "8 100000 1.png", "9 200000 2.png"],
+        ["0,0;0.png", "0,1;1.png", "0,2;2.png"],
+        ["0.png\t0,0", "1.png\t0,1", "2.png\t0,2"],
+        ["frame,utc", "0,2024-05-01T12:00:00Z", "1,2024-05-01T12:00:00.1Z", "2,2024-05-01T12:00:00.2Z"],
+    ],
+)
+def test_the_column_of_times_is_found(lines, tmp_path):
+    folder = save(tmp_path / "a", ["0.png", "1.png", "2.png"])
+    (folder / "times.txt").write_text("\n".join(lines))
+    assert play(f"images:{folder}")[0] == [(n, n * 100_000_000) for n in range(3)]
 
 
 def test_times_since_boot_and_lost_digits(tmp_path, caplog):

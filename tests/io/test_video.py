@@ -33,6 +33,15 @@ def test_uneven_times_are_exact_and_pictures_in_order(tmp_path, options, suffix)
     assert np.abs(np.array(got) - want).max() <= tolerance
 
 
+def test_pictures_before_the_first_time_of_a_container_come_before_it(tmp_path):
+    ticks = range(-4 * 512, 16 * 512, 512)  # Matroska gives none for those before 0
+    path = write_video(tmp_path / "a.mkv", noisy(20), ticks, "libx264", {"avoid_negative_ts": "disabled"}, **PLAIN)
+    with open_source(str(path)) as source:
+        frames = list(source)
+    assert [(frame.frame_id, number_of(frame.image)) for frame in frames] == [(n, n) for n in range(20)]
+    assert np.abs([(frame.capture_ns - source.start_ns) / 4e7 - n for n, frame in enumerate(frames)]).max() < 0.1
+
+
 def test_opening_again_gives_the_same_frames(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered(12), range(0, 12 * 512, 512), **ORDERED)
     source = open_source(str(path), max_frames=9)

@@ -23,7 +23,7 @@ from streamtok.io.source import open_source
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.node.rig import make_core, make_sources
-from streamtok.node.summary import format_summary
+from streamtok.node.summary import format_ingest
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.rig import load_rig
 from streamtok.types import Frame
@@ -110,7 +110,7 @@ def test_the_summary_says_what_was_asked_sent_and_paid(endpoint):
     held = [message.header.hold or 0.0 for message in messages if message.stream == "b"]
     assert second["hold_margin"] == pytest.approx(np.mean(held), abs=1e-4)
     assert (first["left_out"], second["left_out"]) == (first["dropped"], second["dropped"])
-    words = format_summary(summary)
+    words = format_ingest(summary)
     assert "8.0 asked" in words
     assert "all streams: " in words
 

@@ -16,10 +16,9 @@ from streamtok.node.live_view import (
     PictureTimes,
     crop_within,
     load_for_stream,
-    show_messages,
+    show_pictures,
     shown_pictures,
 )
-from streamtok.settings.decode import DecodeSettings
 from streamtok.tokens.files import load_matching
 from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
@@ -111,9 +110,8 @@ def test_pictures_are_cut_as_the_info_of_their_own_message_says(tmp_path):
             node.do(lambda publisher, info=info: publisher.add_stream(info))
             node.publish(make_group(8 * number, tokens=np.zeros([4, 6], np.uint16)))
         assert eventually(lambda: reader.counts().get("front", {}).get("messages") == 3)
-        settings = DecodeSettings(input=node.endpoint, out=str(tmp_path / "pictures"), max_frames=3)
         sink = FileSink(tmp_path / "pictures", info)
-        show_messages(reader, LiveDecoder(tokenizer), sink, reader.info("front"), settings, threading.Event())
+        show_pictures(reader, LiveDecoder(tokenizer), sink, reader.info("front"), threading.Event(), max_frames=3)
         sink.close()
     sizes = [read_image(path).shape[:2] for path in sorted((tmp_path / "pictures").glob("*.png"))]
     assert sizes == [(30, 40), (20, 44), (30, 40)]

@@ -216,8 +216,8 @@ def test_only_the_wanted_part_of_a_recording_is_read(tmp_path, recording, groups
 
     path = recording(tmp_path / "a.mcap", {"front": groups_of([8_000])})
     opened = []
-    real = mcap_records.decompress
-    monkeypatch.setattr(mcap_records, "decompress", lambda *args: opened.append(1) or real(*args))
+    real = mcap_records.decompress_chunk
+    monkeypatch.setattr(mcap_records, "decompress_chunk", lambda *args: opened.append(1) or real(*args))
     data = TokenDataset(path, window=4)
     assert not opened
     data[1500]

@@ -23,12 +23,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from streamtok.commands.ingest import make_node
+from streamtok.commands.view import ViewSettings
 from streamtok.exporting.formats import export_step
 from streamtok.exporting.step import ExportedStep
 from streamtok.io.images.stills import decode_still, encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
-from streamtok.settings.view import ViewSettings
 from streamtok.view.live import LiveShow
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, paint_latent

@@ -54,16 +54,16 @@ def kill_reader(soak: Soak, chance: random.Random) -> None:
 def stop_reader(soak: Soak, chance: random.Random) -> None:
     """A reader that stands still for a while."""
     reader = chance.choice(soak.readers)
-    reader.send(signal.SIGSTOP)
+    reader.process.send_signal(signal.SIGSTOP)
     soak.wait(chance.uniform(0.5, 3))
-    reader.send(signal.SIGCONT)
+    reader.process.send_signal(signal.SIGCONT)
 
 
 def stop_node(soak: Soak, chance: random.Random) -> None:
     """The node itself stands still, for a moment or longer than any frame may wait, as on a suspended machine."""
-    soak.node.send(signal.SIGSTOP)
+    soak.node.process.send_signal(signal.SIGSTOP)
     soak.wait(chance.choice([chance.uniform(0.2, 1), chance.uniform(6, 8)]))
-    soak.node.send(signal.SIGCONT)
+    soak.node.process.send_signal(signal.SIGCONT)
     soak.check_decodable("decodable after a stop", "")
 
 

@@ -1,17 +1,9 @@
-"""Links between a reader and a node on this machine: one that goes down and comes back, one that loses messages."""
+"""A link between a reader and a node on this machine that goes down and comes back."""
 
-import random
 import select
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-import zmq
-
-Item = TypeVar("Item")
-POLL_MS = 10
 
 
 class BreakableLink:
@@ -88,86 +80,3 @@ class BreakableLink:
             self._up.wait()
             others[end].sendall(data)
         return True
-
-
-@dataclass
-class LossPattern(Generic[Item]):
-    """What becomes of messages in order.
-
-    A share of `loss` is lost, in runs of `burst` on average (1: each for itself). A share of `late` comes behind up to
-    `behind` later ones. The same `seed` does the same (Gilbert 1960).
-    """
-
-    loss: float = 0.0
-    burst: float = 1.0
-    late: float = 0.0
-    behind: int = 3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        self.lost = self.delayed = 0
-        self._chance = random.Random(self.seed)
-        self._losing = False
-        self._held: list[tuple[int, Item]] = []  # with how many messages still come before it
-
-    def pass_on(self, item: Item) -> list[Item]:
-        """What comes out when a message goes in, in order."""
-        out = [] if self._loses() else [item]
-        if out and self._chance.random() < self.late:
-            self.delayed += 1
-            self._held.append((self._chance.randint(1, self.behind) + 1, item))
-            out = []
-        self._held = [(left - 1, held) for left, held in self._held]
-        out += [held for left, held in self._held if left <= 0]
-        self._held = [(left, held) for left, held in self._held if left > 0]
-        return out
-
-    def _loses(self) -> bool:
-        """Whether the next one is lost: the chain that loses `loss` of all, and stays so for `burst` on average."""
-        if self.burst <= 1:
-            self._losing = self._chance.random() < self.loss
-        elif self._losing:
-            self._losing = self._chance.random() >= 1 / self.burst
-        else:
-            self._losing = self._chance.random() < self.loss / (self.burst * (1 - self.loss))
-        self.lost += self._losing
-        return self._losing
-
-
-class LossyLink:
-    """Relays a node's messages to readers at `endpoint`; token messages fare as `pattern` says, all others arrive."""
-
-    def __init__(self, endpoint: str, pattern: LossPattern[list[bytes]]) -> None:
-        self.pattern = pattern
-        self._context = zmq.Context()
-        self._node, self._readers = self._context.socket(zmq.XSUB), self._context.socket(zmq.XPUB)
-        for end in (self._node, self._readers):
-            end.set(zmq.RCVHWM, 0)
-            end.set(zmq.SNDHWM, 0)
-        self._readers.set(zmq.XPUB_VERBOSER, 1)
-        self._node.connect(endpoint)
-        self.endpoint = f"tcp://127.0.0.1:{self._readers.bind_to_random_port('tcp://127.0.0.1')}"
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._relay)
-        self._thread.start()
-
-    def __enter__(self) -> "LossyLink":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._closed.set()
-        self._thread.join()
-        self._context.destroy(1000)
-
-    def _relay(self) -> None:
-        poller = zmq.Poller()
-        for end in (self._node, self._readers):
-            poller.register(end, zmq.POLLIN)
-        while not self._closed.is_set():
-            ready = dict(poller.poll(POLL_MS))
-            if self._readers in ready:
-                self._node.send(self._readers.recv())
-            if self._node in ready:
-                parts = self._node.recv_multipart()
-                for message in self.pattern.pass_on(parts) if parts[0].startswith(b"tokens/") else [parts]:
-                    self._readers.send_multipart(message)

@@ -37,9 +37,10 @@ class Soak:
         port, control, self.metrics_port = find_free_ports(3)
         self.endpoint, self.control = f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{control}"
         self.node = Program("node", self._node_arguments, folder)
+        record = ["record", self.endpoint, "--json", "-o", str(folder / "reader"), f"--max-minutes={ROTATE_MINUTES}"]
         commands = {
             "subscribe": lambda _: ["subscribe", self.endpoint, "--json"],
-            "record": lambda n: self._record_arguments(n),
+            "record": lambda _: record,
             "decode": lambda n: ["decode", self.endpoint, "-o", str(folder / f"back{n}.mp4"), "--quiet", "--json"],
         }
         self.readers = [Program(name, commands[name], folder) for name in options.readers]
@@ -70,9 +71,6 @@ class Soak:
             "set": f"record_max_minutes={ROTATE_MINUTES}",
         }
         return ["ingest", "--realtime", "--json", *(f"--{flag}={value}" for flag, value in told.items())]
-
-    def _record_arguments(self, _start: int) -> list[str]:
-        return ["record", self.endpoint, "--json", "-o", str(self.folder / "reader"), f"--max-minutes={ROTATE_MINUTES}"]
 
     def run(self, faults: Mapping[str, Fault]) -> dict[str, Any]:
         """Start everything, do faults as planned, stop everything; returns the report."""

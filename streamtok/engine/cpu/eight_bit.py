@@ -102,7 +102,7 @@ def quantize(model: Tokenizer) -> Tokenizer:
 
     ValueError if the model or the machine cannot.
     """
-    reason = find_obstacle(model)
+    reason = find_int8_obstacle(model)
     if reason:
         raise ValueError(f"precision int8 cannot run here: {reason}; use float32 or bfloat16")
     return model.with_modules(encoder=exchange_modules(model.encoder, _quantize_block)).eval()
@@ -117,7 +117,7 @@ def _quantize_conv(module: nn.Module) -> nn.Module | None:
     return EightBitConv(module) if isinstance(module, SpatialConv) and module.kernel_size == (3, 3) else None
 
 
-def find_obstacle(model: Tokenizer) -> str | None:
+def find_int8_obstacle(model: Tokenizer) -> str | None:
     """Why this model cannot run in 8 bits on its device, or None."""
     odd = [n for n in (model.config.stem_channels, *model.config.encoder_channels) if n % 8]
     if odd:

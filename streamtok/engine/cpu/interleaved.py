@@ -193,12 +193,16 @@ class InterleavedStreams(Streams):
     """
 
     def __init__(self, plain: Tokenizer, configuration: EngineConfiguration, source: Tokenizer):
-        reason = find_obstacle(plain)
+        reason = find_interleaving_obstacle(plain)
         if reason:
             raise ValueError(f"this model has no interleaved form: {reason}; use kernels 'plain'")
+
+        def interleave(module: nn.Module) -> nn.Module | None:
+            return InterleavedConv(module) if isinstance(module, FactorizedConv) else None
+
         fewer, axes = configuration.convolutions == "winograd", plain.axes
         base = use_winograd(plain) if fewer else plain
-        modules = {name: exchange_modules(child, _interleave) for name, child in base.named_children()}
+        modules = {name: exchange_modules(child, interleave) for name, child in base.named_children()}
         super().__init__(plain.with_modules(**modules).eval(), configuration)
         self.bytes_encoder, self.pixel_decoder = None, None
         if plain.config.closed_loop or plain.config.patch_size != PATCH:
@@ -220,12 +224,8 @@ class InterleavedStreams(Streams):
         return InterleavedDecodeStream(self.model, slots, size, context, self.pixel_decoder)
 
 
-def find_obstacle(model: Tokenizer) -> str | None:
+def find_interleaving_obstacle(model: Tokenizer) -> str | None:
     """Why a model cannot run interleaved, or None."""
     if not model.config.video or model.config.temporal_resamplings:
         return f"{model.config.name!r} does not step one frame of features at a time"
     return None
-
-
-def _interleave(module: nn.Module) -> nn.Module | None:
-    return InterleavedConv(module) if isinstance(module, FactorizedConv) else None

@@ -98,11 +98,6 @@ def _add_outputs(products: Tensor, out: Tensor) -> None:
     torch.add(odd.add_(p5), far_odd, alpha=8, out=out[3])
 
 
-def has_wide(model: nn.Module) -> bool:
-    """Whether a model has convolutions that gain."""
-    return any(map(_is_wide, model.modules()))
-
-
 def use_winograd(model: Tokenizer) -> Tokenizer:
     """A copy of the model with its wide 3x3 convolutions by Winograd; it shares the rest, weights too."""
     return model.with_modules(**{name: exchange_wide(child) for name, child in model.named_children()}).eval()
@@ -110,16 +105,16 @@ def use_winograd(model: Tokenizer) -> Tokenizer:
 
 def exchange_wide(module: nn.Module) -> nn.Module:
     """A copy of a part of a model with its wide 3x3 convolutions exchanged."""
-    return exchange_modules(module, _exchange)
+
+    def exchange(module: nn.Module) -> nn.Module | None:
+        kind = StillWinogradConv if isinstance(module, StillConv) else WinogradConv
+        return kind(module) if is_wide(module) else None
+
+    return exchange_modules(module, exchange)
 
 
-def _exchange(module: nn.Module) -> nn.Module | None:
-    if not _is_wide(module):
-        return None
-    return StillWinogradConv(module) if isinstance(module, StillConv) else WinogradConv(module)
-
-
-def _is_wide(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+def is_wide(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a convolution that gains."""
     if not isinstance(module, nn.Conv2d) or (module.kernel_size, module.stride) != ((3, 3), (1, 1)):
         return False
     return module.in_channels * module.out_channels >= WIDE * (module.in_channels + module.out_channels)

@@ -25,7 +25,7 @@ def fuse_model(model: Tokenizer, over_space: str = "flash") -> Tokenizer:
     It shares nothing with `model` but the values of its weights. `over_space`: "flash" or "strips", see
     `kernels.attention`. ValueError if the model does not fit.
     """
-    reason = find_obstacle(model)
+    reason = find_fusing_obstacle(model)
     if reason:
         raise ValueError(f"this model has no fused form: {reason}; use the graph of the plain step instead")
     frames = model.config.temporal_compression // model.config.patch_size
@@ -56,7 +56,7 @@ def _fuse_layer(module: nn.Module, frames: int, over_space: str) -> nn.Module | 
     return FusedNorm(module, EDGE) if isinstance(module, Norm) else None
 
 
-def find_obstacle(model: Tokenizer) -> str | None:
+def find_fusing_obstacle(model: Tokenizer) -> str | None:
     """Why a model cannot run on the fused kernels, or None."""
     config = model.config
     if not config.video or config.num_groups != 1 or config.closed_loop:

@@ -124,7 +124,7 @@ class FusedResBlock(nn.Module):
 
     def __init__(self, block: ResBlock, frames: int):
         super().__init__()
-        assert isinstance(block.conv1, FactorizedConv), type(block.conv1)  # `find_obstacle` refuses image models
+        assert isinstance(block.conv1, FactorizedConv), type(block.conv1)  # `find_fusing_obstacle` refuses image models
         assert isinstance(block.conv2, FactorizedConv), type(block.conv2)
         self.norm1, self.norm2 = FusedNorm(block.norm1, EDGE), FusedNorm(block.norm2, EDGE)
         self.conv1, self.conv2 = RingConv(block.conv1, frames), RingConv(block.conv2, frames)

@@ -50,6 +50,8 @@ class Grabbed:
 class Device(Protocol):
     """What CameraSource drives, always from its capture's thread except for the first `connect`."""
 
+    kind: str
+    clock: str
     name: str
     fps: float | None
     size: tuple[int, int] | None

@@ -71,6 +71,8 @@ class GStreamerDevice(Device):
     A picture's time is that of its buffer in the pipeline, which starts where the first picture arrives soonest.
     """
 
+    kind, clock = "GStreamer pipeline", "the pipeline's times, put on this machine's clock"
+
     def __init__(self, pipeline: str) -> None:
         sink = SINK.search(pipeline)
         if sink is None:
@@ -115,8 +117,11 @@ class GStreamerDevice(Device):
             self._take_caps(packet)
             packet = self._next_packet()
         if packet is not None:
-            timed = packet.time_ns != NO_TIME
-            return Grabbed(self._to_image(packet.payload), self._to_capture_ns(packet.time_ns), timed=timed)
+            capture_ns, timed = time.monotonic_ns(), packet.time_ns != NO_TIME
+            if timed:
+                self._clock.see(packet.time_ns, capture_ns)
+                capture_ns = self._clock.to_local(packet.time_ns)
+            return Grabbed(self._to_image(packet.payload), capture_ns, timed=timed)
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None and self._process.wait(STOP_S) == 0:
                 raise EndOfSource("the pipeline has ended")
@@ -175,13 +180,6 @@ class GStreamerDevice(Device):
         height, width = self.size or (0, 0)
         rows = np.frombuffer(payload, np.uint8).reshape(height, -1)  # padded to a multiple of 4 bytes
         return np.ascontiguousarray(rows[:, : width * 3].reshape(height, width, 3))
-
-    def _to_capture_ns(self, time_ns: int) -> int:
-        arrival_ns = time.monotonic_ns()
-        if time_ns == NO_TIME:
-            return arrival_ns
-        self._clock.see(time_ns, arrival_ns)
-        return self._clock.to_local(time_ns)
 
     def _read_errors(self) -> str:
         """What the pipeline said last, in one line."""

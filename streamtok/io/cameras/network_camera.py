@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import (
@@ -28,16 +28,15 @@ from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
-from streamtok.io.video.containers import OPEN_S, demux, is_rtp, open_container
+from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
 MULTIPART, PLAYLIST = "mpjpeg", "hls"
-WITHOUT_CLOCK = (MULTIPART, "mjpeg", "h264", "hevc", "jpeg_pipe")  # containers whose times the demuxer makes up
 LOW_DELAY = av.codec.context.Flags.low_delay
-MOST_FPS, DEFAULT_FPS = 1000, 25
+DEFAULT_FPS = 25
 MOST_PLAYLIST = 1 << 24  # bytes
 PAGES = "text/html", "multipart"
 BURST_NS = 1_500_000_000  # what is buffered at most
@@ -100,6 +99,8 @@ class Waiting(NamedTuple):
 class NetworkCamera(Device):
     """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
 
+    kind, clock = "network camera", "the stream's own times, put on this machine's clock; arrival where it has none"
+
     def __init__(self, url: str) -> None:
         verifies(url)  # nonsense in an option is told at once
         self.url, self.name = url, without_password(url)
@@ -120,11 +121,11 @@ class NetworkCamera(Device):
             raise OSError(str(error)) from error
         context, self._time_base = stream.codec_context, stream.time_base
         self.size = (context.height, context.width) if context.height and context.width else None
-        rate = stream.average_rate or context.framerate
-        self.fps = float(rate) if rate and rate <= MOST_FPS else None
+        rate = read_rate(self._container, stream)
+        self.fps = float(rate) if rate else None
         context.flags |= LOW_DELAY
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
-        self._clock = None if self._container.format.name in WITHOUT_CLOCK else StreamClock()
+        self._clock = None if makes_up_times(self._container) else StreamClock()
         self._waiting: deque[Waiting] = deque()
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
@@ -143,8 +144,10 @@ class NetworkCamera(Device):
         self.size = one.image.shape[:2]
         if self._clock is None or one.stream_ns is None:
             return Grabbed(one.image, self._guess_time(one), damaged=one.damaged)
-        if self._plays:
-            self._play(self._clock, one.stream_ns)
+        if self._plays:  # pieces of seconds, each of which comes at once: wait until a picture is due
+            due_ns = self._clock.play(one.stream_ns, time.monotonic_ns())
+            while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
+                time.sleep(min(early_ns / 1e9, GRAB_S))
         return Grabbed(one.image, self._clock.to_local(one.stream_ns), damaged=one.damaged, timed=True)
 
     def release(self) -> None:
@@ -152,12 +155,6 @@ class NetworkCamera(Device):
         if self._container is not None:
             self._container.close()
             self._container = None
-
-    def _play(self, clock: StreamClock, stream_ns: int) -> None:
-        """Wait until a picture of a playlist is due, which come in pieces of seconds, each of them at once."""
-        due_ns = clock.play(stream_ns, time.monotonic_ns())
-        while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
-            time.sleep(min(early_ns / 1e9, GRAB_S))
 
     def _guess_time(self, one: Waiting) -> int:
         """When a picture without a time was taken, as the first one of RTSP: a period before the next one, or now."""
@@ -182,10 +179,12 @@ class NetworkCamera(Device):
         now_ns = time.monotonic_ns()
         if packet is not None and packet.pts is not None and self._clock is not None and not self._plays:
             self._clock.see(self._to_ns(packet.pts), now_ns)
-        for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
+        for frame, damage, *_ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
                 self._damaged += self._clean  # what comes before the first key frame was not meant for us
-                self._tell_damage(damage)
+                if not self._told and damage != BEFORE_KEY:  # once in a connection: there may be nothing but damage
+                    log.warning("device=%s event=damaged reason=%r", self.name, damage)
+                    self._told = True
                 continue
             stream_ns = self._to_ns(frame.pts) if frame.pts is not None else None
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
@@ -194,12 +193,6 @@ class NetworkCamera(Device):
         live = self._waits >= LIVE_WAITS and bool(self._waiting)
         self._live = self._live or live or now_ns - self._began_ns > BURST_NS
         return packet is not None
-
-    def _tell_damage(self, reason: str) -> None:
-        """Warn of damage once in a connection: a camera of which all is damaged gives nothing else to tell it by."""
-        if not self._told and reason != BEFORE_KEY:
-            log.warning("device=%s event=damaged reason=%r", self.name, reason)
-            self._told = True
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._time_base * 1_000_000_000)
@@ -250,11 +243,20 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
             if "mpegurl" in kind or parts.path.endswith(".m3u8"):
                 return "file" if _ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
-                return "picture"
+                return "picture" if _is_one_picture(answer) else "camera"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):
         return "camera"
+
+
+def _is_one_picture(answer: HTTPResponse) -> bool:
+    """Whether an answer has an end: some cameras send one picture after the other as if they were one."""
+    stop = time.monotonic() + OPEN_S
+    while answer.headers.get("Content-Length") is None and answer.read1(1 << 16):
+        if time.monotonic() > stop:
+            return False
+    return True
 
 
 def _ends(playlist: str, url: str, opener: OpenerDirector) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.names import without_password
@@ -18,19 +17,22 @@ log = logging.getLogger("streamtok.io")
 
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is believed if it is not in the future and not older than this."""
+MOST_DAMAGED = 30  # in a row
 
 
 class OpenCVDevice(Device):
-    """`kind` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
+    """`api` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
 
     `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device. What it
     really gives is in `size` and `fps` after `connect`. Images come out as RGB, converted by OpenCV.
     """
 
+    kind, clock = "V4L2 camera", "the driver's monotonic time where it gives one, else arrival"
+
     def __init__(
         self,
         target: str,
-        kind: str,
+        api: str,
         *,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
@@ -38,17 +40,17 @@ class OpenCVDevice(Device):
     ) -> None:
         if format is not None and len(format) != 4:
             raise ValueError(f"camera format {format!r}: expected four letters such as MJPG or YUYV")
-        self.target, self.kind = target, kind
+        self.target, self._api = target, api
         self.name = without_password(target)
         self.size, self.fps = size, fps
         self._asked = size, fps, format
         self._capture: Any = None
-        self._driver_time, self._driver_proven = kind == "v4l2", False
+        self._driver_time, self._driver_proven = api == "v4l2", False
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
         self.release()
-        if self.kind == "v4l2":
+        if self._api == "v4l2":
             self._check_path()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
             self._ask()
@@ -56,20 +58,32 @@ class OpenCVDevice(Device):
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             self.release()
-            raise OSError(f"camera {self.name} cannot be opened: {self._advice()}")
+            advice = "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
+            advice = advice if self._api == "gst" else "is another program using it, and is it a capture device?"
+            raise OSError(f"camera {self.name} cannot be opened: {advice}")
         height, width = (round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.size = (height, width) if height > 0 and width > 0 else None
         self.fps = rate if 0 < rate <= 1000 else None
+        for asked, given in zip(self._asked, (self.size, self.fps), strict=False):
+            if asked not in (None, given):
+                log.warning("device=%s event=not_as_asked asked=%s given=%s", self.name, asked, given)
 
     def grab(self) -> Grabbed | None:
-        """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost."""
-        if not self._capture.grab():
-            return None
-        arrival_ns = time.monotonic_ns()
-        capture_ns = self._driver_ns(arrival_ns)
-        fetched, image = self._capture.retrieve()
-        return Grabbed(_to_rgb(image), capture_ns, timed=self._driver_time) if fetched and image is not None else None
+        """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost.
+
+        One that cannot be decoded (Motion JPEG over a bad cable) is left out and counted, unless all are so.
+        """
+        for damaged in range(MOST_DAMAGED):
+            if not self._capture.grab():
+                return None
+            capture_ns = self._driver_ns(time.monotonic_ns())
+            fetched, image = self._capture.retrieve()
+            if fetched and image is not None and image.size:
+                grey = image.ndim == 2 or image.shape[2] == 1
+                rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
+                return Grabbed(rgb, capture_ns, damaged=damaged, timed=self._driver_time)
+        return None
 
     def release(self) -> None:
         """Close the device."""
@@ -82,7 +96,7 @@ class OpenCVDevice(Device):
         if not self._driver_time:
             return arrival_ns
         driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
-        if self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS:
+        if driver_ns > 0 and (self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS):
             self._driver_proven = True  # an older image waited in the driver while this process stood still
             return min(driver_ns, arrival_ns)
         self._driver_time = False
@@ -105,13 +119,3 @@ class OpenCVDevice(Device):
             raise FileNotFoundError(f"camera {self.target}: no such device; there are {', '.join(there) or 'none'}")
         if not os.access(self.target, os.R_OK | os.W_OK):
             raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
-
-    def _advice(self) -> str:
-        if self.kind == "v4l2":
-            return "is another program using it, and is it a capture device?"
-        return "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
-
-
-def _to_rgb(image: np.ndarray) -> np.ndarray:
-    grey = image.ndim == 2 or image.shape[2] == 1
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)

@@ -35,7 +35,7 @@ class Faults:
     loop: bool = False
 
 
-class Clock:
+class MachineClock:
     """The machine's clock, by which a played camera keeps time unless it is given another one."""
 
     def now_ns(self) -> int:
@@ -50,14 +50,16 @@ class Clock:
 class PlayedDevice(Device):
     """Plays what `make_source` gives, at the times its frames carry, with `faults`; see the module."""
 
+    kind, clock = "recording that plays a camera", "the recording's times"
+
     def __init__(
         self,
         make_source: Callable[[], RecordedSource],
         name: str = "played",
         faults: Faults | None = None,
-        clock: Clock | None = None,
+        clock: MachineClock | None = None,
     ) -> None:
-        self.name, self.faults, self.clock = name, faults or Faults(), clock or Clock()
+        self.name, self.faults, self._clock = name, faults or Faults(), clock or MachineClock()
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
         self._make_source = make_source
@@ -72,7 +74,7 @@ class PlayedDevice(Device):
         """Switch on, or reach it again; OSError within a lost span."""
         if self._source is None:
             self._start()
-            self._switched_on_ns = self.clock.now_ns()
+            self._switched_on_ns = self._clock.now_ns()
         if _is_within(self.faults.lost, self._now_ns()):
             raise ConnectionRefusedError(f"{self.name} is out of reach until the span ends")
         self._reached_ns = self._now_ns() if self._image is not None else 0
@@ -85,7 +87,7 @@ class PlayedDevice(Device):
         frame = self._next()
         number, position_ns = self._position
         due_ns = self._switched_on_ns + position_ns
-        self.clock.wait_until(due_ns)
+        self._clock.wait_until(due_ns)
         if _is_within(self.faults.lost, position_ns):
             return None
         if self._image is None or not _is_within(self.faults.frozen, position_ns):
@@ -103,7 +105,7 @@ class PlayedDevice(Device):
         self.fps, self.size = self._source.fps, self._source.size
 
     def _now_ns(self) -> int:
-        return self.clock.now_ns() - self._switched_on_ns
+        return self._clock.now_ns() - self._switched_on_ns
 
     def _next(self) -> Frame:
         """The next frame that is not too late; without a loop the others need not be made at all."""
@@ -136,7 +138,7 @@ class PlayedDevice(Device):
         return self._source
 
 
-def parse_played(spec: str, open_source: Callable[[str], Source], clock: Clock | None = None) -> PlayedDevice:
+def parse_played(spec: str, open_source: Callable[[str], Source], clock: MachineClock | None = None) -> PlayedDevice:
     """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
     known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}

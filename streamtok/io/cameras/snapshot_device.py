@@ -40,6 +40,8 @@ class SnapshotDevice(Device):
     Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out and counted.
     """
 
+    kind, clock = "camera that is asked for pictures", "when the answer begins"
+
     def __init__(self, url: str, fps: float = DEFAULT_FPS) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from glob import escape
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,7 @@ OPTIONS: dict[str, Callable[[str], float | str]] = {
     "timestamps": str,
     "unit": parse_unit,
     "bits": parse_bits,
+    "names": str,
     "log": str,
 }
 """What may follow images:DIR? in the name of a source or a drive."""
@@ -71,9 +77,9 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
 
     Times come from the file `timestamps` if given, else from `fps` if given. Else they come from a times file that is
     found, or from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it).
-    `bits` is how many bits of 16 the values of the images fill (None: all). `log` is the recording that names begin
-    with. `frame_id` counts files. Where a times file has a line for every number but some numbered images are missing
-    (KITTI), it is the number, so that the gap shows.
+    `bits` is how many bits of 16 the values of the images fill (None: all). `names` is a pattern of their names
+    ("left_*"), `log` the recording that those begin with. `frame_id` counts files. Where a times file has a line for
+    every number but some numbered images are missing (KITTI), it is the number, so that the gap shows.
     """
     return join_clocks(find_images(folder, **options).images, folder)
 
@@ -100,10 +106,11 @@ def find_images(
     timestamps: str | None = None,
     unit: str | None = None,
     bits: int | None = None,
+    names: str = "*",
     log: str = "",
 ) -> Found:
     """What `list_images` finds, as it is written."""
-    files = _list_files(Path(folder), log)
+    files = _list_files(Path(folder), f"{escape(log)}__*" if log else names)
     if timestamps is None and fps is not None:
         parse_rate(fps)
         images = [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)]
@@ -117,21 +124,35 @@ def find_images(
                 f"{files[0].parent}: no times for its {len(files)} images. Put timestamps.txt beside them (a line for "
                 f"each), say ?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
             )
-        found = Found(_sorted(list(zip(times.ns, files, strict=True))), f"{times}, from the names")
+        found = Found(_number(sorted(zip(times.ns, files, strict=True), key=itemgetter(0))), f"{times}, from the names")
+    _warn_of_pairs([image.path for image in found.images])
     return replace(found, images=[replace(image, bits=bits) for image in found.images])
 
 
-def _list_files(folder: Path, log: str) -> list[Path]:
+def _warn_of_pairs(files: list[Path]) -> None:
+    """Warn where all numbers come twice: of two cameras, or of pictures and what was made of them."""
+    numbers = [tuple(re.findall(r"\d+", file.stem)) for file in files]
+    if all(numbers) and 2 * len(set(numbers)) <= len(files):
+        twice = Counter(numbers).most_common(1)[0][0]
+        one, other, *_ = (file.name for file, number in zip(files, numbers, strict=True) if number == twice)
+        reason = f"{one} and {other} have the same number: images:DIR?names=PATTERN reads some of them"
+        log.warning("folder=%s event=several_series reason=%r", files[0].parent, reason)
+
+
+def _list_files(folder: Path, names: str) -> list[Path]:
     """The pictures of a folder, or of its data/ if more of them lie there. ValueError if there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
     files, inside = _files(folder), _files(folder / "data") if (folder / "data").is_dir() else []
     files = inside if len(inside) > len(files) else files
-    files = [file for file in files if file.name.startswith(f"{log}__" if log else "")]
+    files = [file for file in files if fnmatchcase(file.name, names)]
     if not files:
         inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
         hint = f"; its folders {', '.join(inside_names)} do: name one of them" if inside_names else ""
-        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){hint}")
+        suffixes = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file()).most_common(3)
+        hint += f"; it holds {', '.join(f'{suffix} {count}' for suffix, count in suffixes)}" if suffixes else ""
+        named = "" if names == "*" else f" named {names}"
+        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){named}{hint}")
     return files
 
 
@@ -139,10 +160,6 @@ def _files(folder: Path) -> list[Path]:
     """The pictures of a folder in order. Arrays, which may lie beside pictures, count only where they are alone."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
-
-
-def _sorted(timed: list[tuple[int, Path]]) -> list[TimedImage]:
-    return _number(sorted(timed, key=lambda item: item[0]))
 
 
 def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
@@ -187,6 +204,8 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     if all(name is not None for name in found.names):
         return _by_name(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
+        if 2 * sum(b <= a for a, b in itertools.pairwise(times)) >= len(times):
+            raise ValueError(f"{path}: most of its times fall; expected the order of the images, or lines with names")
         return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))
     numbers = [int(file.stem) if file.stem.isdecimal() else -1 for file in files]
@@ -216,4 +235,5 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
     if not timed:
         raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     places = [natural_key(file) for _, file in timed]
-    return _number(timed) if places == sorted(places) else _sorted(timed)  # in one order already: the clock may be set
+    in_order = places == sorted(places)  # already: the clock may be set
+    return _number(timed if in_order else sorted(timed, key=itemgetter(0)))

@@ -26,8 +26,10 @@ class ImageFolderSource(RecordedSource):
     """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
     and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
 
-    `options` are those of `list_images`; `clock` says in words where the times are from.
+    `options` are those of `list_images`.
     """
+
+    kind = "folder of images"
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class ImageFolderSource(RecordedSource):
 class ImageFileSource(RecordedSource):
     """A picture file as a source: one frame, or those of an animated WebP or AVIF at their times."""
 
-    clock = "as the file shows its pictures"
+    kind, clock = "image file", "as the file shows its pictures"
 
     def __init__(self, path: Path, stream: str = "cam0", *, bits: int | None = None, **options: Any) -> None:
         super().__init__(stream, **options)

@@ -24,6 +24,7 @@ INK, PAPER = (235, 235, 235), (28, 28, 30)
 ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
 SUBFILE_TYPE, MOST_PAGES = 254, 1_000_000  # of TIFF
 BAYER = re.compile(r"bayer_[rgb]{4}")
+ANY_DEPTH = 1 | 2  # cv2.IMREAD_COLOR and IMREAD_ANYDEPTH: colours of 8 or 16 bits as they are stored
 STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
 
 ImageData = bytes | bytearray | memoryview | np.ndarray
@@ -62,7 +63,7 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     orientation, stored = find_orientation(data)
     if bits is None:
         return decode_still(data), orientation == UPRIGHT
-    return orient(_to_eight_bits(_decode_any_depth(stored), bits)[..., ::-1], orientation), False
+    return orient(_to_eight_bits(_decode(stored, ANY_DEPTH), bits)[..., ::-1], orientation), False
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
@@ -73,28 +74,34 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
     import cv2
 
     orientation, stored = find_orientation(bytes(data))
-    buffer = np.frombuffer(stored, np.uint8)
-    if not buffer.size:
-        raise DamagedFrame("an empty image")
     bayer = BAYER.match(encoding)
-    mode = (cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    image = _decode(stored, cv2.IMREAD_ANYCOLOR if bayer else cv2.IMREAD_COLOR)
+    if not bayer or image.ndim == 3:
+        return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
     try:
-        image = cv2.imdecode(buffer, mode)
-    except cv2.error as error:
-        raise DamagedFrame(f"the decoder refuses it: {error}") from error
-    if image is None:
-        raise DamagedFrame(f"no picture in {buffer.size} bytes of {encoding or 'image data'}")
-    if bayer and image.ndim == 2:
-        return _resolve_bayer(image, f"{bayer[0]}8")
-    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation)
-
-
-def _resolve_bayer(pattern: np.ndarray, encoding: str) -> np.ndarray:
-    """A Bayer pattern, uint8 (H, W), as uint8 RGB (H, W, 3); raises DamagedFrame."""
-    try:
-        return RawImage(pattern, encoding, *pattern.shape).rgb()
+        return RawImage(image, f"{bayer[0]}8", *image.shape).rgb()
     except ValueError as error:
         raise DamagedFrame(str(error)) from error
+
+
+def _decode(data: bytes, mode: int) -> np.ndarray:
+    """A picture file as OpenCV gives it in a mode, BGR or grey and not turned; raises DamagedFrame."""
+    import cv2
+
+    buffer = np.frombuffer(data, np.uint8)
+    if not buffer.size:
+        raise DamagedFrame("an empty image")
+    try:
+        image = cv2.imdecode(buffer, mode | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if image is None else image
+    except cv2.error as error:
+        raise DamagedFrame(f"the decoder refuses it: {error}") from error
+    if stored is None:
+        raise DamagedFrame(f"no picture in its {buffer.size} bytes")
+    if image is None or image.dtype not in (np.uint8, np.uint16):
+        wanted = "expected 8 or 16 bits: convert it, or give an array (.npy) of uint16"
+        raise DamagedFrame(f"its values are {stored.dtype}, {wanted}")
+    return image
 
 
 def is_whole_jpeg(data: ImageData) -> bool:
@@ -135,34 +142,13 @@ def _read_array(data: bytes) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image)
 
 
-def _any_depth() -> int:
-    """The mode in which OpenCV reads colours of 8 or 16 bits as they are stored."""
-    import cv2
-
-    return cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-
-
-def _decode_any_depth(data: bytes) -> np.ndarray:
-    """uint8 or uint16 BGR (H, W, 3); raises DamagedFrame."""
-    import cv2
-
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _any_depth())
-    if image is None or image.dtype not in (np.uint8, np.uint16):
-        raise DamagedFrame(f"no picture of 8 or 16 bits in its {len(data)} bytes")
-    return image
-
-
-def _count_bits(data: bytes) -> int | None:
-    """The bits that the values of a 16-bit picture file fill (10, 12, 14 or 16); None where 8 bits are read of it."""
-    if data[4:8] == b"ftyp":  # AVIF says its depth, and OpenCV asks
-        return None
-    image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode_any_depth(data)
-    return next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits) if image.dtype == np.uint16 else None
-
-
 def warn_of_dark(data: bytes, path: Path, source: str) -> None:
     """Warn where the values of a picture file fill too few of their 16 bits."""
-    if (bits := _count_bits(data) or 16) < 16:
+    if data[4:8] == b"ftyp":  # AVIF says its depth, and OpenCV asks
+        return
+    image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode(data, ANY_DEPTH)
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if image.max() < 1 << bits)
+    if image.dtype == np.uint16 and bits < 16:
         advice = f"16-bit values that fill {bits} bits come out dark: {source}?bits={bits} if all do"
         log.warning("file=%s event=dark reason=%r", path, advice)
 
@@ -199,16 +185,10 @@ def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np
     done, animation = cv2.imreadanimation(str(path))
     if not done:
         raise ValueError(f"{path} is no animation that can be read: damaged, or not what its name says")
-    time_ns = 0
+    time_ns, depth = 0, 12 if data[data.find(b"av1C") + 6] & 0x20 else 10  # of AVIF, which OpenCV gives as it is
     for image, duration_ms in zip(animation.frames, animation.durations, strict=True):
-        yield time_ns, orient(_to_eight_bits(image[..., 2::-1], bits or _depth_of_avif(data)), orientation)
+        yield time_ns, orient(_to_eight_bits(image[..., 2::-1], bits or depth), orientation)
         time_ns += int(duration_ms) * 1_000_000 or STILL_NS
-
-
-def _depth_of_avif(data: bytes) -> int:
-    """Bits per value of an AVIF file (av1C; AV1 in ISO BMFF, 2.3.3), which OpenCV gives as they are in animations."""
-    flags = data[data.find(b"av1C") + 6]
-    return 12 if flags & 0x20 else 10
 
 
 def _count_pages(data: bytes) -> int:
@@ -228,7 +208,7 @@ def _read_page(path: Path, number: int, bits: int) -> np.ndarray:
     """One picture of a TIFF file, uint8 RGB (H, W, 3), as it is stored."""
     import cv2
 
-    done, images = cv2.imreadmulti(str(path), number, 1, flags=_any_depth())
+    done, images = cv2.imreadmulti(str(path), number, 1, flags=ANY_DEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     if not done or images[0].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"{path}: its picture {number} is damaged, or has no 8 or 16 bits")
     return _to_eight_bits(images[0][..., ::-1], bits)

@@ -36,13 +36,16 @@ UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 DATE = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:Z|([-+]\d\d):?(\d\d))?", re.IGNORECASE
 )
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+IS_TIME = re.compile(rf"[-+]?[\d.,]+(e[-+]?\d+)?|{DATE.pattern}", re.IGNORECASE)
+PADDED = re.compile(r"0\d+")
+UNIT_IN_BRACKETS = re.compile(r"[\[(].*?[\])]")
 UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec)\b", re.IGNORECASE)
 HAS_NUMBER = re.compile(r"(?:^|[,;\s])[-+]?\d[\d.:eE+-]*(?:[,;\s]|$)")
 TIME_COLUMN = re.compile(r"time|stamp|^t(_[num]?s)?$", re.IGNORECASE)
 NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
 TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
+DATE_FORM = "2011-09-26 13:02:25.964389445"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.json")
 
@@ -90,10 +93,12 @@ def read_times(texts: Sequence[str], unit: str | None = None, place: str = "time
     A unit that had to be found from the steps is told in a log line that begins with `place`. Raises ValueError for
     text that is no time, and where no unit, or more than one, is likely.
     """
-    dates = [read_date(text) for text in texts]
-    if any(date is not None for date in dates):
-        return Times([_take_date(date, text) for date, text in zip(dates, texts, strict=True)], "date", UNIX, "dates")
-    values = [_read_number(text) for text in texts]
+    found = [_read_time(text) for text in texts]
+    values = [value for value in found if isinstance(value, Decimal)]
+    if len(values) < len(found):
+        if values:
+            raise ValueError(f"{values[0]} stands among dates: expected {DATE_FORM}")
+        return Times([int(value) for value in found], "date", UNIX, "dates")
     if unit is not None:
         reason = "as told"
     else:
@@ -138,30 +143,35 @@ def find_times_file(folder: Path) -> Path | None:
 
 def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
     """Read a file of times; ValueError names the file, and the line that cannot be read."""
-    lines: list[tuple[str, str | None]] = []
+    rows: dict[int, list[str]] = {}  # by the number of the line, from 1
     numbers: list[int] = []
-    headings = 0
-    columns: tuple[int, int | None] | None = None
+    columns, headings = None, 0
     for number, line in enumerate(_read_lines(path), 1):
         line = line.strip().replace('"', "")
-        heading = line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line))
-        if heading and unit is None and (named := UNIT_IN_HEADING.search(line)):
-            unit = named[1].lower().removesuffix("ec")
-        headings += heading
-        if heading:
+        if line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line)):
+            if unit is None and (named := UNIT_IN_HEADING.search(line)):
+                unit = named[1].lower().removesuffix("ec")
+            headings += 1
             columns = _find_columns(line) or columns
         elif line:
+            rows[number] = _split_line(line)
             numbers.append(number - headings - 1)
-            lines.append(_split_line(line, columns))
-            _check_time(lines[-1][0], f"{path}, line {number}")
-    if not lines:
+    if not rows:
         raise ValueError(f"{path} holds no times: expected a line for each image, or in JSON one list of numbers")
-    try:
-        times = read_times([text for text, _ in lines], unit, f"file={path}")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     if numbers[-1] >= 2 * len(numbers) - 2:  # lines are set apart, nothing is missing
         numbers = list(range(len(numbers)))
+    if columns is None and _are_numbered(list(rows.values())):
+        columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
+    lines = [_take_columns(row, columns) for row in rows.values()]
+    place = str(path)
+    try:
+        for number, (text, _) in zip(rows, lines, strict=True):
+            place = f"{path}, line {number}"
+            _read_time(text)
+        place = str(path)
+        times = read_times([text for text, _ in lines], unit, f"file={path}")
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
     return TimesFile(times, [name for _, name in lines], numbers)
 
 
@@ -178,48 +188,49 @@ def _read_lines(path: Path) -> list[str]:
     return [str(one) for one in held] if is_list else []
 
 
+def _split_line(line: str) -> list[str]:
+    """The columns of a line, set apart by semicolons or tabs (numbers may have decimal commas), commas, or spaces."""
+    mark = next((mark for mark in ";\t," if mark in line), None)
+    return [line] if DATE.fullmatch(line) else [part.strip() for part in line.split(mark)]
+
+
 def _find_columns(heading: str) -> tuple[int, int | None] | None:
-    """Where a heading of several columns with commas has the time and the file name; None where it does not say."""
-    names = [name.strip() for name in heading.lstrip("# ").split(",")]
+    """Where a heading of several columns has the time and the file name; None where it does not say."""
+    names = _split_line(UNIT_IN_BRACKETS.sub("", heading.lstrip("# ")))
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
     return (times[0], files[0] if files else None) if len(names) > 1 and times else None
 
 
-def _split_line(line: str, columns: tuple[int, int | None] | None) -> tuple[str, str | None]:
+def _are_numbered(rows: list[list[str]]) -> bool:
+    """Whether lines are a number that counts up, and a time."""
+    if not all(len(row) == 2 and row[0].isdecimal() and IS_TIME.fullmatch(row[1]) for row in rows):
+        return False
+    numbers = [int(row[0]) for row in rows]
+    named = any(PADDED.fullmatch(row[1]) for row in rows)  # as files are
+    return not named and numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] < 2 * len(numbers)
+
+
+def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tuple[str, str | None]:
     """(time, file name or None) of a line."""
-    if columns is not None and line.count(",") >= max(columns[0], columns[1] or 0):
-        parts = [part.strip() for part in line.split(",")]
-        return parts[columns[0]], None if columns[1] is None else parts[columns[1]]
-    if DATE.fullmatch(line):
-        return line, None
-    parts = re.split("[,;]", line) if re.search("[,;]", line) else line.split()
-    parts = [part.strip() for part in parts if part.strip()]
-    if len(parts) == 1:
-        return parts[0], None
-    first, second = parts[:2]
-    return (first, second) if NUMBER.fullmatch(first) or DATE.fullmatch(first) else (second, first)
+    if columns is not None and len(row) > max(columns[0], columns[1] or 0):
+        text, name = row[columns[0]], "" if columns[1] is None else row[columns[1]]
+    else:
+        text, name = (*filter(None, row), "", "")[:2]
+        if name and not IS_TIME.fullmatch(text):
+            text, name = name, text
+    return text.replace(",", "."), name or None
 
 
-def _check_time(text: str, place: str) -> None:
-    try:
-        if read_date(text) is None:
-            _read_number(text)
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
-def _take_date(date: int | None, text: str) -> int:
-    if date is None:
-        raise ValueError(f"{text!r} stands among dates: expected 2011-09-26 13:02:25.964389445")
-    return date
-
-
-def _read_number(text: str) -> Decimal:
+def _read_time(text: str) -> int | Decimal:
+    """ns since 1970 of a date, or a number as it is; ValueError for what is neither."""
+    date = read_date(text)
+    if date is not None:
+        return date
     try:
         value = Decimal(text.strip())
     except InvalidOperation:
-        raise ValueError(f"{text!r} is no time: expected a number or 2011-09-26 13:02:25.964389445") from None
+        raise ValueError(f"{text!r} is no time: expected a number or {DATE_FORM}") from None
     if not value.is_finite():
         raise ValueError(f"{text!r} is no time: expected a finite number")
     return value

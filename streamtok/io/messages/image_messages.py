@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.io.images.stills import DamagedFrame, ImageData, decode_still
 from streamtok.io.images.times import read_date
 from streamtok.io.messages.flatbuffer import read_table
@@ -92,11 +92,12 @@ def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessag
 
     Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
     """
-    _, name = split_schema(schema)
+    package, name = split_schema(schema)
     if encoding in ("cdr", "ros1"):
         store = ros_typestore(encoding)
         deserialize = store.deserialize_ros1 if encoding == "ros1" else store.deserialize_cdr
-        return functools.partial(_parse, functools.partial(_read_ros, deserialize, ros_name(schema)), schema)
+        ros_name = f"{'foxglove_msgs' if package == 'foxglove' else package}/msg/{name}"
+        return functools.partial(_parse, functools.partial(_read_ros, deserialize, ros_name), schema)
     if encoding == "protobuf" and name in FOXGLOVE:
         return functools.partial(_parse, functools.partial(_read_protobuf, protobuf_class(name)), schema)
     if encoding == "json" and name in FOXGLOVE:
@@ -109,19 +110,11 @@ def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessag
     )
 
 
-def ros_name(schema: str) -> str:
-    """A ROS type name with its /msg/ part."""
-    package, name = split_schema(schema)
-    return f"{'foxglove_msgs' if package == 'foxglove' else package}/msg/{name}"
-
-
 @functools.cache
 def ros_typestore(encoding: str) -> Any:
     """The rosbags typestore with the image messages of ROS 1 ("ros1") or ROS 2 ("cdr")."""
-    try:
+    with needs_extra("reading ROS messages", "ros"):
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-    except ImportError as error:
-        raise missing_extra("reading ROS messages", "ros") from error
     store = get_typestore(Stores.ROS1_NOETIC if encoding == "ros1" else Stores.ROS2_HUMBLE)
     types = {f"foxglove_msgs/msg/{name}": text for name, text in ROS_FOXGLOVE.items()}
     types[f"ffmpeg_image_transport_msgs/msg/{PACKET}"] = FFMPEG_PACKET
@@ -132,10 +125,8 @@ def ros_typestore(encoding: str) -> Any:
 
 def protobuf_class(name: str) -> Any:
     """Foxglove's generated protobuf class of that name."""
-    try:
+    with needs_extra("reading Foxglove messages", "record"):
         return getattr(importlib.import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
-    except ImportError as error:
-        raise missing_extra("reading Foxglove messages", "record") from error
 
 
 def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMessage:

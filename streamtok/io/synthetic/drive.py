@@ -105,8 +105,10 @@ class SyntheticDrive:
         return image
 
     def _paint_marks(self, image: np.ndarray, view: View, top: int) -> None:
+        starts = np.arange(np.floor((view.s + NEAR) / 9.0) * 9.0, view.s + CRISP, 9.0) - view.s
+        dashes = [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
         for x, width, color, dashed in art.lane_marks():
-            for near, far in _dashes(view.s) if dashed else [(NEAR, CRISP)]:
+            for near, far in dashes if dashed else [(NEAR, CRISP)]:
                 z = np.geomspace(near, far, 3 if dashed else 14)
                 left, rows = view.line(x - width / 2, z)
                 right, _ = view.line(x + width / 2, z)
@@ -156,11 +158,6 @@ def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.sign(x) * (low + np.abs((np.abs(x) - high) % (2 * span) - span))
 
 
-def _dashes(s: float) -> list[tuple[float, float]]:
-    starts = np.arange(np.floor((s + NEAR) / 9.0) * 9.0, s + CRISP, 9.0) - s
-    return [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
-
-
 def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Cover (rows, width) of the car's own bonnet at the bottom of the picture, and its colour times the cover."""
     top = int(height * 0.9)
@@ -174,6 +171,8 @@ def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 class SyntheticSource(RecordedSource):
     """The synthetic drive as a source: frame n comes n / fps after the start; endless unless `frames` is given."""
+
+    kind, clock = "synthetic drive", "exact"
 
     def __init__(
         self, drive: SyntheticDrive, stream: str = "cam0", *, frames: int | None = None, **paced: object

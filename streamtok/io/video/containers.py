@@ -8,16 +8,19 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import av
 import av.error
+from av.format import Flags
 from av.stream import Disposition
 
-from streamtok.io.certificates import find_fault, tls_options, without_option
+from streamtok.io.certificates import find_tls_fault, tls_options, without_option
 from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
@@ -27,17 +30,18 @@ LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
-REFUSALS: list[tuple[type[Exception], str]] = [
-    (
-        av.error.HTTPUnauthorizedError,
-        "user name or password is missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH",
-    ),
+LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # believed of headers: some write the clock of their times there
+# For files that FFmpeg does not know by their first bytes: damaged or short ones.
+FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
+NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
+REFUSALS: list[tuple[Any, str]] = [  # by the errors that they explain
+    (av.error.HTTPUnauthorizedError, "user name or password missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH"),
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
     (av.error.HTTPError, "the server refuses it or fails"),
+    (av.error.ProtocolNotFoundError, "this PyAV's FFmpeg does not know that protocol"),
     (ConnectionRefusedError, "nothing listens at that address and port (connection refused)"),
-    (TimeoutError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
-    (av.error.ExitError, f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"),
+    ((TimeoutError, av.error.ExitError), NO_ANSWER),
 ]
 
 
@@ -56,18 +60,20 @@ def open_container(
     """
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
+    began = time.monotonic()
     try:
-        container = connect(target, live, form)
+        container = open_with_options(target, live, form)
     except (av.FFmpegError, OSError) as error:
-        raise _explain(target, error) from error
+        silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg takes silence for nonsense
+        raise _explain(target, TimeoutError() if silent else error) from error
     try:
         return container, _choose_stream(container, without_password(target), stream)
-    except ValueError:
+    except ValueError as error:
         container.close()
-        raise
+        raise (_explain(target, error) if _lacks_index(target) else error) from None
 
 
-def connect(target: str, live: bool = False, form: str | None = None) -> Any:
+def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
     """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
@@ -77,12 +83,31 @@ def connect(target: str, live: bool = False, form: str | None = None) -> Any:
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # a time in its name is no protocol
-    return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
+    named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
+    try:
+        return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
+    except (av.error.InvalidDataError, EOFError):
+        if named and not form:
+            return open_with_options(target, live, named)
+        raise
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The video streams of a container of PyAV; pictures attached to it, such as a cover, do not count."""
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    """The video streams of a container of PyAV; a picture attached to it, such as a cover, and tiles do not count."""
+    parts = Disposition.attached_pic | Disposition.dependent
+    return [stream for stream in container.streams.video if not stream.disposition & parts]
+
+
+def makes_up_times(container: Any) -> bool:
+    """Whether a container of PyAV has no times (raw streams, parts of HTTP), so that the demuxer makes them up."""
+    return bool(container.format.flags & Flags.no_timestamps.value) or container.format.name.endswith("_pipe")
+
+
+def read_rate(container: Any, stream: Any) -> Fraction | None:
+    """Pictures per second of a video stream as its headers say; None where nothing says it."""
+    said = (stream.codec_context and stream.codec_context.framerate, stream.guessed_rate)
+    rates = said[:1] if makes_up_times(container) else (stream.average_rate, *said)
+    return next((rate for rate in rates if rate and LEAST_FPS <= rate <= MOST_FPS), None)
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:
@@ -109,7 +134,9 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
 def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
     streams = video_streams(container)
     if not streams:
-        raise ValueError(f"{name} holds no video stream: no frame that can be decoded")
+        tiled = any(stream.disposition & Disposition.dependent for stream in container.streams.video)
+        hint = "; its picture consists of tiles (HEIC): convert it to PNG or JPEG" if tiled else ""
+        raise ValueError(f"{name} holds no video stream: no frame that can be decoded{hint}")
     if wanted is not None and wanted >= len(streams):
         raise ValueError(f"{name} has no video stream {wanted}: it has {len(streams)}, counted from 0")
     marked = [stream for stream in streams if stream.disposition & Disposition.default]
@@ -131,10 +158,12 @@ def _explain(target: str, error: Exception) -> Exception:
             return PermissionError(f"{name}: not allowed to read it")
         if Path(target).is_file() and not Path(target).stat().st_size:
             reason = "it is empty (0 bytes)"
-        elif _lacks_index(Path(target)):
-            reason = "its index (moov) is missing: it was not closed, or is cut off; untrunc may repair it"
+        elif _lacks_index(target):
+            reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
+        elif isinstance(error, av.error.ArgumentError):
+            reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
         return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
-    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_fault(target, OPEN_S)
+    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_tls_fault(target, OPEN_S)
     if not advice and not _has_address(target):
         advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):
@@ -153,15 +182,18 @@ def _has_address(url: str) -> bool:
         return False
 
 
-def _lacks_index(path: Path) -> bool:
-    """Whether a file is MP4 or MOV without the box that says where pictures lie."""
-    size, at = path.stat().st_size, 0
+def _lacks_index(target: str) -> bool:
+    """Whether a target is a file, MP4 or MOV, without the whole box that says where pictures lie."""
+    path, at = Path(target), 0
+    if not path.is_file():  # a pipe is read once
+        return False
+    size = path.stat().st_size
     kinds: list[bytes] = []
     with path.open("rb") as file:
         while at + 8 <= size and len(kinds) < 1000:
             file.seek(at)
             head = file.read(16)
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            kinds.append(kind)
-            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size
-    return b"ftyp" in kinds[:1] and b"moov" not in kinds
+            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size - at
+            kinds.append(kind if at <= size else b"")
+    return b"ftyp" in kinds[:1] and not {b"moov", b"meta"} & {*kinds}  # HEIC has its own

@@ -9,10 +9,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from streamtok.preprocessing.orientation import UPRIGHT, orient, read_matrix_orientation
+from streamtok.preprocessing.orientation import BOXES, UPRIGHT, orient, read_matrix_orientation
 
-BY_ANGLE = {90: 8, 180: 3, 270: 6}
-"""Orientations by the degrees, anticlockwise, that turn a picture upright."""
 THREADS = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 """What PyAV is told, which else starts threads of its own; they would not survive `os.fork`."""
 
@@ -34,7 +32,7 @@ def read_orientation(frame: Any) -> int:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
-        return BY_ANGLE.get(frame.rotation % 360, UPRIGHT)
+        return BOXES.get((frame.rotation % 360 // 90, None), UPRIGHT)
     if matrix is None:
         return UPRIGHT
     return read_matrix_orientation(np.frombuffer(matrix, "=i4").reshape(3, 3)) or UPRIGHT

@@ -49,7 +49,7 @@ class VideoReader:
     same whichever read gives it. `counts` has `damaged` (pictures left out of what was read) and `backwards` (those
     whose time does not rise, left out too).
 
-    `fps` given is the rate of a stream without times (raw H.264 or H.265); None takes what its headers claim, else 25.
+    `fps` given is the rate of a stream without times (a raw one); None takes what its headers claim, else 25.
     `stream` chooses among several video streams; None is the default one. With `keep_packets` each picture has the
     packet it came in (H.264 and H.265 as Annex B access units), unless there are B-frames. Raises FileNotFoundError,
     OSError or ValueError for what is no video or cannot be opened.
@@ -89,7 +89,7 @@ class VideoReader:
     def expected_frames(self) -> int:
         """How many pictures the container says there are, 0 if it does not; the true number may differ by a few."""
         seconds = Fraction(self.pictures.container.duration or 0, av.time_base)
-        return self.pictures.stream.frames or round(seconds * (self.pictures.stream.average_rate or 0))
+        return self.pictures.stream.frames or round(seconds * (self.pictures.claimed_rate or 0))
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._ahead is None:

@@ -18,6 +18,8 @@ PATIENCE_NS = 150_000_000
 class VideoSource(RecordedSource):
     """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
 
+    kind = "video file"
+
     def __init__(
         self,
         path: str | Path,
@@ -42,6 +44,7 @@ class VideoSource(RecordedSource):
         self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
         counted = self._reader.pictures.timeless
         self.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
+        self.rate_from = self._reader.pictures.rate_from
         self._pictures, self._empty = iter(self._reader), True
 
     def skip_to(self, capture_ns: int) -> None:

@@ -7,7 +7,6 @@ picture before a loss is known to be whole.
 
 from __future__ import annotations
 
-import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,8 @@ SYNC, SIZE = 0x47, 188
 ERROR = 0x80  # in a packet's second byte: the receiver could not correct it
 SIZES = (SIZE, 192, 204)  # with a time before each packet (M2TS), with a checksum behind it
 CHUNK = 1 << 16  # packets
+IN_A_ROW = 5  # marks of packets that are believed
+REACH = (IN_A_ROW - 1) * max(SIZES)
 HEAD = 32  # bytes that tell a packet from one that is sent twice
 COUNTED, UNKNOWN = 16, -2  # to which packets count, and a counter behind bytes that may have been so many
 PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
@@ -97,8 +98,10 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 def _find_sync(data: np.ndarray, at: int) -> tuple[int, int]:
     """Where packets go on, from `at` on, and how far they are apart."""
     for begin in range(at, len(data), CHUNK):
-        places = (begin + np.flatnonzero(data[begin : begin + CHUNK] == SYNC)).tolist()
-        for found, size in itertools.product(places, SIZES):
-            if (data[found : found + 5 * size : size] == SYNC).all():
-                return found, size
+        marks = np.append(data[begin : begin + CHUNK + REACH] == SYNC, np.ones(REACH, bool))  # the file may end sooner
+        count = min(CHUNK, len(data) - begin)
+        rows = {size: np.all([marks[n * size : n * size + count] for n in range(IN_A_ROW)], axis=0) for size in SIZES}
+        found = [(begin + int(row.argmax()), size) for size, row in rows.items() if row.any()]
+        if found:
+            return min(found)
     return len(data), SIZE

@@ -55,7 +55,7 @@ def report_machine() -> Entries:
 
 def check_kernels() -> Entries:
     """Every kernel against its reference, in both half precisions."""
-    from streamtok.bench.checks import FSQ_TOLERANCE, TOLERANCE, all_checks
+    from benchmarks.gpu.kernels import FSQ_TOLERANCE, TOLERANCE, all_checks
 
     for dtype in (torch.bfloat16, torch.float16):
         for name, check in all_checks("cuda", dtype):

@@ -1,4 +1,4 @@
-"""What a page that is open costs a node on this machine: `python tools/view_cost.py [SECONDS]`.
+"""What a page that is open costs a node on this machine: `python benchmarks/view_cost.py [SECONDS]`.
 
 One node (nano, 256x448, 5 frames per second, `ingest --view`) runs throughout; a page is open in every second stretch
 of SECONDS (10). Printed are medians of the stretches with a page over those without, so a busy machine tells little.
@@ -17,7 +17,7 @@ from streamtok.wire.subscriber import Subscription
 
 NODE, PORT = "tcp://127.0.0.1:5997", 8097
 ROUNDS = 4
-Times = tuple[int, int]  # of a group: encode, capture to publish, in ns
+StageTimes = tuple[int, int]  # of a group: encode, capture to publish, in ns
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         print(f"{name}: {ratio:.2f} times with a page open ({len(with_page)}, {len(without)} groups)")
 
 
-def time_groups(seconds: float) -> tuple[list[Times], list[Times]]:
+def time_groups(seconds: float) -> tuple[list[StageTimes], list[StageTimes]]:
     """The times of groups while a page was open, and while none was."""
     with_page, without = [], []
     with streamtok.subscribe(NODE, timeout=120) as stream:
@@ -59,7 +59,7 @@ def open_page() -> ClientConnection:
             time.sleep(0.5)
 
 
-def measure(stream: Subscription, seconds: float) -> list[Times]:
+def measure(stream: Subscription, seconds: float) -> list[StageTimes]:
     """The times of each group of the next `seconds`, without their first third."""
     start, found = time.monotonic(), []
     for message in stream:

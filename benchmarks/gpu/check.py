@@ -20,26 +20,26 @@ from typing import Any
 
 import torch
 
-from streamtok.bench import gpu_parts
-from streamtok.bench.gpu_parts import Entries, say
-from streamtok.bench.gpu_tuning import time_candidates
+from benchmarks.gpu import parts
+from benchmarks.gpu.parts import Entries, say
+from benchmarks.gpu.preparation import check_preparation
+from benchmarks.gpu.tuning import time_candidates
 from streamtok.bench.measure import grow_report
 from streamtok.bench.options import BenchOptions
-from streamtok.bench.preparation import check_preparation
 from streamtok.bench.start import measure_start
-from streamtok.bench.tables import format_report
+from streamtok.bench.tables import format_benchmark
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import OVER_SPACE, cache_folder
 from streamtok.model import build
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "streamtok.bench.gpu_check")
+COMMAND = (sys.executable, "-m", "benchmarks.gpu.check")
 HD = BenchOptions((720, 1280), 1, "bfloat16", "cuda", windows=(), compare=False)
 MATRIX = (
-    (gpu_parts.FULL_SIZE, replace(HD, groups=300, windows=(17, 33, 49), steady=2000)),
-    (gpu_parts.FULL_SIZE, replace(HD, cameras=8, groups=40)),
-    (gpu_parts.FULL_SIZE, replace(HD, size=(1088, 1920), groups=60, windows=(17,))),
-    (gpu_parts.FULL_SIZE, replace(HD, precision="float16", groups=100)),
+    (parts.FULL_SIZE, replace(HD, groups=300, windows=(17, 33, 49), steady=2000)),
+    (parts.FULL_SIZE, replace(HD, cameras=8, groups=40)),
+    (parts.FULL_SIZE, replace(HD, size=(1088, 1920), groups=60, windows=(17,))),
+    (parts.FULL_SIZE, replace(HD, precision="float16", groups=100)),
     ("nano", replace(HD, precision="auto", groups=300, windows=(17,), compare=True)),
 )
 
@@ -51,11 +51,11 @@ TESTED = (  # below tests/; the others need no GPU
 
 def compile_kernels() -> Entries:
     """What a full-size step's kernels need on this machine's GPU; runs without one, for Hopper."""
-    from streamtok.engine.gpu.kernel_builds import compile_step_kernels
+    from benchmarks.gpu.builds import compile_step_kernels
 
     major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
     for over_space in OVER_SPACE:
-        step = (gpu_parts.FULL_SIZE, HD.size, HD.precision, over_space, 1, 10 * major + minor)
+        step = (parts.FULL_SIZE, HD.size, HD.precision, over_space, 1, 10 * major + minor)
         for name, resources in compile_step_kernels(*step):
             yield f"{over_space} {name}", resources
 
@@ -82,22 +82,22 @@ def run_bench_row(row: int) -> Entries:
     torch.manual_seed(0)
     for report in grow_report(build(PRESETS[model]), options, say):
         yield name, report
-    say(format_report(report))
+    say(format_benchmark(report))
 
 
 def time_start() -> Entries:
     """The start of a node of the full-size model at 720p to its first token."""
     torch.manual_seed(0)
-    yield f"{gpu_parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[gpu_parts.FULL_SIZE]), HD)
+    yield f"{parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[parts.FULL_SIZE]), HD)
 
 
 PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds that one may take, far more than it needs
-    "machine": (gpu_parts.report_machine, 90),
+    "machine": (parts.report_machine, 90),
     "compile": (compile_kernels, 300),
-    "kernels": (gpu_parts.check_kernels, 180),
-    "agreement": (gpu_parts.measure_agreement, 150),
+    "kernels": (parts.check_kernels, 180),
+    "agreement": (parts.measure_agreement, 150),
     "prepare": (check_preparation, 150),
-    "step": (gpu_parts.time_step, 150),
+    "step": (parts.time_step, 150),
     "tests": (run_tests, 240),
     **{f"bench{row}": (partial(run_bench_row, row), 150) for row in range(len(MATRIX))},
     "start": (time_start, 200),
@@ -108,7 +108,7 @@ WITHOUT_GPU = ("compile",)
 SHORTEST = 10.0  # seconds below which no part is begun
 
 
-def run_parts(parts: list[str], out: Path, deadline: float) -> dict[str, Any]:
+def run_parts(names: list[str], out: Path, deadline: float) -> dict[str, Any]:
     """Run the named parts until `deadline` (monotonic seconds), each in a process of its own.
 
     A part that fails, crashes, hangs or spoils the device for its process costs no other. Entries are written to `out`
@@ -116,7 +116,7 @@ def run_parts(parts: list[str], out: Path, deadline: float) -> dict[str, Any]:
     """
     report: dict[str, Any] = {"schema": 2, "parts": {}, "seconds": {}, "failed": [], "skipped": []}
     out.parent.mkdir(parents=True, exist_ok=True)
-    for part in itertools.chain.from_iterable(GROUPS.get(name, [name]) for name in parts):
+    for part in itertools.chain.from_iterable(GROUPS.get(name, [name]) for name in names):
         begin, found = time.monotonic(), {}
         limit = min(PARTS[part][1], deadline - begin)
         if limit < SHORTEST:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from streamtok.bench.gpu_parts import Entries, attempt
+from benchmarks.gpu.parts import Entries, attempt
 from streamtok.bench.timing import kernel_ms
 
 if TYPE_CHECKING:
-    from streamtok.bench.checks import Case  # needs triton
+    from benchmarks.gpu.kernels import Case  # needs triton
 
 Candidate = tuple[str, Callable[[], object], float]  # name, launch, TFLOP
 TILES = [
@@ -31,7 +31,7 @@ def time_candidates(deadline: float = float("inf")) -> Entries:
 
     None begins after `deadline`, in monotonic seconds.
     """
-    from streamtok.bench.checks import Case
+    from benchmarks.gpu.kernels import Case
 
     new = Case("cuda", torch.bfloat16)
     for list_candidates in (_list_attention, _list_convolutions, _list_norms):

@@ -1,0 +1,91 @@
+"""A V4L2 camera as OpenCV gives it, played by a stand-in: no such device can be made without a kernel module."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.opencv_device import OpenCVDevice
+
+AGE_MS = 7  # of an image when it is taken from the driver
+
+
+class Driver:
+    """What cv2.VideoCapture does: `images` are BGR, None for one that cannot be decoded; then it is unplugged."""
+
+    def __init__(self, images, stamps=True):
+        self.images, self.stamps, self.set_to = list(images), stamps, {}
+
+    def isOpened(self):
+        return True
+
+    def set(self, name, value):
+        self.set_to[name] = value
+        return False
+
+    def get(self, name):
+        if name == cv2.CAP_PROP_POS_MSEC:
+            return time.monotonic() * 1000 - AGE_MS if self.stamps else 0.0
+        return {cv2.CAP_PROP_FRAME_HEIGHT: 8, cv2.CAP_PROP_FRAME_WIDTH: 16, cv2.CAP_PROP_FPS: 30}.get(name, 0)
+
+    def grab(self):
+        return bool(self.images)
+
+    def retrieve(self):
+        image = self.images.pop(0)
+        return image is not None, image
+
+    def release(self):
+        pass
+
+
+@pytest.fixture
+def plug(monkeypatch, tmp_path):
+    """Make a device of a driver."""
+    path = tmp_path / "video0"
+    path.write_bytes(b"")
+
+    def make(driver, **options):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda target, api: driver)
+        return OpenCVDevice(str(path), "v4l2", **options)
+
+    return make
+
+
+BLUE = np.full((8, 16, 3), (255, 0, 0), np.uint8)
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+def test_images_are_rgb_at_the_driver_s_time_or_on_arrival(plug, stamps):
+    device = plug(Driver([BLUE, BLUE], stamps))
+    device.connect()
+    before = time.monotonic_ns()
+    one = device.grab()
+    assert one.image[0, 0].tolist() == [0, 0, 255]
+    assert one.timed == stamps
+    assert (one.capture_ns < before) == stamps
+    assert device.grab().timed == stamps
+
+
+def test_an_image_that_cannot_be_decoded_is_damaged_and_the_camera_goes_on(plug):
+    device = plug(Driver([BLUE, None, np.empty(0, np.uint8), BLUE]))
+    with CameraSource(device, max_frames=2) as source:
+        frames = [source.read(5), source.read(5)]
+    assert [frame.frame_id for frame in frames] == [0, 3]
+    assert (source.counts["damaged"], source.counts["reconnects"]) == (2, 0)
+
+
+def test_a_camera_of_which_nothing_can_be_decoded_is_lost(plug):
+    device = plug(Driver([None] * 1000))
+    device.connect()
+    assert device.grab() is None
+
+
+def test_what_was_asked_and_is_not_given_is_said(plug, caplog):
+    device = plug(Driver([BLUE]), size=(720, 1280), fps=60, format="MJPG")
+    device.connect()
+    assert (device.size, device.fps) == ((8, 16), 30)
+    assert "asked=(720, 1280) given=(8, 16)" in caplog.text
+    assert "asked=60 given=30" in caplog.text

@@ -76,6 +76,13 @@ class TimeJudge:
         self._last: tuple[int, int] | None = None
         self._origin = 0, 0  # of both clocks, since one was set
 
+    @property
+    def usual_step(self) -> float:
+        """Of the latest, the median, or the mean of uneven ones; 0 until there are enough of them."""
+        if len(self._steps) < LEAST_STEPS:
+            return 0.0
+        return sum(self._steps) / len(self._steps) if self._uneven else median(self._steps)
+
     def restart(self) -> None:
         """The next time has nothing to do with those before: the clock was set."""
         self._last = None
@@ -96,10 +103,9 @@ class TimeJudge:
         if step <= 0 or (step > FAR_NS and known and arrival_ns - before[1] < step // 2):
             self._origin = self._last
             return Step(was_set=True)
-        if len(self._steps) >= LEAST_STEPS:
-            longest = sorted(self._steps)[-2] if self._uneven else median(self._steps)
+        if usual := self.usual_step:
+            longest = sorted(self._steps)[-2] if self._uneven else usual
             if step > self._gap_steps * longest and not self._has_new_rate(step):
-                usual = sum(self._steps) / len(self._steps) if self._uneven else longest
                 if step > max(DAY_NS, DAY_STEPS * usual):
                     self._origin = self._last
                     return Step(was_set=True)
@@ -135,11 +141,17 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
     """Whether times, as they were written, go over the same stretch of time twice: the clock was set back or looped.
 
     Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
-    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else.
+    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else. For
+    longer than recorders hold back (`FAR_NS`) that is another run, whose times lie between those of the first. Fewer
+    than `LEAST_BACK` that lie so far from those around them are wrong, and by time would come first or last.
     """
     values = np.array(times, float)
-    if FALLS * np.sum(np.diff(values) < 0) > len(values):
+    written = np.diff(values)
+    if FALLS * np.sum(written < 0) > len(values):
         return False
+    far = np.flatnonzero(np.abs(written) > FAR_NS)
+    if np.any((np.diff(far) < LEAST_BACK) & (np.diff(np.sign(written[far])) != 0)):
+        return True
     is_back = values < np.maximum.accumulate(values)
     ordered = np.sort(values)
     steps = np.diff(ordered)
@@ -147,8 +159,10 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
     for begin, end in np.flatnonzero(np.diff(is_back, prepend=False, append=False)).reshape(-1, 2).tolist():
         again = values[begin:end]
         first, last = np.searchsorted(ordered, again.min()), np.searchsorted(ordered, again.max(), "right") - 1
+        others = last - first + 1 - (end - begin)
         is_usual = np.abs(steps[first:last] - usual) <= usual * STEP_DIFFERS
-        if end - begin >= LEAST_BACK and last - first >= end - begin and np.mean(is_usual) < LEAST_USUAL:
+        is_run = others >= LEAST_BACK and np.ptp(again) > FAR_NS
+        if end - begin >= LEAST_BACK and others and (is_run or np.mean(is_usual) < LEAST_USUAL):
             return True
     return False
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,10 +184,10 @@ def count_expected_frames(path: Path) -> int:
         file = McapFile(path)
         images = {number for number, schema in file.schemas.items() if image_kind(schema.name)}
         return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
-    if kind != "video":
-        return 0
-    with VideoReader(path, **{"stream": 0} | options) as video:
-        return video.expected_frames
+    if kind == "video":
+        with suppress(ValueError), VideoReader(path, **{"stream": 0} | options) as video:  # said when it is opened
+            return video.expected_frames
+    return 0
 
 
 def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenizer, report: Report) -> dict[str, Any]:

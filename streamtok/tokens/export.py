@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from streamtok.extras import needs_extra
+from streamtok.names import name_errors
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import TokenSource
 from streamtok.tokens.webdataset import export_webdataset
@@ -22,8 +23,10 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: give a new one")
     if to == "webdataset":
-        return export_webdataset(source, out, options)
+        with name_errors(out):
+            return export_webdataset(source, out, options)
     with needs_extra("this export", "dataset"):
         from streamtok.tokens.lerobot import export_lerobot
         from streamtok.tokens.parquet import export_parquet
-    return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)
+    with name_errors(out):
+        return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)

@@ -1,4 +1,4 @@
-"""Tokens for other tools: WebDataset shards, Parquet tables, and the LeRobot v3 layout."""
+"""Exports tokens for other tools: WebDataset shards, Parquet tables, and the LeRobot v3 layout."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ FORMATS = ("webdataset", "parquet", "lerobot")
 
 
 def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions | None = None) -> dict[str, int]:
-    """Write the tokens of `source` into the new folder `out` as one of FORMATS; returns counts.
+    """Write the tokens of `source` into the new folder `out` in the format `to`, one of FORMATS; returns counts.
 
-    Memory does not grow with the amount. ValueError if the folder is not empty, or if the files come from different
+    It takes constant memory. Raises ValueError if the folder is not empty, or if the files come from different
     tokenizers.
     """
     options, out = options or ExportOptions(), Path(out)

@@ -134,6 +134,7 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
         _describe(found, source)  # before it is opened: some cameras have one reader at a time
         with source:
             found.claimed_rate, found.clock = source.fps, told.clock
+            found.rate_from = source.rate_from if isinstance(source, VideoSource) else found.rate_from
             _read(found, source)
     finally:
         logger.removeHandler(notes)
@@ -148,10 +149,8 @@ def _describe(found: Probe, source: Source) -> None:
     found.rate_from = "the source says so"
     if isinstance(source, CameraSource) and isinstance(source.device, NetworkCamera):
         _list(found, source.device.url, None)
-    if isinstance(source, VideoSource):
-        if is_url(str(source.path)) or Path(source.path).is_file():  # a pipe is read once
-            _list(found, str(source.path), source.options.get("stream"))
-        found.rate_from = "given" if source.options.get("fps") else "its headers, or assumed"
+    if isinstance(source, VideoSource) and (is_url(str(source.path)) or Path(source.path).is_file()):  # else a pipe
+        _list(found, str(source.path), source.options.get("stream"))
     if isinstance(source, ImageFolderSource | ImageFileSource):
         path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
         orientation, _ = find_orientation(path.read_bytes())
@@ -193,8 +192,8 @@ def _say_what_it_does(found: Probe) -> list[str]:
     does = []
     if len(found.streams) > 1:
         does.append(f"one of {len(found.streams)} video streams is read (FILE?stream=N chooses); replay reads them all")
-    if "counted" in found.clock and found.rate_from != "given":
-        does.append("its headers may say no rate, and then 25 per second are assumed: FILE?fps=20 says another")
+    if found.rate_from == "assumed" and found.claimed_rate:
+        does.append("its headers say no rate, and 25 per second are assumed: FILE?fps=20 says another")
     if found.orientation != "upright":
         does.append(f"pictures are {found.orientation} as stored; they are turned upright, and recorded so")
     if found.counts.get("damaged"):
@@ -213,8 +212,7 @@ def _say_what_it_does(found: Probe) -> list[str]:
     if found.sizes and rate:
         config = PRESETS["nano"]
         rows, columns = config.grid(*config.pad_size(found.sizes[0]))
-        group = config.temporal_compression
-        kbits = 16 * rows * columns * rate / group / 1000
-        does.append(f"nano makes a grid of {rows}x{columns} tokens of {group} frames, {kbits:.0f} kbit/s")
+        kbits, grid = 16 * rows * columns * rate / config.temporal_compression / 1000, f"{rows}x{columns}"
+        does.append(f"nano makes a grid of {grid} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s")
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -110,6 +111,9 @@ def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
     if path.is_dir():
         raise ValueError(f"source {text!r} is a folder: write images:{text} for a folder of images")
     if not path.exists():
+        series = re.sub(r"%\d*d", "*", path.name)
+        if "*" in series and path.parent.is_dir():
+            raise FileNotFoundError(f"source {text!r}: for a series write images:{path.parent}?names={series}&fps=25")
         scheme = text.partition(":")[0]
         hint = f"; {scheme!r} is no kind of source" if ":" in text and "/" not in scheme else ""
         raise FileNotFoundError(f"source {text!r}: no such file{hint}. A source is {SPEC_HELP}")

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,35 +52,28 @@ POLL_S = 0.5
 Key = tuple[int, int]  # a picture's number here, and its time by the publisher's clock
 
 
-@dataclass
 class ClockShift:
     """What to add to another clock's times, ns: the smallest difference of the last one to two `WINDOW_NS`.
 
     It begins as that of the first message, and is set right a little with each picture, so that their times still rise.
     """
 
-    shift_ns: int
-    began_ns: int
-    since_ns: int  # when the window began
-    before_ns: int  # the smallest of the window before
-    smallest_ns: int
-    last_ns: int = 0
-
-    @classmethod
-    def measure(cls, sent_ns: int, arrived_ns: int) -> ClockShift:
-        """The shift by one message alone."""
-        difference = arrived_ns - sent_ns
-        return cls(difference, arrived_ns, arrived_ns, difference, difference)
+    def __init__(self, sent_ns: int, arrived_ns: int) -> None:
+        self.shift_ns = arrived_ns - sent_ns
+        self._smallest_ns = self._before_ns = self.shift_ns  # of this window, and of the one before
+        self._began_ns = self._since_ns = arrived_ns  # since: when the window began
+        self._last_ns = 0
 
     def see(self, sent_ns: int, arrived_ns: int, capture_ns: int) -> None:
         """Take a message with a picture of `capture_ns`, a time of that clock as is `sent_ns`."""
-        if arrived_ns - self.since_ns > WINDOW_NS:
-            self.since_ns, self.before_ns, self.smallest_ns = arrived_ns, self.smallest_ns, arrived_ns - sent_ns
-        if self.smallest_ns - (arrived_ns - sent_ns) < CLOCK_NS:  # else one message of nonsense would count for long
-            self.smallest_ns = min(self.smallest_ns, arrived_ns - sent_ns)
-        most = (capture_ns - self.last_ns) // 4 if arrived_ns - self.began_ns > BURST_NS else 0
-        self.shift_ns += max(-most, min(min(self.before_ns, self.smallest_ns) - self.shift_ns, most))
-        self.last_ns = capture_ns
+        difference = arrived_ns - sent_ns
+        if arrived_ns - self._since_ns > WINDOW_NS:
+            self._since_ns, self._before_ns, self._smallest_ns = arrived_ns, self._smallest_ns, difference
+        if self._smallest_ns - difference < CLOCK_NS:  # else one message of nonsense would count for long
+            self._smallest_ns = min(self._smallest_ns, difference)
+        most = (capture_ns - self._last_ns) // 4 if arrived_ns - self._began_ns > BURST_NS else 0
+        self.shift_ns += max(-most, min(min(self._before_ns, self._smallest_ns) - self.shift_ns, most))
+        self._last_ns = capture_ns
 
 
 def decode_picture(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
@@ -221,7 +213,7 @@ class ZmqSource(Source):
             self._note("publisher_restarted")
         self._session, self._video = header.session, None
         same_clock = 0 <= arrival_ns - header.publish_ns < CLOCK_NS
-        self._shift = None if same_clock else ClockShift.measure(header.publish_ns, arrival_ns)
+        self._shift = None if same_clock else ClockShift(header.publish_ns, arrival_ns)
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
         self._last = None  # times may well be before those of the last session: the node then begins an epoch
 

@@ -25,6 +25,7 @@ from tests.kit.damage import (
     KINDS,
     PID,
     X264,
+    X265,
     Videos,
     blank,
     change_one,
@@ -207,6 +208,25 @@ def test_damaged_packets_at_length(whole, tmp_path, name, kind, places, share):
 @given(**OF_BLOCKS)
 def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_program_stream_that_is_cut_off_gives_what_came_before_and_counts_the_rest(tmp_path, codec):
+    options = {"x265-params": X265} if codec == "libx265" else X264 | {"bf": "2"}
+    path = write_pictures(tmp_path / "a.mpg", noisy(COUNT), codec, options)  # one time for several pictures
+    data = path.read_bytes()
+    with VideoReader(path) as video:
+        right = {number_of(one.image): one.image for one in video}
+    assert len(right) == COUNT
+    for end in range(len(data) // 3, len(data), 997):
+        path.write_bytes(data[:end])
+        with VideoReader(path) as video, av.open(str(path)) as container:
+            found = list(video)
+            there = sum(packet.size > 0 for packet in container.demux(video=0))
+            assert there - 1 <= len(found) + video.counts["damaged"] <= there  # what is cut off may be no picture
+        assert len(found) >= there - 12  # those of the last pack
+        sure = found if codec == "libx264" else found[:-1]  # nothing says that H.265 with start codes is cut off
+        assert all(np.array_equal(one.image, right[number_of(one.image)]) for one in sure)
 
 
 @pytest.mark.parametrize("name", ["mpeg2.mkv", "mpeg1.mp4", "mpeg2-ordered.mkv"])

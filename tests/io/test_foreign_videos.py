@@ -129,6 +129,14 @@ def test_containers_without_times_of_presentation_give_pictures_in_order_and_at_
         assert video.counts == {"damaged": 0}
 
 
+def test_a_stream_that_ffmpeg_does_not_know_by_its_first_bytes_is_known_by_its_name(tmp_path):
+    data = write_video(tmp_path / "a.ts", noisy(COUNT), TIMES, **PLAIN).read_bytes()
+    (tmp_path / "b.TS").write_bytes(np.random.default_rng(0).bytes(5000) + data)
+    with VideoReader(tmp_path / "b.TS") as video:
+        assert [number_of(one.image) for one in video] == list(range(COUNT))
+        assert number_of(video.read_frame(7).image) == 7
+
+
 def test_a_size_that_changes_is_that_of_each_picture(tmp_path):
     parts = [write_video(tmp_path / f"{h}.h264", noisy(5, h), TIMES[:5], **PLAIN).read_bytes() for h in (64, 80)]
     (tmp_path / "a.h264").write_bytes(b"".join(parts))

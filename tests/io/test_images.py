@@ -109,6 +109,12 @@ def test_a_folder_with_the_images_of_two_cameras_says_so_and_one_of_them_is_read
         open_source(f"images:{folder}?fps=10&names=up_*")
 
 
+@pytest.mark.parametrize("pattern", ["left_%d.png", "left_%04d.png", "left_*.png"])
+def test_a_pattern_of_names_says_how_a_series_is_read(tmp_path, pattern):
+    with pytest.raises(FileNotFoundError, match=r"for a series write images:.*\?names=left_\*.png&fps=25"):
+        open_source(str(tmp_path / pattern))
+
+
 def test_folders_of_folders_name_the_ones_with_images(tmp_path):
     save(tmp_path / "front", ["0.png"])
     with pytest.raises(ValueError, match="front"):

@@ -224,6 +224,7 @@ def test_each_refusal_says_what_it_is(clips):
         free.bind(("127.0.0.1", 0))
         closed = free.getsockname()[1]
     with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
         Server(lambda path, headers: pages.get(path, (404, {}, b""))) as web,
         Camera(clips["libx264"], password="right") as camera,
     ):
@@ -234,6 +235,7 @@ def test_each_refusal_says_what_it_is(clips):
             f"{web.base}/html": "no video",
             web.base.replace("http", "rtsp"): "offers no video: are the port and the path right",
             f"rtsp://127.0.0.1:{closed}/": "nothing listens",
+            f"rtsp://127.0.0.1:{silent.getsockname()[1]}/": "no answer within",
             "rtsp://camera.invalid/stream": "host 'camera.invalid' is not known",
             camera.url("user:wrong@"): "user name or password",
             camera.url("user:right@").replace("stream", "other"): "404",

@@ -179,7 +179,7 @@ class NetworkCamera(Device):
         now_ns = time.monotonic_ns()
         if packet is not None and packet.pts is not None and self._clock is not None and not self._plays:
             self._clock.see(self._to_ns(packet.pts), now_ns)
-        for frame, damage, _ in self._decoder.decode(packet, bool(self._marked)):
+        for frame, damage, *_ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
                 self._damaged += self._clean  # what comes before the first key frame was not meant for us
                 if not self._told and damage != BEFORE_KEY:  # once in a connection: there may be nothing but damage

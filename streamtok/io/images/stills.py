@@ -147,7 +147,7 @@ def warn_of_dark(data: bytes, path: Path, source: str) -> None:
     if data[4:8] == b"ftyp":  # AVIF says its depth, and OpenCV asks
         return
     image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode(data, ANY_DEPTH)
-    bits = next(bits for bits in (10, 12, 14, 16) if image.max() < 1 << bits)
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if image.max() < 1 << bits)
     if image.dtype == np.uint16 and bits < 16:
         advice = f"16-bit values that fill {bits} bits come out dark: {source}?bits={bits} if all do"
         log.warning("file=%s event=dark reason=%r", path, advice)

@@ -67,12 +67,13 @@ def _ground_texture(biome: str) -> np.ndarray:
     verge = base + (dark - base) * np.clip(0.5 + 0.5 * broad, 0, 1) + rough * (11 if biome != "town" else 5)
     blotch = np.clip(noise(TILE_PIXELS, TILE_PIXELS, 1.2, 3)[..., None] - 0.6, 0, 1)
     verge += (patch - verge) * blotch
-    if biome == "town":
-        verge *= 0.97 + 0.06 * _checks(1.0)
-    if biome == "field":
-        verge *= 0.94 + 0.12 * _stripes(1.4)
-
     x = _across()
+    if biome == "town":  # paving slabs, with joints
+        s = np.arange(TILE_PIXELS)[:, None, None] * TILE_LENGTH / TILE_PIXELS
+        verge *= 0.97 + 0.06 * ((s % 1.0 > 0.12) & (x % 1.0 > 0.12)).astype(np.float32)
+    if biome == "field":  # furrows
+        verge *= 0.94 + 0.12 * (np.abs(x / 1.4 % 1.0 - 0.5) * 2).astype(np.float32)
+
     road = np.flatnonzero(np.abs(x[0, :, 0]) < ROAD_EDGE)
     tracks = sum(7 * np.exp(-(((x[:, road] - wheel) / 0.35) ** 2)) for wheel in (-4.5, -2.7, -0.9, 0.9, 2.7, 4.5))
     verge[:, road] = rough[:, road] * 5 + broad[:, road] * 6 - tracks + np.array([104, 105, 108], np.float32)
@@ -83,16 +84,6 @@ def _ground_texture(biome: str) -> np.ndarray:
 
 def _across() -> np.ndarray:
     return ((np.arange(TILE_PIXELS) + 0.5) / TILE_PIXELS - 0.5)[None, :, None].astype(np.float32) * TILE_WIDTH
-
-
-def _checks(pitch: float) -> np.ndarray:
-    """Paving slabs: 0 on joints, 1 elsewhere."""
-    s = np.arange(TILE_PIXELS)[:, None, None] * TILE_LENGTH / TILE_PIXELS
-    return ((s % pitch > 0.12) & (_across() % pitch > 0.12)).astype(np.float32)
-
-
-def _stripes(pitch: float) -> np.ndarray:
-    return (np.abs(_across() / pitch % 1.0 - 0.5) * 2).astype(np.float32)
 
 
 def lane_marks() -> list[tuple[float, float, tuple[int, int, int], bool]]:

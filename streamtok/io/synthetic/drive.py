@@ -105,8 +105,10 @@ class SyntheticDrive:
         return image
 
     def _paint_marks(self, image: np.ndarray, view: View, top: int) -> None:
+        starts = np.arange(np.floor((view.s + NEAR) / 9.0) * 9.0, view.s + CRISP, 9.0) - view.s
+        dashes = [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
         for x, width, color, dashed in art.lane_marks():
-            for near, far in _dashes(view.s) if dashed else [(NEAR, CRISP)]:
+            for near, far in dashes if dashed else [(NEAR, CRISP)]:
                 z = np.geomspace(near, far, 3 if dashed else 14)
                 left, rows = view.line(x - width / 2, z)
                 right, _ = view.line(x + width / 2, z)
@@ -154,11 +156,6 @@ def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Reflect |x| back and forth between `low` and `high`, so that the verge goes on without a road in it."""
     span = high - low
     return np.sign(x) * (low + np.abs((np.abs(x) - high) % (2 * span) - span))
-
-
-def _dashes(s: float) -> list[tuple[float, float]]:
-    starts = np.arange(np.floor((s + NEAR) / 9.0) * 9.0, s + CRISP, 9.0) - s
-    return [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
 
 
 def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ MOST_WAITING = 64
 """Packets remembered for pictures that have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may come before the picture of one is shown, where they have no times
 MOST_LOSSES = 64
+UNTIMED = -(1 << 62)  # from which on times are counted that are given to packets without any, to know their pictures by
 MOST_PIXELS = 1 << 26
 """Of a picture, which a stranger may have made: what a process takes of still images (`OPENCV_IO_MAX_IMAGE_PIXELS`)."""
 MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
@@ -43,11 +44,13 @@ class Checked(NamedTuple):
     """A frame of PyAV, None where a packet gave none; `damage` says why it must not be used, empty if it may be.
 
     `disturbed`: pictures before this one may be missing without a word, as decoders drop some after damage.
+    `timed`: its packet says when it is shown.
     """
 
     frame: Any
     damage: str = ""
     disturbed: bool = False
+    timed: bool = True
 
 
 class Loss(NamedTuple):
@@ -114,16 +117,13 @@ class CleanDecoder:
         self._fed += 1
         self._lose(Loss(self._fed, None, reason))
 
-    def refuse(self, reason: str) -> Checked:
-        """Say that a packet without a time is not given to the decoder; returns what became of it."""
-        self._feed(None)
-        return self._refused(reason, None)
-
     def decode(self, packet: Any, marked: bool = False) -> Iterator[Checked]:
         """What comes out for a packet (None at the end of the stream), in presentation order.
 
         `marked`: the container says that damage touched the packet.
         """
+        if packet is not None and packet.size and packet.pts is None:
+            packet.pts = UNTIMED + self._fed
         pts = None if packet is None else packet.pts
         self._feed(pts)
         if packet is not None and packet.size:
@@ -158,7 +158,7 @@ class CleanDecoder:
 
     def _refusal(self, packet: Any, marked: bool) -> str:
         """Why a packet is not given to the decoder; empty if it is."""
-        if marked and packet.pts is None:  # the rest of a picture that lost its beginning
+        if marked and _to_time(packet.pts) is None:  # the rest of a picture that lost its beginning
             return MARKED
         whole = self._is_whole is None or self._is_whole(bytes(packet))
         return "" if whole else "it is cut off, its checksum is wrong, or zeros overwrite it"
@@ -169,12 +169,14 @@ class CleanDecoder:
         A decoder marks a picture when it comes out, which may be after pictures that need it.
         """
         disturbed, order = bool(self._losses), self._fed
-        if frame.pts is not None:
-            order = self._orders.pop(frame.pts, self._told.get(frame.pts, order))
-            self._shown = frame.pts
-        damage = self._judge(frame, order)  # which a later one's depends on, also where this one is told already
-        if frame.pts is None or frame.pts not in self._told:
-            self._held.append((Checked(frame, damage, disturbed), order))
+        key = frame.pts
+        frame.pts = _to_time(key)
+        if key is not None:
+            order = self._orders.pop(key, self._told.get(key, order))
+            self._shown = self._shown if frame.pts is None else frame.pts
+        damage = self._judge(frame, order, self._clean_since.pop(key, None))  # also where it is told already
+        if key is None or key not in self._told:
+            self._held.append((Checked(frame, damage, disturbed, frame.pts is not None), order))
         yield from self._release()
 
     def _release(self, everything: bool = False) -> Iterator[Checked]:
@@ -222,7 +224,7 @@ class CleanDecoder:
         return bare
 
     def _refused(self, reason: str, pts: int | None) -> Checked:
-        refused = Checked(None, self.damage or reason, True)
+        refused = Checked(None, self.damage or reason, True, _to_time(pts) is not None)
         self._remember(self._told, pts)
         if pts is not None:
             self._orders.pop(pts, None)
@@ -230,6 +232,7 @@ class CleanDecoder:
         return refused
 
     def _lose(self, loss: Loss) -> None:
+        loss = loss._replace(pts=_to_time(loss.pts))
         if not _reaches_behind(loss, *self._key):
             return
         self._held = [
@@ -240,9 +243,8 @@ class CleanDecoder:
         if len(self._losses) > MOST_LOSSES:  # the first says what is damaged, the last when that ends
             del self._losses[1]
 
-    def _judge(self, frame: Any, order: int) -> str:
-        """Why a frame that came out must not be used; empty if it may be."""
-        clean_since = self._clean_since.pop(frame.pts, None)
+    def _judge(self, frame: Any, order: int, clean_since: int | None) -> str:
+        """Why a frame that came out must not be used; empty if it may be. Later ones depend on it."""
         if frame.is_corrupt:
             self._lose(Loss(order, frame.pts, DEPENDS))
             return "the decoder marks it as damaged"
@@ -258,8 +260,13 @@ class CleanDecoder:
 
     def _pass_key(self, pts: int | None, order: int) -> None:
         """Pictures from here on need none that came before `order`."""
-        self._key = pts, order
+        self._key = _to_time(pts), order
         self._losses = [loss for loss in self._losses if _reaches_behind(loss, *self._key)]
+
+
+def _to_time(pts: int | None) -> int | None:
+    """A time of presentation, None for one that was given to a packet without any."""
+    return None if pts is None or pts < UNTIMED // 2 else pts
 
 
 def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:

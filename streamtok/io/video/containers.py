@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -30,15 +31,17 @@ RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_ty
 WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
 LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # believed of headers: some write the clock of their times there
+# For files that FFmpeg does not know by their first bytes: damaged or short ones.
+FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
-REFUSALS: list[tuple[type[Exception], str]] = [
+REFUSALS: list[tuple[Any, str]] = [  # by the errors that they explain
     (av.error.HTTPUnauthorizedError, "user name or password missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH"),
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
     (av.error.HTTPError, "the server refuses it or fails"),
+    (av.error.ProtocolNotFoundError, "this PyAV's FFmpeg does not know that protocol"),
     (ConnectionRefusedError, "nothing listens at that address and port (connection refused)"),
-    (TimeoutError, NO_ANSWER),
-    (av.error.ExitError, NO_ANSWER),
+    ((TimeoutError, av.error.ExitError), NO_ANSWER),
 ]
 
 
@@ -57,10 +60,12 @@ def open_container(
     """
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
+    began = time.monotonic()
     try:
         container = open_with_options(target, live, form)
     except (av.FFmpegError, OSError) as error:
-        raise _explain(target, error) from error
+        silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg takes silence for nonsense
+        raise _explain(target, TimeoutError() if silent else error) from error
     try:
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError as error:
@@ -78,7 +83,13 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # a time in its name is no protocol
-    return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
+    named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
+    try:
+        return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
+    except (av.error.InvalidDataError, EOFError):
+        if named and not form:
+            return open_with_options(target, live, named)
+        raise
 
 
 def video_streams(container: Any) -> list[Any]:

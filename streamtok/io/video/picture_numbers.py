@@ -29,11 +29,10 @@ class PictureNumbers:
         self._waiting: list[int] = []  # a heap of presentation times
         self._overflow = 0
         self._hidden = 0
-        self._timed = False
 
     def add_packet(self, pts: int | None) -> None:
         """Tell of a packet that will be shown at `pts`, before it is decoded."""
-        self._timed = self._timed or pts is not None
+        self._even = self._even and pts is not None
         if pts is None or (self._start is not None and pts < self._start):
             return
         heapq.heappush(self._waiting, pts)
@@ -41,17 +40,16 @@ class PictureNumbers:
             heapq.heappop(self._waiting)
             self._overflow += 1
 
-    def hide_picture(self) -> None:
-        """Tell of a picture that is left out; it counts where packets have no times."""
-        self._hidden += not self._timed
+    def hide_picture(self, timed: bool) -> None:
+        """Tell of a picture that is left out; of those that are `timed` packets have told."""
+        self._hidden += not timed
 
     def number(self, pts: int | None, disturbed: bool) -> int | None:
         """The number of a picture that came out; None if it lies before the start. `disturbed` as in `Checked`."""
-        if pts is None:
-            step, self._hidden = 1 + self._hidden, 0
-        elif self._start is not None and pts < self._start:
+        hidden, self._hidden, step = self._hidden, 0, 1
+        if pts is not None and self._start is not None and pts < self._start:
             return None
-        else:
+        if pts is not None:
             shown = self._overflow
             while self._waiting and self._waiting[0] <= pts:
                 heapq.heappop(self._waiting)
@@ -60,12 +58,7 @@ class PictureNumbers:
             if not disturbed and not self._proven:  # the first two pictures show whether it is as it is said to be
                 self._even, self._proven = self._even and shown == 1, True
             step = max(shown, 1) if disturbed or self._even else 1
-        self._next += step
-        return self._next - 1
-
-    @property
-    def latest(self) -> int:
-        """The number of the last picture that came out."""
+        self._next += step + hidden
         return self._next - 1
 
     def restart(self, first: int) -> None:

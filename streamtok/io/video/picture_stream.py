@@ -58,14 +58,14 @@ class PictureStream:
         self._pass_until: Fraction | None = None
         self._open()
         context = self.stream.codec_context
-        claimed = read_rate(self.container, self.stream) or (DEFAULT_FPS if self.raw else None)
+        said = read_rate(self.container, self.stream)
+        self.rate_from = "given" if fps else "its headers" if said else "assumed"
+        claimed = said or (DEFAULT_FPS if self.raw else None)
         self.claimed_rate: Fraction | None = Fraction(fps).limit_denominator(100_000) if fps else claimed
         self.rate = self.claimed_rate or DEFAULT_FPS
         self.timeless = self.raw or fps is not None
-        if self.raw and not fps:
-            log.info(
-                "file=%s event=rate fps=%.6g reason='by its headers, or assumed; say FILE?fps=N'", self.name, self.rate
-            )
+        if self.raw and self.rate_from == "assumed":
+            log.info("file=%s event=rate_assumed fps=%d reason='its headers say none: ?fps=N'", self.name, self.rate)
         interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
         hides_pictures = context.name == "vp8"  # or has several in a packet
         self.even = not (self.timeless or self.counted or interlaced or hides_pictures)
@@ -149,7 +149,8 @@ class PictureStream:
         self._sure, self._keys = cold_until is None, 0
         self._stretches = 0
         self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
-        self._last_seconds = -1 / self.rate  # of the latest picture; none came
+        self._last_seconds, self._last_number = -1 / self.rate, -1  # of the latest picture; none came
+        self._timed = self._guessed = False  # whether some pictures had times, and some had none
         self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
         self._start: Fraction | None = None  # in these: when the first picture is shown
         first = 0  # in these: the packet behind those that were passed over
@@ -166,7 +167,7 @@ class PictureStream:
                 if not self._sure and self._lacks_past(checked, cold_until):
                     return
                 if checked.damage:
-                    numbers.hide_picture()
+                    numbers.hide_picture(checked.timed and not self.counted)
                     self.tell_once("damaged", checked.damage)
                     continue
                 number = numbers.number(None if self.counted else checked.frame.pts, checked.disturbed)
@@ -247,10 +248,11 @@ class PictureStream:
 
     def _start_stretch(self, numbers: PictureNumbers) -> None:
         """The clock starts anew: go on behind the last picture, and leave a number out."""
-        self.tell_once("clock_restarts", f"its times begin anew after picture {numbers.latest}")
         self.stream.codec_context.flush_buffers()
         self.decoder.restart()
-        numbers.restart(numbers.end(bool(self.decoder.damage)) + 1)
+        end = numbers.end(bool(self.decoder.damage))
+        self.tell_once("clock_restarts", f"its times begin anew after picture {end - 1}")
+        numbers.restart(end + 1)
         self._behind, self._base = self._last_seconds + 1 / self.rate, None
         self._stretches += 1
 
@@ -270,13 +272,16 @@ class PictureStream:
         if self.counted and not self.timeless:
             return self._shown_at(number or 0)
         if frame.pts is None or self.timeless:
-            seconds = max((number or 0) / self.rate, self._last_seconds + 1 / self.rate)
-            self._last_seconds, self._behind, self._base = seconds, seconds + 1 / self.rate, None
-            return seconds
-        if self._base is None:
-            self._base = frame.pts
-        self._last_seconds = self._behind + (frame.pts - self._base) * self.stream.time_base
-        return self._last_seconds
+            seconds, self._guessed = self._last_seconds + ((number or 0) - self._last_number) / self.rate, True
+            if not self._timed:  # those that follow come behind it
+                self._behind, self._base = seconds + 1 / self.rate, None
+        else:
+            self._base, self._timed = frame.pts if self._base is None else self._base, True
+            seconds = self._behind + (frame.pts - self._base) * self.stream.time_base
+            if self._guessed:  # too late, perhaps: the next one comes behind it all the same
+                seconds = max(seconds, self._last_seconds + 1 / (2 * self.rate))
+        self._last_seconds, self._last_number = seconds, number or 0
+        return seconds
 
     def _shown_at(self, number: int) -> Fraction:
         """When a picture is shown, where packets say when they are decoded: with the packet for which it comes out."""

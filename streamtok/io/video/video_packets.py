@@ -54,7 +54,9 @@ class VideoDecoder(Generic[Key]):
         That is a picture, uint8 RGB (H, W, 3), or why there is none.
         """
         if not len(data):  # which a decoder would take for the end of the stream
-            yield Decoded(key, None, self._decoder.refuse("it is empty").damage)
+            damage = self._decoder.damage or "it is empty"
+            self._decoder.lose_packets()
+            yield Decoded(key, None, damage)
             return
         packet = av.Packet(bytes(data))
         packet.pts = packet.dts = number = self._next
@@ -72,7 +74,7 @@ class VideoDecoder(Generic[Key]):
 
     def _become(self, checked: Checked, fed: int | None) -> Iterator[Decoded[Key]]:
         """What a result says of its unit: the one that was `fed` if there is no frame, which names its own."""
-        frame, damage, _ = checked
+        frame, damage, *_ = checked
         if frame is None:
             if fed is not None:
                 yield Decoded(self._waiting.pop(fed), None, damage)

@@ -77,6 +77,8 @@ def test_times_of_a_clock_that_was_set_back_go_over_a_stretch_twice():
     rises = np.arange(40) * 50_000_000
     assert go_over_twice(rises % (14 * 50_000_000))
     assert go_over_twice(np.concatenate([rises, rises[20:], rises + 40 * 50_000_000]))
+    run = np.arange(200) * 50_000_000
+    assert go_over_twice(np.concatenate([run, run + 25_000_000])), "half a step apart"
     assert not go_over_twice(rises)
     assert not go_over_twice([])
     assert not go_over_twice(rises[::-1])

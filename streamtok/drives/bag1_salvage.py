@@ -15,6 +15,10 @@ from streamtok.drives.message_drive import Topic, TopicMessage
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
 OP_MESSAGE, OP_CHUNK, OP_CONNECTION = b"\x02", b"\x05", b"\x07"
+IMAGES = {  # by what their definition sums up to, where damage changed the name
+    "060021388200f6f0f447d0fcd9c64743": "sensor_msgs/msg/Image",
+    "8f7a12909da2c9d3332d540a0977563f": "sensor_msgs/msg/CompressedImage",
+}
 DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # of a decompressor
 Connections = dict[bytes, Topic]  # by id
 CHUNK_FIELD = re.compile(rb"compression=(none|bz2|lz4)")
@@ -30,20 +34,16 @@ class BagRecord(NamedTuple):
     begin: int
     end: int
 
-    @property
-    def op(self) -> bytes | None:
-        return self.header.get("op")
-
 
 def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessage]:
     """Every message of a ROS 1 bag that is still whole, in the file's order; `note` is told what is left out."""
     connections: Connections = {}
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as bag:
         for record in _walk(bag, lambda text: None):
-            if record.op == OP_CONNECTION:  # again in the index, should the chunk that has it be damaged
+            if record.header.get("op") == OP_CONNECTION:  # again in the index, should the chunk that has it be damaged
                 _learn(record.header, bag[record.begin : record.end], connections)
         for record in _walk(bag, note):
-            if record.op == OP_CHUNK:
+            if record.header.get("op") == OP_CHUNK:
                 chunk = _unpack_chunk(record.header, bag[record.begin : record.end], record.at, note)
                 yield from _read_messages(chunk, connections)
 
@@ -68,13 +68,13 @@ def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
     for found in CHUNK_FIELD.finditer(bag, start):
         for at in range(max(start, found.start() - LONGEST_HEADER), found.start()):
             record = _read_record(bag, at)
-            if record is not None and record.op == OP_CHUNK:
+            if record is not None and record.header.get("op") == OP_CHUNK:
                 return at
     return None
 
 
-def _read_record(bag: mmap.mmap, at: int) -> BagRecord | None:
-    """The record at a place, the last one as far as it is there; None if it cannot be one."""
+def _read_record(bag: mmap.mmap | bytes, at: int) -> BagRecord | None:
+    """The record at a place in a bag or a chunk, the last one as far as it is there; None if it cannot be one."""
     begin = at + LENGTH.size
     middle = begin + LENGTH.unpack_from(bag, at)[0] if begin <= len(bag) else len(bag)
     likely = middle - begin <= MOST_HEADER and middle + LENGTH.size <= len(bag)
@@ -116,23 +116,14 @@ def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable
 
 def _read_messages(chunk: bytes, connections: Connections) -> Iterator[TopicMessage]:
     at = 0
-    while at + LENGTH.size <= len(chunk):
-        start = at + LENGTH.size
-        middle = start + LENGTH.unpack_from(chunk, at)[0]
-        if middle + LENGTH.size > len(chunk):
-            return
-        header = _read_fields(chunk[start:middle])
-        begin = middle + LENGTH.size
-        at = begin + LENGTH.unpack_from(chunk, middle)[0]
-        if header is None or at > len(chunk):
-            return
-        if header.get("op") == OP_CONNECTION:
-            _learn(header, chunk[begin:at], connections)
-        elif header.get("op") == OP_MESSAGE:
-            found = connections.get(header.get("conn", b""))
-            if found is not None and len(header.get("time", b"")) == TIME.size:
-                seconds, nanos = TIME.unpack(header["time"])
-                yield TopicMessage(found, seconds * 10**9 + nanos, chunk[begin:at])
+    while (record := _read_record(chunk, at)) and record.end <= len(chunk):
+        header, data, at = record.header, chunk[record.begin : record.end], record.end
+        found = connections.get(header.get("conn", b""))
+        if record.header.get("op") == OP_CONNECTION:
+            _learn(header, data, connections)
+        elif record.header.get("op") == OP_MESSAGE and found is not None and len(header.get("time", b"")) == TIME.size:
+            seconds, nanos = TIME.unpack(header["time"])
+            yield TopicMessage(found, seconds * 10**9 + nanos, data)
 
 
 def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> None:
@@ -140,5 +131,5 @@ def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> N
     if fields is None or "type" not in fields or "conn" not in header:
         return
     package, _, name = fields["type"].decode("latin-1").partition("/")
-    topic = header.get("topic", b"").decode("utf-8", "replace")
-    connections[header["conn"]] = Topic(topic, f"{package}/msg/{name}")
+    kind = IMAGES.get(fields.get("md5sum", b"").decode("latin-1"), f"{package}/msg/{name}")
+    connections[header["conn"]] = Topic(header.get("topic", b"").decode("utf-8", "replace"), kind)

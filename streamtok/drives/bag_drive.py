@@ -1,21 +1,24 @@
 """ROS 1 and ROS 2 bags, without ROS: by rosbags and SQLite, and what is left of a bag that is damaged."""
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from streamtok.drives.bag1_salvage import salvage_bag1
+from streamtok.drives.bag1_salvage import IMAGES, salvage_bag1
 from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
 from streamtok.extras import needs_extra
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
+from streamtok.recording.packing import unpack_if_packed
 from streamtok.recording.parts import Parts, open_each
 
 with needs_extra("reading ROS bags", "ros"):
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)
     from rosbags import rosbag1
+    from rosbags.interfaces import Connection
 
     from streamtok.drives.db3_file import Db3File
 
@@ -27,24 +30,31 @@ UNREADABLE = (
 
 
 class Bag1File:
-    """One ROS 1 bag; `topics` and `messages` as of a `Db3File`. ValueError if not one topic can be read."""
+    """One ROS 1 bag; as a `Db3File`. Without `undo`, what its index lists. ValueError if not one topic can be read."""
 
-    def __init__(self, path: Path, note: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
+        self._unpacked, reason = unpack_if_packed(path)
+        self._place = Path(self._unpacked.name) if self._unpacked else path
         self.path, self._note, self.damage = path, note, ""
+        if reason:
+            note(f"{path.name}: {reason}")
         self.span: Span | None = None
         self.set_back: set[Topic] = set()
         try:
-            with rosbag1.Reader(path) as reader:
-                self.topics = {Topic(c.topic, c.msgtype) for c in reader.connections}
-                listed, there = sum(c.msgcount for c in reader.connections), reader.message_count
-                self.damage = f"it lists {listed} of {there} messages" if listed != there else ""
+            with rosbag1.Reader(self._place) as reader:
+                self.topics = set(map(_topic_of, reader.connections))
+                there = sum((Counter(info.connection_counts) for info in reader.chunk_infos), Counter())
+                if there != (listed := Counter({c.id: c.msgcount for c in reader.connections})):
+                    self.damage = f"it lists {listed.total()} of {there.total()} messages"
                 self.span = reader.start_time, reader.end_time
-                cameras = (c for c in reader.connections if image_kind(c.msgtype))
-                self.set_back = {Topic(c.topic, c.msgtype) for c in cameras if _was_set_back(reader.indexes[c.id])}
+                cameras = (c for c in reader.connections if image_kind(_topic_of(c).kind))
+                for c in cameras:
+                    written = sorted(reader.indexes[c.id], key=lambda entry: (entry.chunk_pos, entry.offset))
+                    self.set_back |= {_topic_of(c)} if go_over_twice([entry.time for entry in written]) else set()
         except UNREADABLE as error:
             self.damage = str(error)
-            self.topics = {message.topic for message in salvage_bag1(path, lambda text: None)}
-            if not self.topics:
+            self.topics = {message.topic for message in salvage_bag1(self._place, lambda text: None)} if undo else set()
+            if undo and not self.topics:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
@@ -59,21 +69,20 @@ class Bag1File:
                 return
             except UNREADABLE as error:
                 self._note(f"the bag is damaged ({error}); going on with what can be read after it")
-        for message in salvage_bag1(self.path, self._note):
+        for message in salvage_bag1(self._place, self._note):
             after = message.log_ns > last or (message.log_ns == last and message.topic not in given)
             if message.topic in topics and after:
                 yield message
 
     def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        with rosbag1.Reader(self.path) as reader:
-            wanted = [c for c in reader.connections if Topic(c.topic, c.msgtype) in topics]
+        with rosbag1.Reader(self._place) as reader:
+            wanted = [c for c in reader.connections if _topic_of(c) in topics]
             for c, log_ns, data in reader.messages(connections=wanted) if wanted else ():
-                yield TopicMessage(Topic(c.topic, c.msgtype), log_ns, data)
+                yield TopicMessage(_topic_of(c), log_ns, data)
 
 
-def _was_set_back(index: list[rosbag1.reader.IndexData]) -> bool:
-    written = sorted(index, key=lambda entry: (entry.chunk_pos, entry.offset))
-    return go_over_twice([entry.time for entry in written])
+def _topic_of(connection: Connection) -> Topic:
+    return Topic(connection.topic, IMAGES.get(connection.digest, connection.msgtype))
 
 
 FILES: dict[str, type[Bag1File] | type[Db3File]] = {"bag": Bag1File, "db3": Db3File}
@@ -87,8 +96,9 @@ class BagDrive(MessageDrive):
         super().__init__(path or parts.paths[0], parts.notes)
         note = partial(self.note, "")
         self.files, faults = open_each(parts.paths, lambda each: FILES[kind](each, note))
-        damaged = [(file.path.name, file.damage) for file in self.files if file.damage]
-        faults += [f"{name}: it has no usable index ({reason}); reading what is there" for name, reason in damaged]
+        for file in filter(lambda file: file.damage, self.files):
+            name = f"{file.path.name}: " if len(self.files) > 1 else ""
+            faults.append(f"{name}it has no usable index ({file.damage}); reading what is there")
         for text in faults:
             note(text)
         topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))

@@ -1,11 +1,6 @@
 """Which clock the images of a camera are timed by, and what time an image has that its clock does not give one.
 
-A message has up to three times: its header's stamp, when it was published, and when it was logged. The first of them
-that is usable is taken. Over the first `SAMPLE` messages of the camera it is there in at least half of them and less
-than 2**63 ns. It rises from one image to the next in at least `RISING` of the steps, once images that `CameraOrder` can
-put in order are in order. So stamps that are zero, stand still or are whole seconds lead to another clock. All cameras
-of a drive have to be on one time base. Where some have no usable stamp, and those of the others are far from the time
-of logging (simulated time), all take that time.
+docs/drives.md, "Which clock", has the rules.
 """
 
 from __future__ import annotations
@@ -81,6 +76,7 @@ class Timed(NamedTuple):
 
 def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[Camera, Choice]:
     """The clock of each camera by its first messages, by the rule above, or the one that was asked for."""
+    samples = {name: stamps for name, stamps in samples.items() if stamps}
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}

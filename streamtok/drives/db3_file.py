@@ -14,9 +14,8 @@ from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
-from streamtok.recording.parts import unpack_if_packed
+from streamtok.recording.packing import read_head, unpack_if_packed
 
-MOST_ROWS = 1 << 30
 MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
 PAGE_SIZE_AT = 16  # where the file says how long its pages are
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")  # of one that is not finished
@@ -45,7 +44,7 @@ STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
 
 
 class Db3File:
-    """One SQLite file of a ROS 2 bag, packed by zstd or not; what a recorder left in its write-ahead log is read too.
+    """One SQLite file of a ROS 2 bag, packed or not; what a recorder left in its write-ahead log is read too.
 
     `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. With `undo`, what a
     killed recorder had not finished is undone in a copy. ValueError if not one topic can be read.
@@ -74,7 +73,7 @@ class Db3File:
         what a killed recorder had not finished.
         """
         log, journal = self._beside("-wal"), self._beside("-journal")
-        undo = undo and journal is not None and _is_unfinished(journal)
+        undo = undo and journal is not None and read_head(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
         if not undo and (log is None or os.access(self._place.parent, os.W_OK)):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
@@ -127,25 +126,29 @@ class Db3File:
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
         """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
         ids = [number for number, topic in self._topics.items() if topic in topics]
-        order, given = "timestamp, id" if self.set_back.isdisjoint(topics) else "id", set[int]()
+        given = set[int]()
+        order = "timestamp, id" if self.set_back.isdisjoint(topics) else "id"
+        for number, topic, time_ns, data in self._read(ids, order):
+            key = hash((number, topic, time_ns))
+            if topic in ids and key not in given:  # damage links pages twice, or gives a number twice
+                given.add(key)
+                yield TopicMessage(self._topics[topic], time_ns or 0, data or b"")
+            elif topic not in self._topics:
+                self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
+
+    def _read(self, ids: list[int], order: str) -> Iterator[Row]:
+        """Rows of the topics, and those of others that are not known; after damage, all that can be read."""
         if not self.damage:
             try:
-                for row in self._query(ids, order):
-                    given.add(row[0])
-                    yield from self._to_message(row)
+                yield from self._query(ids, order)
                 return
             except apsw.Error as error:
                 self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
-        for row in self._salvage():
-            if (row[1] in ids or row[1] not in self._topics) and row[0] not in given:
-                yield from self._to_message(row)
-
-    def _to_message(self, row: Row) -> Iterator[TopicMessage]:
-        _, topic, time_ns, data = row
-        if topic in self._topics:
-            yield TopicMessage(self._topics[topic], time_ns or 0, data or b"")
-        else:
-            self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
+        try:
+            with closing(self._connect(strict=True)) as database:
+                yield from _read_rows(database, self._note)
+        except apsw.Error as error:
+            self._note(f"{self.path.name}: the database cannot be read: {error}")
 
     def _query(self, ids: list[int], order: str) -> Iterator[Row]:
         wanted, known = (",".join(map(str, each)) for each in (ids, self._topics))
@@ -158,7 +161,8 @@ class Db3File:
     def _read_topics(self, strict: bool) -> dict[int, Topic]:
         with closing(self._connect(strict)) as database:
             rows = list(database.execute("SELECT id, CAST(name AS BLOB), CAST(type AS BLOB) FROM topics"))
-        return {row[0]: Topic(_as_text(row[1]), _as_text(row[2])) for row in rows}
+        texts = ((number, [(cell or b"").decode("utf-8", "replace") for cell in cells]) for number, *cells in rows)
+        return {number: Topic(*cells) for number, cells in texts}
 
     def _connect(self, strict: bool) -> apsw.Connection:
         """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
@@ -170,50 +174,18 @@ class Db3File:
             database.execute("PRAGMA writable_schema = ON")  # else a file that is shorter than it says is refused whole
         return database
 
-    def _salvage(self) -> Iterator[Row]:
-        """Every row that can be read, as inserted."""
-        try:
-            with closing(self._connect(strict=True)) as database:
-                yield from _read_rows(database, self._note)
-        except apsw.Error as error:
-            self._note(f"{self.path.name}: the database cannot be read: {error}")
-
-
-def _is_unfinished(journal: Path) -> bool:
-    with journal.open("rb") as stream:
-        return stream.read(len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
-
-
-def _as_text(cell: bytes | None) -> str:
-    """A cell with text as it is, whatever damage did to it."""
-    return (cell or b"").decode("utf-8", "replace")
-
 
 def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[Row]:
-    last = _find_last_row(database)
-    misses = nothing = 0  # rows that cannot be read, and how many in a row gave nothing
-    for number in range(1, (last or MOST_ROWS) + 1):
-        rows: list[Row] = []
+    question = f"SELECT id, topic_id, {TIME}, {DATA} FROM messages WHERE id > ? ORDER BY id"
+    at = misses = nothing = 0  # the latest row, how many cannot be read, and how many in a row gave nothing
+    while nothing <= MOST_MISSES:
         try:
-            rows = list(database.execute(f"SELECT id, topic_id, {TIME}, {DATA} FROM messages WHERE id = ?", (number,)))
-        except apsw.Error:
-            misses += 1
-        nothing = 0 if rows else nothing + 1
-        if nothing > MOST_MISSES:
+            for row in database.execute(question, (at,)):
+                at, misses, nothing = row[0], misses + nothing, 0
+                yield row
             break
-        yield from rows
-    if misses:
-        count = f"{misses} of {last} rows" if last else "rows, how many is not known,"
-        note(f"{count} of the bag cannot be read and are left out")
-
-
-def _find_last_row(database: apsw.Connection) -> int:
-    """The highest message id; 0 where the end of the table is gone and nothing else says it."""
-    for question in ("SELECT max(id) FROM messages", "SELECT seq FROM sqlite_sequence WHERE name = 'messages'"):
-        try:
-            found = list(database.execute(question))
         except apsw.Error:
-            continue
-        if found and found[0][0] is not None:
-            return int(found[0][0])
-    return 0
+            at, nothing = at + 1, nothing + 1
+    if misses or nothing:
+        where = f"{misses} rows between others" if misses else f"what comes after row {at - nothing}"
+        note(f"{where} of the bag cannot be read, and is left out")

@@ -20,7 +20,9 @@ from streamtok.types import Frame
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
-MOST_AHEAD, FASTEST_NS = 1000, 1_000_000  # a number that is further ahead, and faster, began anew
+MOST_AHEAD, FASTER = 10, 4  # a number that is further ahead, and by so many times what fits in, began anew
+FASTEST_NS = 4_000_000  # a step where none is usual yet
+TURNED_AHEAD = 1000  # where no time tells, as the clock was set back there
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
@@ -36,7 +38,6 @@ class Problem(NamedTuple):
 
     stream: str
     text: str
-    frame_id: int | None = None
 
 
 @dataclass
@@ -49,6 +50,11 @@ class Progress:
     last_ns: int = 0
     numbered: bool = False
     offset: int = 0
+
+    def counts_anew(self, ahead: int, went_ns: int) -> bool:
+        """Whether a number so far ahead says that the counter began anew; `went_ns` is 0 where no time tells."""
+        fits = FASTER * went_ns / (self.judge.usual_step or FASTEST_NS)
+        return ahead < 0 or ahead > (max(MOST_AHEAD, fits) if went_ns else TURNED_AHEAD)
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -133,9 +139,9 @@ class Drive(ABC):
             told[name] |= {"clock_reason": choice.reason if choice else ""}
         return told
 
-    def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
+    def note(self, stream: str, text: str) -> None:
         """List something that was left out or guessed; the same words are listed once."""
-        problem = Problem(stream, text, frame_id)
+        problem = Problem(stream, text)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
         if len(self.problems) < LOGGED_PROBLEMS:
@@ -164,9 +170,7 @@ class Drive(ABC):
         went_ns, progress.last_ns = item.capture_ns - progress.last_ns, item.capture_ns
         known = None if item.frame_id is None else item.frame_id - progress.offset
         ahead = known - progress.next_id if known is not None and progress.numbered else 0
-        behind = progress.offset and ahead < -MOST_AHEAD  # from a counter that had jumped, the former is back
-        jumped = ahead > MOST_AHEAD and (turned or ahead * FASTEST_NS > went_ns)
-        anew = self.checked and (jumped or behind)
+        anew = self.checked and ahead != 0 and progress.counts_anew(ahead, 0 if turned else went_ns)
         by_time = anew or (known is None and not progress.numbered)
         if anew:
             self.note(
@@ -198,7 +202,7 @@ class Drive(ABC):
         """Count and list an image that is no frame."""
         self.counts[item.stream][reason] += 1
         place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
-        self.note(item.stream, f"{place}: {text}", item.frame_id)
+        self.note(item.stream, f"{place}: {text}")
 
     def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
         """Items by capture time, as far as holding back `depth` of all cameras allows."""

@@ -1,11 +1,11 @@
 """The names of drives: what they mean, and which drives there are in a folder."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from streamtok.drives.clips import why_clips
 from streamtok.drives.folder_drive import belong_together, find_logs, has_images
 from streamtok.drives.folders import list_recordings
 from streamtok.drives.image_folders import FolderWalk, ImageFinder
@@ -16,7 +16,6 @@ from streamtok.io.suffixes import is_video
 from streamtok.recording.parts import Parts
 
 IMAGES, PARTS = "images:", "parts:"
-MOST_CAMERAS = 64  # of a vehicle: more videos in a folder are clips
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -62,32 +61,23 @@ def list_drives(name: str) -> list[str]:
 
 def drives_in(path: Path, find: ImageFinder) -> list[str]:
     """The names of the drives in a folder and those below it."""
-    return _drives_in(path, _Listing(FolderWalk(path), find))
+    return _drives_in(path, FolderWalk(path), find)
 
 
-@dataclass
-class _Listing:
-    """What is known while a folder is listed; `named` are the folders of images that name their recordings."""
-
-    walk: FolderWalk
-    find: ImageFinder
-    named: Collection[Path] = ()
-
-
-def _drives_in(path: Path, listing: _Listing) -> list[str]:
-    logs = {} if listing.named else find_logs(path, listing.find)
-    listing = replace(listing, named=folders_of(logs)) if logs else listing
+def _drives_in(path: Path, walk: FolderWalk, find: ImageFinder, named: Collection[Path] = ()) -> list[str]:
+    """`drives_in` on a walk; `named` are the folders of images that name their recordings."""
+    logs = {} if named else find_logs(path, find)
+    named = folders_of(logs) if logs else named
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
-    own = recordings + videos if recordings or len(videos) > MOST_CAMERAS else [str(path)] if videos else []
-    is_named = path in listing.named
-    if not own and not is_named and has_images(path, listing.find):
+    own = recordings + videos if recordings or why_clips(videos) else [str(path)] if videos else []
+    if not own and path not in named and has_images(path, find):
         return [str(path)]
-    folders = listing.walk.folders_in(path) if own or not is_named else ()  # below images are none
-    below = {folder: _drives_in(folder, listing) for folder in folders}
+    folders = walk.folders_in(path) if own or path not in named else ()  # below images are none
+    below = {folder: _drives_in(folder, walk, find, named) for folder in folders}
     rigs = [folder for folder, drives in below.items() if drives]
-    unnamed = not any(folder.is_relative_to(path) for folder in listing.named)
+    unnamed = not any(folder.is_relative_to(path) for folder in named)
     alone = unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs)
-    if alone and belong_together(rigs, listing.find):
+    if alone and belong_together(rigs, find):
         return [str(path)]
     found = [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + own
     found += [drive for drives in below.values() for drive in drives]
@@ -101,8 +91,8 @@ def list_videos(path: Path) -> list[str]:
 
 def list_below(path: Path) -> list[str]:
     """The names of the drives in the folders below one."""
-    listing = _Listing(FolderWalk(path), ImageFinder())
-    return [drive for folder in listing.walk.folders_in(path) for drive in _drives_in(folder, listing)]
+    walk, find = FolderWalk(path), ImageFinder()
+    return [drive for folder in walk.folders_in(path) for drive in _drives_in(folder, walk, find)]
 
 
 def name_parts(recording: Parts) -> str:

@@ -17,6 +17,7 @@ from streamtok.drives.image_folders import ImageFinder, list_image_folders
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, folders_of, list_logs
+from streamtok.drives.other_formats import explain_format
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.folder import Found, TimedImage, join_clocks
 from streamtok.io.images.stills import read_pictures
@@ -57,9 +58,10 @@ def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
     """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
     videos = sorted(filter(is_video, path.iterdir()))
     if not videos and not list_image_folders(path, DEEPEST, find):
+        notes = "".join(f"; {note}" for note in (*list_files(path).notes, explain_format(path)) if note)
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "
-            f"folders of images ({' '.join(IMAGE_SUFFIXES)}){''.join(f'; {note}' for note in list_files(path).notes)}"
+            f"folders of images ({' '.join(IMAGE_SUFFIXES)}){notes}"
         )
     if not videos:
         return open_images(path, topics, {}, find)
@@ -134,15 +136,17 @@ def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs, f
     name = options.get("log", next(iter(logs), None))
     if name not in logs:
         raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
-    timed, places = {}, set()
-    for camera, folders in logs[name].items():
-        found = [find(folder, **options | {"log": name}) for folder in folders]
+    timed, folders = {}, set[Path]()
+    for camera, places in logs[name].items():
+        found = [find(folder, **options | {"log": "", "names": names}) for folder, names in places]
         images = sorted((image for each in found for image in each.images), key=lambda image: image.time_ns)
-        timed["cam0" if folders == [path] else camera] = replace(found[0], images=images)
-        places |= set(folders)
+        timed[camera] = replace(found[0], images=images)
+        folders |= {folder for folder, _ in places}
+    if len(timed) == 1 and folders == {path}:
+        timed = {"cam0": timed.popitem()[1]}
     drive = _images_drive(path, timed, topics)
-    if len(places) > 1:
-        drive.note("", f"{len(places)} folders of images are read as one drive, whose recording they name: {name}")
+    if len(folders) > 1 or len(timed) > 1:
+        drive.note("", f"images of {len(folders)} folders are {len(timed)} cameras of the recording they name: {name}")
     return drive
 
 

@@ -1,10 +1,4 @@
-"""The recordings in a folder: which files are parts of one, and which have nothing to do with each other.
-
-Files are parts of one recording if a metadata.yaml lists them, or if streamtok wrote them one after another (they name
-their first file). They also are if their names differ in a number alone (`NAME_0`, `NAME_1`) and each begins where the
-one before ends. Files with different cameras that were recorded at the same time share a clock, and are one recording
-as well.
-"""
+"""The recordings in a folder: which files are parts of one, by the rules of docs/drives.md ("Which files")."""
 
 from __future__ import annotations
 
@@ -17,16 +11,15 @@ from pathlib import Path
 
 from streamtok.recording.format import MAIN_METADATA
 from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.packing import read_head
 from streamtok.recording.parts import (
     SUFFIXES,
     Parts,
     find_missing,
-    is_packed,
     list_files,
     part_name,
-    read_listed,
+    read_list,
     suffix_of,
-    unpack_head,
 )
 
 KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
@@ -49,13 +42,13 @@ class FoundFile:
 
 
 def find_kind(path: Path) -> str:
-    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed by zstd.
+    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed.
 
     Else from its name: they may be damaged. ValueError for an empty file.
     """
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")
-    return head_kind(read_head(path)) or name_kind(path)
+    return head_kind(read_head(path, HEAD_BYTES)) or name_kind(path)
 
 
 def head_kind(head: bytes) -> str:
@@ -69,19 +62,12 @@ def name_kind(path: Path) -> str:
     return suffix[1:] if suffix in SUFFIXES else "video"
 
 
-def read_head(path: Path) -> bytes:
-    """The first bytes of a file, or of what is packed in it."""
-    with path.open("rb") as stream:
-        head = stream.read(HEAD_BYTES)
-        return unpack_head(stream, HEAD_BYTES) if is_packed(head) else head
-
-
 def list_recordings(folder: Path) -> list[Parts]:
     """The recordings that lie in a folder itself, each with its files in order and what was found wrong with them."""
     files = list_files(folder)
     if len(files.paths) < 2:
         return [files] if files.paths else []
-    listed = read_listed(folder)
+    listed = {name for name in read_list(folder)[0] or () if (folder / name).is_file()}
     found = [_look_into(path, listed) for path in files.paths]
     _claim_unreadable(found)
     groups = _join_cameras(list(_split(found)))
@@ -101,20 +87,11 @@ def _look_into(path: Path, listed: set[str]) -> FoundFile:
         if kind == "mcap":
             _look_into_mcap(found)
         elif kind != "video":
-            _look_into_bag(found)
+            from streamtok.drives.bag_drive import FILES  # needs rosbags, an extra
+
+            file = FILES[kind](path, lambda text: None, False)  # by its index alone: nothing is salvaged or copied here
+            found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
     return found
-
-
-def _look_into_bag(found: FoundFile) -> None:
-    """By the index of a bag alone: one that is damaged is read from end to end, or copied, when it is opened."""
-    from streamtok.drives.bag_drive import UNREADABLE, Db3File, rosbag1
-
-    if found.kind == "db3":
-        file = Db3File(found.path, lambda text: None, undo=False)
-        found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
-        return
-    with contextlib.suppress(*UNREADABLE), rosbag1.Reader(found.path) as reader:
-        found.span, found.topics = (reader.start_time, reader.end_time), frozenset(reader.topics)
 
 
 def _look_into_mcap(found: FoundFile) -> None:

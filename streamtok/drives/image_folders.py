@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,11 @@ class ImageFinder:
     """`find_images`, run once for each folder: what lists and opens a drive asks for the same ones many times."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[Any, ...], Found | ValueError | OSError] = {}
+        self._find = lru_cache(KEPT)(_find_or_error)
         self.left_out: set[Path] = set()  # of which that was said; images in data/ are those of the folder above
 
     def __call__(self, folder: Path, **options: Any) -> Found:
-        key = (folder, *sorted(options.items()))
-        if key not in self._found:
-            try:
-                self._found[key] = find_images(folder, **options)
-            except (ValueError, OSError) as error:
-                self._found[key] = error
-        found = self._found[key]
-        if len(self._found) > KEPT:
-            del self._found[next(iter(self._found))]
+        found = self._find(folder, **options)
         if isinstance(found, Found):
             return found
         raise found
@@ -40,6 +33,13 @@ class ImageFinder:
         with contextlib.suppress(ValueError, OSError):
             return bool(self(folder, **options))
         return False
+
+
+def _find_or_error(folder: Path, **options: Any) -> Found | ValueError | OSError:
+    try:
+        return find_images(folder, **options)
+    except (ValueError, OSError) as error:
+        return error
 
 
 class FolderWalk:

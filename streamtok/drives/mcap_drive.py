@@ -4,8 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamtok.drives.item import Item
-from streamtok.drives.message_drive import Assembler, MessageDrive, ReadOptions, Recorded, Topic, TopicMessage
+from streamtok.drives.message_drive import MessageDrive, ReadOptions, Recorded, Topic, TopicMessage
 from streamtok.recording.format import PICTURES, TOKENS
 from streamtok.recording.mcap_file import McapFile, RawMessage
 from streamtok.recording.parts import Parts, open_each
@@ -51,21 +50,13 @@ class McapDrive(MessageDrive):
         Frames come when they can be decoded, which for compressed video may be some messages later.
         """
         progress = {name: self.start_progress(name) for name in streams}
-        for each in self._items_and_tokens(streams):
+        topics, tokens = {t for t, name in self.topics.items() if name in streams}, {TOKENS + name for name in streams}
+        messages = (each for file in self.files for each in self._read(file, topics, tokens, as_written=True))
+        for each in self.assemble(messages):
             if isinstance(each, TokenData):
                 yield each
             elif (frame := self.load(self.number(each, progress[each.stream]))) is not None:
                 yield frame
-
-    def _items_and_tokens(self, streams: list[str]) -> Iterator[Item | TokenData]:
-        assembler, topics = Assembler(self), [topic for topic, name in self.topics.items() if name in streams]
-        tokens = {TOKENS + name for name in streams}
-        for message in (each for file in self.files for each in self._read(file, topics, tokens, as_written=True)):
-            if isinstance(message, TokenData):
-                yield message
-            else:
-                yield from assembler.push(message)
-        yield from assembler.flush()
 
     def _read(
         self, file: McapFile, topics: Collection[Topic], token_topics: Collection[str] = (), *, as_written: bool

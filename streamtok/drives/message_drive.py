@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from streamtok.drives.clocks import (
     ARRIVAL_SAMPLE,
@@ -34,10 +34,12 @@ from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.depth import DepthRange, is_depth
 from streamtok.io.messages.image_messages import ImageMessage, find_parser, image_kind
-from streamtok.recording.parts import unpack_message
+from streamtok.measures import FAR_NS
+from streamtok.recording.packing import unpack_message
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 DEFAULT_DEPTH: DepthRange = (0.0, 10.0)
+Other = TypeVar("Other")
 Parse = Callable[[memoryview], ImageMessage]
 
 
@@ -105,10 +107,6 @@ class Sample:
         return len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first))
 
 
-def _stamps_of(samples: Mapping[Topic, Sample]) -> dict[Topic, list[Stamps]]:
-    return {topic: sample.stamps for topic, sample in samples.items() if sample.stamps}
-
-
 class MessageDrive(Drive):
     """The cameras of files with messages. Subclasses call `choose_cameras` when they know what topics there are."""
 
@@ -138,7 +136,8 @@ class MessageDrive(Drive):
         chosen = choose_topics(self.path, list(labels), others, options.topics, reason)
         foreign = [labels[label] for label in chosen if labels[label] not in recorded]
         samples = self._sample(foreign, SAMPLE)
-        if any(choice.clock != "header" for choice in choose_clocks(_stamps_of(samples), options.clock).values()):
+        stamps = {topic: sample.stamps for topic, sample in samples.items()}
+        if any(choice.clock != "header" for choice in choose_clocks(stamps, options.clock).values()):
             samples = self._sample(foreign, ARRIVAL_SAMPLE)
         depth = [label for label in chosen if labels[label] in samples and is_depth(samples[labels[label]].encoding)]
         self._depth = options.depth_range
@@ -155,8 +154,8 @@ class MessageDrive(Drive):
         self.streams = list(dict.fromkeys(self.topics.values()))
         self.counts = {name: Counter() for name in self.streams}
         self._numbered = {topic for topic, sample in samples.items() if sample.is_numbered}
-        read = {topic: sample for topic, sample in samples.items() if topic in self.topics}
-        clocks = choose_clocks(_stamps_of(read), options.clock)
+        stamps = {topic: sample.stamps for topic, sample in samples.items() if topic in self.topics}
+        clocks = choose_clocks(stamps, options.clock)
         self.clocks = {self.topics[topic]: choice for topic, choice in clocks.items()}
         for name, choice in self.clocks.items():
             if choice.reason:
@@ -213,7 +212,7 @@ class MessageDrive(Drive):
             if was_set_back or span[0] <= begin:
                 self.twice = []
                 return
-            self.twice += [(span[0], end)] if span[0] <= end else []
+            self.twice += [(span[0] - FAR_NS, end + FAR_NS)] if span[0] <= end else []  # a copy is logged when it comes
             latest |= dict.fromkeys(topics, (span[0], max(end, span[1])))
 
     def parse(self, message: TopicMessage) -> ImageMessage:
@@ -244,49 +243,41 @@ class MessageDrive(Drive):
         return Timed(stream, time_ns, message.log_ns, image, error, number)
 
     def _items(self, streams: list[str]) -> Iterator[Item]:
-        assembler = Assembler(self)
-        for message in self.messages([topic for topic, name in self.topics.items() if name in streams]):
-            yield from assembler.push(message)
-        yield from assembler.flush()
+        topics = [topic for topic, name in self.topics.items() if name in streams]
+        return self.assemble(self.messages(topics))
 
-    def find_depth(self, image: ImageMessage) -> DepthRange | None:
-        """The distances that an image shows, if it is one of depth."""
-        return self._depth if is_depth(image.encoding) else None
-
-
-class Assembler:
-    """Makes items of the messages of a drive: copies are left out, times filled in, video is decoded."""
-
-    def __init__(self, drive: MessageDrive) -> None:
-        self._drive = drive
-        self._maker = ItemMaker(drive.find_depth, drive.find_clock)
-        self._fillers = {name: TimeFiller(drive.twice) for name in drive.streams}
-
-    def push(self, message: TopicMessage) -> Iterator[Item]:
-        timed = self._drive.time_message(message)
-        if message.recorded is not None:
-            yield from self._maker.make(timed)
-            return
-        for each in self._fillers[timed.stream].push(timed):
-            yield from self._make(each)
-
-    def flush(self) -> Iterator[Item]:
-        """What waits for a time or for its decoder, at the end of the drive."""
-        for name, filler in self._fillers.items():
+    def assemble(self, messages: Iterable[TopicMessage | Other]) -> Iterator[Item | Other]:
+        """The items of messages: copies are left out, times filled in, video is decoded. Others stay in place."""
+        maker = ItemMaker(self._find_depth, self.find_clock)
+        fillers = {name: TimeFiller(self.twice) for name in self.streams}
+        for message in messages:
+            if not isinstance(message, TopicMessage):
+                yield message
+            elif message.recorded is not None:
+                yield from maker.make(self.time_message(message))
+            else:
+                timed = self.time_message(message)
+                for each in fillers[timed.stream].push(timed):
+                    yield from self._make(maker, each)
+        for name, filler in fillers.items():
             for each in filler.flush():
-                yield from self._make(each)
+                yield from self._make(maker, each)
             if filler.copies:
-                self._drive.counts[name]["duplicates"] += filler.copies
-                self._drive.note(name, f"copies of images are left out: {filler.copies}")
-        yield from self._maker.flush()
+                self.counts[name]["duplicates"] += filler.copies
+                self.note(name, f"copies of images are left out: {filler.copies}")
+        yield from maker.flush()
 
-    def _make(self, timed: Timed) -> Iterator[Item]:
-        counts = self._drive.counts[timed.stream]
+    def _make(self, maker: ItemMaker, timed: Timed) -> Iterator[Item]:
+        counts = self.counts[timed.stream]
         if not timed.time_ns and not timed.error:
             counts["untimed"] += 1
-            self._drive.note(timed.stream, "images without a time, before the first that has one, are left out")
+            self.note(timed.stream, "images without a time, before the first that has one, are left out")
             return
         if timed.guessed and timed.image is not None:
             counts["guessed"] += 1
-            self._drive.note(timed.stream, GUESSED)
-        yield from self._maker.make(timed)
+            self.note(timed.stream, GUESSED)
+        yield from maker.make(timed)
+
+    def _find_depth(self, image: ImageMessage) -> DepthRange | None:
+        """The distances that an image shows, if it is one of depth."""
+        return self._depth if is_depth(image.encoding) else None

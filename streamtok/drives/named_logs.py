@@ -1,43 +1,45 @@
-"""Images whose names say their recording, their camera and their time, as those of nuScenes: LOG__CAMERA__TIME.jpg.
+"""Images whose names say their recording, their camera and their time.
 
-There one folder holds a camera of many recordings, and another one the pictures between (samples, sweeps).
+LOG__CAMERA__TIME.jpg (nuScenes): one folder holds a camera of many recordings, and another one the pictures between
+(samples, sweeps). LOG_cam0_TIME.jpg (Lyft): one folder holds all cameras.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 
 from streamtok.io.suffixes import is_image
 
-NAME = re.compile(r"(.+?)__([^_].*)__\d{13,19}")
+NAME = re.compile(r"((.+?)(?:__([^_].*)__|_(cam[a-z]*\d*)_))\d{13,19}")
 
-Logs = dict[str, dict[str, list[Path]]]
-"""{recording: {camera: its folders}}"""
+Logs = dict[str, dict[str, list[tuple[Path, str]]]]
+"""{recording: {camera: its folders, and the pattern of the names of its images}}"""
 
 
 def list_logs(folders: Iterable[Path]) -> Logs:
     """The recordings that images name, in those folders of which all images are named so."""
     logs: Logs = {}
     for folder in folders:
-        for log, camera in sorted(_names_in(folder)):
-            logs.setdefault(log, {}).setdefault(camera, []).append(folder)
+        for log, camera, names in sorted(_names_in(folder)):
+            logs.setdefault(log, {}).setdefault(camera, []).append((folder, names))
     return logs
 
 
 def folders_of(logs: Logs) -> set[Path]:
     """The folders with images of these recordings."""
-    return {folder for cameras in logs.values() for folders in cameras.values() for folder in folders}
+    return {folder for cameras in logs.values() for places in cameras.values() for folder, _ in places}
 
 
-def _names_in(folder: Path) -> set[tuple[str, str]]:
-    """(recording, camera) of the images of a folder or of its data/; empty where not all are named so."""
+def _names_in(folder: Path) -> set[tuple[str, str, str]]:
+    """(recording, camera, pattern of names) of the images of a folder or of its data/; none where not all say so."""
     found = set()
     inside = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
     for file in (file for place in inside for file in place.iterdir() if is_image(file)):
         match = NAME.fullmatch(file.stem)
         if match is None:
             return set()
-        found.add((match[1], match[2]))
+        found.add((match[2], match[3] or match[4], f"{escape(match[1])}[0-9]*"))
     return found

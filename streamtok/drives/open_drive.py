@@ -7,35 +7,36 @@
             print(frame.stream, frame.frame_id, frame.capture_ns, frame.image.shape)
         print(drive.counts, drive.problems)
 
-A drive is an MCAP file (or a folder with the parts of one recording), a ROS 1 or ROS 2 bag, a video, a folder of
-images, or a folder with one video or one folder of images per camera. images:DIR?fps=10 is one of images whose times
-are not known, FILE?fps=20 a video without any, and parts:FILE the recording that begins with FILE, in a folder with
-others. A file with several video streams has as many cameras. What a file is, is told from its contents.
-Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
+docs/drives.md says what a drive is. images:DIR?fps=10 is one of images whose times are not known, FILE?fps=20 a video
+without any, and parts:FILE the recording that begins with FILE, in a folder with others. What a file is, is told from
+its contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
 import contextlib
 from pathlib import Path
 
+from streamtok.drives.clips import why_clips
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive import Drive
 from streamtok.drives.drive_names import (
-    MOST_CAMERAS,
     PARTS,
     drives_in,
     find_drive,
     list_below,
+    list_drives,
     list_videos,
     recording_of,
 )
 from streamtok.drives.folder_drive import open_files, open_images, open_picture, open_video
-from streamtok.drives.folders import find_kind, head_kind, list_recordings, name_kind, read_head
+from streamtok.drives.folders import HEAD_BYTES, find_kind, head_kind, list_recordings, name_kind
 from streamtok.drives.image_folders import ImageFinder
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
+from streamtok.drives.other_formats import explain_format
 from streamtok.drives.topics import Topics
 from streamtok.io.messages.depth import DepthRange
-from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.recording.packing import read_head
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 
@@ -67,11 +68,13 @@ def open_drive(
         return open_picture(path, topics, options)
     kind = find_kind(path)
     if kind == "video":
+        if not is_video(path) and (other := explain_format(path)):
+            raise ValueError(f"{path}: {other}")
         return open_video(path, topics, options)
     try:
         drive = _open_parts(Parts([path]), path, told)
     except ValueError as error:
-        head = read_head(path)
+        head = read_head(path, HEAD_BYTES)
         if not head or head_kind(head):
             raise
         raise ValueError(f"{path}: not {NAMES[kind]}, nor any other recording: its first bytes are {head!r}") from error
@@ -82,18 +85,19 @@ def open_drive(
 
 def _open_folder(path: Path, told: ReadOptions) -> Drive:
     """The drive that lies in a folder itself, or whose cameras lie in the folders below."""
-    if recordings := list_recordings(path):
+    find, recordings = ImageFinder(), list_recordings(path)
+    names = list_videos(path) + list_below(path) if recordings else drives_in(path, find)
+    if recordings:
         drive = _open_parts(_the_only(path, recordings), path, told)
-        beside = list_videos(path) + list_below(path)
+    elif len(names) == 1 and names != [str(path)]:
+        drive = open_drive(names.pop(), told.topics, told.clock, told.depth_range)
+        drive.note("", f"is the only drive in {path}")
+    elif names and str(path) not in names:
+        raise _several(path, names)
     else:
-        find = ImageFinder()
-        names = drives_in(path, find)
-        if names and str(path) not in names:
-            raise _several(path, names)
-        drive, beside = open_files(path, told.topics, find), [name for name in names if name != str(path)]
-    if beside:
-        names = [name.removeprefix(f"{path}/") for name in beside[:3]]
-        drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(names)}")
+        drive = open_files(path, told.topics, find)
+    if beside := [name.removeprefix(f"{path}/") for name in names if name != str(path)]:
+        drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(beside[:3])}")
     return drive
 
 
@@ -106,6 +110,9 @@ def find_recording(name: str | Path) -> Recording | None:
         parts = recording_of(path)
     elif path.is_dir():
         parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
+        names = [] if found else list_drives(str(path))
+        if len(names) == 1 and names != [str(path)]:
+            return find_recording(names[0])
     else:
         parts = Parts([path])
     if not parts.paths or find_kind(parts.paths[0]) != "mcap":
@@ -121,22 +128,19 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
     if len(recordings) == 1:
         return recordings[0]
     if all(find_recording(file) for recording in recordings for file in recording.paths):
-        joined = Parts([], [f"{len(recordings)} recordings are read one after another"])
-        for each in recordings:
-            joined.paths += each.paths
-            joined.notes += each.notes
-        return joined
+        notes = [note for recording in recordings for note in recording.notes]
+        paths = [file for recording in recordings for file in recording.paths]
+        return Parts(paths, [f"{len(recordings)} recordings are read one after another", *notes])
     raise _several(path, [str(recording.paths[0]) for recording in recordings])
 
 
 def _several(path: Path, names: list[str]) -> ValueError:
     """The error of a folder with drives that are not one; `names` begin with its own."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
-    what = "drives that do not belong together" if len(names) > 1 else "recording in a folder of its own"
-    limit = f" (more than {MOST_CAMERAS} videos are clips)" if len(list_videos(path)) > MOST_CAMERAS else ""
+    reason = f" ({reason})" if (reason := why_clips(list_videos(path))) else ""
     return ValueError(
-        f"{path} holds {len(names)} {what}{limit}: {', '.join(first)}{', ...' if len(names) > 5 else ''}; name one of "
-        f"them, or let `streamtok tokenize` do each"
+        f"{path} holds {len(names)} drives that do not belong together{reason}: {', '.join(first)}"
+        f"{', ...' if len(names) > 5 else ''}; name one of them, or let `streamtok tokenize` do each"
     )
 
 

@@ -5,6 +5,7 @@ Pictures that are not RGB can only go to a folder, as .npy files.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
@@ -64,7 +65,8 @@ class VideoPictures(PictureWriter):
         self.partial.replace(self.path)
 
     def abort(self) -> None:
-        self._container.close()
+        with contextlib.suppress(OSError):  # a full disk refuses its end, too
+            self._container.close()
         self.partial.unlink(missing_ok=True)
 
 

@@ -63,16 +63,14 @@ INFO_SCHEMA: dict[str, Any] = {
 }
 MISSED_SCHEMA: dict[str, Any] = {
     "title": "streamtok.Missed",
-    "description": "What is not in this file though it was sent. Encoded as msgpack.",
+    "description": "What is not in this file though it was sent: lost on the way (network), as the recorder was behind "
+    "(queue), for want of room (disk), or as no file could hold it (unstorable). Encoded as msgpack.",
     "type": "object",
     "properties": {
         "stream": {"type": "string"},
         "kind": {"enum": ["tokens", "frames"]},
         "count": {"type": "integer"},
-        "reason": {
-            "enum": ["network", "queue", "disk", "unstorable"],
-            "description": "lost on the way, recorder behind, no room, or nothing that a file could hold",
-        },
+        "reason": {"enum": ["network", "queue", "disk", "unstorable"]},
     },
 }
 SCHEMAS: dict[str, dict[str, Any]] = {TOKENS: TOKEN_SCHEMA, INFO: INFO_SCHEMA, MISSED: MISSED_SCHEMA}

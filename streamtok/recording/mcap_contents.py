@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from streamtok.extras import needs_extra
 from streamtok.recording import mcap_records as spec
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mcap.records import Channel, Schema, Statistics
 
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
-DEFINITIONS = {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_METADATA: "metadata"}
+DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
+DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
 
 
 @dataclass
@@ -51,28 +52,33 @@ class Contents:
         """Keep a schema, channel or metadata record; a damaged one is noted, any other record left alone."""
         from mcap.data_stream import ReadDataStream
         from mcap.exceptions import McapError
-        from mcap.records import Channel, Metadata, Schema
+        from mcap.records import Channel, Header, Metadata, Schema
 
         data = ReadDataStream(io.BytesIO(record))
         try:
             if opcode == spec.OP_SCHEMA:
                 schema = Schema.read(data)
-                self.schemas.setdefault(schema.id, schema)
+                self._define(self.schemas, schema, schema.name)
             elif opcode == spec.OP_CHANNEL:
                 channel = Channel.read(data)
-                self.channels.setdefault(channel.id, channel)
+                self._define(self.channels, channel, channel.topic)
             elif opcode == spec.OP_METADATA:
                 metadata = Metadata.read(data)
                 self.metadata.append((metadata.name, metadata.metadata))
+            elif opcode == spec.OP_HEADER:
+                self.profile = Header.read(data).profile
         except (McapError, ValueError, struct.error):
             self.note(f"a {DEFINITIONS[opcode]} record is damaged")
+
+    def _define(self, known: dict[int, Any], found: Any, name: str) -> None:
+        """Keep a definition; of two with one number, as joined files have them, the first."""
+        if known.setdefault(found.id, found) != found:
+            self.note(f"the number {found.id} is given twice, the second time to {name}: all is read as the first")
 
 
 def read_contents(stream: BinaryIO) -> Contents:
     """The contents of a file that begins with MAGIC, whole or not; raises ImportError without the mcap package."""
-    contents = _read_index(stream) or _walk(stream)
-    contents.profile = _read_profile(stream)
-    return contents
+    return _read_index(stream) or _walk(stream)
 
 
 def _read_index(stream: BinaryIO) -> Contents | None:
@@ -86,21 +92,22 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     try:
         stream.seek(0)
         reader = SeekingReader(stream)
-        summary = reader.get_summary()
+        profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
-        if summary is None or not all(
-            _is_chunk(stream, c.chunk_start_offset, c.chunk_length) for c in summary.chunk_indexes
-        ):
-            return None
+        last = max(summary.chunk_indexes, key=lambda c: c.chunk_start_offset, default=None) if summary else None
+        stream.seek(last.chunk_start_offset if last else 0)
+        if last and stream.read(RECORD.size) != RECORD.pack(spec.OP_CHUNK, last.chunk_length - RECORD.size):
+            return None  # it lies, or bytes are gone or too many: those that others lack are damage of their own
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    statistics, chunks = summary.statistics, []
-    if statistics is None or not _lists_everything(summary, statistics):
+    if summary is None or summary.statistics is None or not _lists_everything(summary, summary.statistics):
         return None
+    statistics, chunks = summary.statistics, []
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
     contents = Contents(
+        profile=profile,
         channels=dict(summary.channels),
         schemas=dict(summary.schemas),
         metadata=metadata,
@@ -113,11 +120,6 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     )
     _learn_channels(stream, contents)
     return contents
-
-
-def _is_chunk(stream: BinaryIO, offset: int, length: int) -> bool:
-    stream.seek(offset)
-    return stream.read(RECORD.size) == RECORD.pack(spec.OP_CHUNK, length - RECORD.size)
 
 
 def _lists_everything(summary: Summary, told: Statistics) -> bool:
@@ -180,7 +182,8 @@ def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> 
     if offset >= end:  # by far where the length of the last record is damaged
         return
     stream.seek(offset)
-    what = "another MCAP file, to be cut off there and read" if stream.read(len(MAGIC)) == MAGIC else "no part of it"
+    another = f"another MCAP file (`tail -c +{offset + 1} FILE` gives it)"
+    what = another if stream.read(len(MAGIC)) == MAGIC else "no part of it"
     contents.note(f"what comes after its end, from byte {offset} on, is left out: {end - offset} bytes, {what}")
 
 
@@ -221,13 +224,3 @@ def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
         for record in records:
             if record.opcode in (spec.OP_SCHEMA, spec.OP_CHANNEL):
                 contents.take_definition(record.opcode, bytes(record.contents))
-
-
-def _read_profile(stream: BinaryIO) -> str:
-    """The profile that the header record names; empty if that record is damaged."""
-    stream.seek(len(MAGIC))
-    head = stream.read(RECORD.size + 4)
-    if len(head) < RECORD.size + 4 or head[0] != spec.OP_HEADER:
-        return ""
-    length = struct.unpack_from("<I", head, RECORD.size)[0]
-    return stream.read(length).decode("utf-8", "replace") if length < 256 else ""

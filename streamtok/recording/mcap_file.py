@@ -28,7 +28,7 @@ from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
 from streamtok.recording.mcap_walk import walk_records
-from streamtok.recording.parts import unpack_if_packed
+from streamtok.recording.packing import unpack_if_packed
 
 CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
 LAST_NS = (1 << 64) - 1
@@ -62,7 +62,7 @@ class Wanted(NamedTuple):
 class McapFile:
     """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
 
-    `place` is where its bytes lie: `path`, or what a .zstd file was unpacked to, as long as this object lives.
+    `place` is where its bytes lie: `path`, or what a packed file was unpacked to, as long as this object lives.
     `profile` is what the file says it follows, and `indexed` tells whether it was closed properly. `damage` lists what
     could not be read, in words. `counts` are messages by channel, empty without an index. Raises ValueError if the file
     is no MCAP file at all.

@@ -7,24 +7,21 @@ Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml th
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO, TypeVar
+from typing import TypeVar
 
 import yaml
 
-from streamtok.names import name_errors, natural_key
+from streamtok.names import natural_key
+from streamtok.recording.packing import bare_name, unpacked_size
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 NUMBERED = re.compile(r"(.+?)_(\d+)")
 REPAIRED = "_repaired"
-COPY_BYTES = 1 << 20
-SIZE_UNKNOWN = (0, (1 << 64) - 1)  # of what is packed, as zstd says it
 
 
 @dataclass
@@ -54,7 +51,7 @@ def list_files(folder: Path) -> Parts:
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]  # macOS leaves ._NAME beside files
     named = [path for path in visible if suffix_of(path) in SUFFIXES and not path.is_dir()]
     whole = leave_out_copies(sorted(filter(Path.exists, named), key=natural_key))
-    found, (listed, notes) = sorted(whole.paths, key=part_name), _read_list(folder)
+    found, (listed, notes) = sorted(whole.paths, key=part_name), read_list(folder)
     notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes
     there = {path.name: path for path in found}
     if listed is not None:
@@ -66,18 +63,12 @@ def list_files(folder: Path) -> Parts:
     if listed is not None:
         notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
         notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
-        found = _insert_unlisted(found, listed)
+        found = sorted(found, key=partial(_place, found, {name: number for number, name in enumerate(listed)}))
     notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
     return Parts([path for path in found if path.stat().st_size], notes)
 
 
-def read_listed(folder: Path) -> set[str]:
-    """The names that a folder's metadata.yaml lists, of files that are there."""
-    names, _ = _read_list(folder)
-    return {name for name in names or () if (folder / name).is_file()}
-
-
-def _read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
+def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
     """The names that metadata.yaml lists (None: it does not say), and what is wrong with that file."""
     path = folder / "metadata.yaml"
     if not path.is_file():
@@ -91,15 +82,11 @@ def _read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
         return None, [f"metadata.yaml cannot be read ({reason}); the files are read by their numbers"]
 
 
-def _insert_unlisted(found: list[Path], listed: list[str]) -> list[Path]:
-    """Files in the order of a list; one that is not listed comes after the one whose number is before its own."""
-    place = {name: number for number, name in enumerate(listed)}
-    ordered = sorted((path for path in found if path.name in place), key=lambda path: place[path.name])
-    for path in found:
-        if path.name not in place:
-            before = [at for at, other in enumerate(ordered) if part_name(other) < part_name(path)]
-            ordered.insert(before[-1] + 1 if before else 0, path)
-    return ordered
+def _place(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
+    """Where a file comes by a list; one that is not listed after the part whose number is before its own."""
+    name = part_name(path)
+    before = (listed[other.name] + 0.5 for other in found if other.name in listed and part_name(other) < name)
+    return listed.get(path.name, max(before, default=-1)), name
 
 
 def find_missing(paths: Iterable[Path]) -> list[str]:
@@ -128,69 +115,12 @@ def leave_out_copies(paths: list[Path]) -> Parts:
     return Parts(kept, notes)
 
 
-def bare_name(path: Path) -> str:
-    """The name of a file without what says that it is packed by zstd."""
-    return path.name.removesuffix(".zstd").removesuffix(".zst")
-
-
 def _best_form(bare: Path, there: list[Path]) -> Path:
     """Which to read of the forms of a file: the unpacked one, unless it is shorter than what is packed."""
     packed = next((path for path in there if path != bare), bare)
     if bare not in there or packed == bare:
         return packed
-    import zstandard
-
-    with packed.open("rb") as stream:
-        head = stream.read(COPY_BYTES)
-    try:
-        size = zstandard.get_frame_parameters(head).content_size
-    except zstandard.ZstdError:
-        size = 0
-    return bare if size in SIZE_UNKNOWN or bare.stat().st_size >= size else packed
-
-
-def is_packed(head: bytes) -> bool:
-    """Whether a file or message that begins so is compressed by zstd."""
-    return head.startswith(ZSTD_MAGIC)
-
-
-def unpack_head(stream: BinaryIO, size: int) -> bytes:
-    """The first bytes of what is packed in a file; empty if it is damaged."""
-    import zstandard
-
-    stream.seek(0)
-    try:
-        return zstandard.ZstdDecompressor().stream_reader(stream, closefd=False).read(size)
-    except zstandard.ZstdError:
-        return b""
-
-
-def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
-    """A zstd file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
-
-    The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
-
-    Raises:
-        ValueError: nothing can be unpacked.
-    """
-    with path.open("rb") as stream:
-        if not is_packed(stream.read(len(ZSTD_MAGIC))):
-            return None, ""
-    import zstandard
-
-    unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
-    reason = ""
-    with path.open("rb") as packed, name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
-        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-        try:
-            shutil.copyfileobj(reader, unpacked, COPY_BYTES)
-        except zstandard.ZstdError as error:
-            reason = f"its compression is damaged ({error}); what comes before is read"
-        unpacked.flush()
-    if not unpacked.tell():
-        unpacked.close()
-        raise ValueError(f"{path}: nothing of it can be unpacked")
-    return unpacked, reason
+    return bare if bare.stat().st_size >= unpacked_size(packed) else packed
 
 
 def open_each(paths: Iterable[Path], open_file: Callable[[Path], File]) -> tuple[list[File], list[str]]:
@@ -209,15 +139,3 @@ def open_each(paths: Iterable[Path], open_file: Callable[[Path], File]) -> tuple
     if paths and not files:
         raise ValueError("; ".join(faults))
     return files, faults
-
-
-def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
-    """A message that a recorder compressed by zstd as it was; any other as it is. ValueError if it is damaged."""
-    if not is_packed(bytes(data[:4])):
-        return data
-    import zstandard
-
-    try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(bytes(data))
-    except zstandard.ZstdError as error:
-        raise ValueError(f"its compression is damaged: {error}") from error

@@ -28,21 +28,9 @@ class RecorderOptions:
 
     @classmethod
     def limited(
-        cls,
-        frames: str,
-        max_mb: float | None,
-        max_minutes: float | None,
-        min_free_mb: float,
-        *,
-        pictures: bool = False,
-        wait: bool = False,
+        cls, frames: str, max_mb: float | None, max_minutes: float | None, min_free_mb: float, **others: bool
     ) -> Self:
         """Options with limits as settings have them: sizes in MB (10^6 bytes), the time in minutes."""
-        return cls(
-            frames=frames,
-            max_bytes=None if max_mb is None else round(max_mb * 1e6),
-            max_seconds=None if max_minutes is None else max_minutes * 60,
-            min_free_bytes=round(min_free_mb * 1e6),
-            pictures=pictures,
-            wait=wait,
-        )
+        max_bytes = None if max_mb is None else round(max_mb * 1e6)
+        max_seconds, least = max_minutes and max_minutes * 60, round(min_free_mb * 1e6)
+        return cls(frames, max_bytes=max_bytes, max_seconds=max_seconds, min_free_bytes=least, **others)

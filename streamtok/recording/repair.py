@@ -18,7 +18,8 @@ from streamtok.names import name_errors
 from streamtok.recording.format import REPAIR_METADATA, as_text
 from streamtok.recording.mcap_file import McapFile
 from streamtok.recording.mcap_records import RECORD
-from streamtok.recording.parts import REPAIRED, bare_name
+from streamtok.recording.packing import bare_name
+from streamtok.recording.parts import REPAIRED
 
 if TYPE_CHECKING:
     from mcap.writer import Writer

@@ -1,8 +1,7 @@
 """One file of a recording: an MCAP writer that knows streamtok's topics. It belongs to one thread.
 
-Images that are not compressed are stored as rows of RGB in zstd chunks, by measurement. For 960 x 540 of a road on one
-core (ms to write, share of the size) they take 5 ms and 0.32. PNG takes 20 ms and 0.23. Lossless H.264 takes 7 ms and
-0.28, but 10 ms to read, and no viewer reads it. A recorder that falls behind loses frames, a larger file does not.
+Images that are not compressed are stored as rows of RGB in zstd chunks: PNG takes longer to write, lossless H.264 to
+read, and no viewer reads it. A recorder that falls behind loses frames, a larger file does not.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from streamtok.extras import needs_extra
 from streamtok.io.images.stills import encode_jpeg
 from streamtok.io.messages.image_messages import protobuf_class
 from streamtok.io.video.video_packets import begins_video
+from streamtok.names import name_errors
 from streamtok.preprocessing.pixels import name_encoding
 from streamtok.recording import format as form
 from streamtok.types import Frame
@@ -79,15 +79,24 @@ class RecordingWriter:
         self._streams: dict[str, StreamEntry] = {}
         self._schemas: dict[str, int] = {}
         self._last_utc = 0
+        if frames != "none" or pictures:
+            _import_images()
         self._stream = path.open("xb")
         with contextlib.suppress(OSError):  # `repair` leaves a file alone that is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = _open_writer(self._stream)
-        if frames != "none" or pictures:
-            _import_images()
+        try:
+            with name_errors(path):
+                self._begin(metadata)
+        except BaseException:
+            self.abandon()
+            path.unlink(missing_ok=True)
+            raise
+
+    def _begin(self, metadata: dict[str, Any]) -> None:
         library = f"streamtok {version('streamtok')}"
         self._writer.start(profile=form.PROFILE, library=library)
-        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": library}
+        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": self.frames, "library": library}
         self._writer.add_metadata(form.MAIN_METADATA, form.as_text(facts | metadata))
         self._stream.flush()
 

@@ -48,7 +48,7 @@ class Joiner:
     capacity: int
     curve: CurveClient | None = None
     _joins: dict[str, _Join] = field(default_factory=dict)
-    _ahead: dict[str, tuple[str, zmq.Socket]] = field(default_factory=dict)  # by stream: its control socket's address
+    _ahead: dict[tuple[str, str], zmq.Socket] = field(default_factory=dict)  # by stream and control endpoint
     _ahead_until: float = 0.0
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
 
@@ -59,7 +59,7 @@ class Joiner:
         for info in infos:
             if info.control is not None:
                 with contextlib.suppress(ValueError, zmq.ZMQError):  # told when it is asked
-                    self._ahead[info.stream] = info.control, self._connect(info.control)
+                    self._ahead[info.stream, info.control] = self._connect(info.control)
 
     def begin(self, stream: str) -> None:
         """Start holding a stream back."""
@@ -91,11 +91,7 @@ class Joiner:
             join.deadline = 0.0
             return
         try:
-            control, socket = self._ahead.pop(info.stream, ("", None))
-            if socket is not None and control != info.control:
-                socket.close(0)
-                socket = None
-            join.socket = socket or self._connect(info.control)
+            join.socket = self._ahead.pop((info.stream, info.control), None) or self._connect(info.control)
             join.asked = info
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except (ValueError, zmq.ZMQError) as error:
@@ -125,7 +121,7 @@ class Joiner:
         return control_socket(self.context, reachable(control, self.endpoint), self.curve)
 
     def _leave_ahead(self) -> None:
-        for _, socket in self._ahead.values():
+        for socket in self._ahead.values():
             socket.close(0)
         self._ahead.clear()
 

@@ -150,6 +150,15 @@ def test_no_image_is_lost_to_its_times(tmp_path, kind):
         assert found.ids == list(range(80))
 
 
+@pytest.mark.parametrize("log_ns", [0, 1, START_NS - 10**16, START_NS + 10**13, (1 << 64) - 1])
+def test_an_image_that_was_logged_at_a_wrong_time_keeps_its_place(tmp_path, log_ns):
+    shots = regular(80)
+    shots[40:42] = [dataclasses.replace(shot, log_ns=log_ns) for shot in shots[40:42]]
+    found = read(write(tmp_path / "d.mcap", shots))
+    assert (found.numbers, found.ids, found.account["lost"]) == (ALL, ALL, 0)
+    assert found.times == [shot.stamp_ns for shot in shots]
+
+
 def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
     shots = regular(80)
     late = [dataclasses.replace(shot, log_ns=shot.log_ns + 150_000_000) for shot in shots]
@@ -215,8 +224,11 @@ def copy_messages(file: McapFile, path: Path, messages: Iterable[RawMessage]) ->
         writer.finish()
 
 
+@pytest.mark.parametrize("later_ns", [0, 150_000_000])
 @pytest.mark.parametrize(("codec", "begin"), [("h264", 20), ("vp9", 24), ("vp9", 26)])
-def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_with_them(tmp_path, codec, begin):
+def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_with_them(
+    tmp_path, codec, begin, later_ns
+):
     frames = [Frame("cam", n, START_NS + n * STEP_NS, picture(n)) for n in range(60)]
     options = {"kind": "CompressedVideo", "codec": codec}
     whole = McapFile(write_mcap(tmp_path / "whole.mcap", frames, **options))
@@ -224,7 +236,8 @@ def test_packets_of_video_that_two_parts_have_are_copies_if_the_second_begins_wi
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     for part, (first, end) in enumerate(((0, 40), (begin, 60))):
-        copy_messages(whole, tmp_path / "one" / f"d_{part}.mcap", messages[first:end])
+        logged = [each._replace(log_time=each.log_time + part * later_ns) for each in messages[first:end]]
+        copy_messages(whole, tmp_path / "one" / f"d_{part}.mcap", logged)
         write_mcap(tmp_path / "two" / f"d_{part}.mcap", frames[first:end], **options)  # coded for itself
     for name, images, copies in (("one", 60, 40 - begin), ("two", 100 - begin, 0)):
         with open_drive(tmp_path / name) as drive:
@@ -273,6 +286,15 @@ def test_a_counter_that_jumps_further_than_time_goes_on_from_there(tmp_path):
     ids, lost, notes = read_numbered(tmp_path / "d.bag", [(n if n < 20 else n + 4_000_000_000, at) for n, at in shots])
     assert (lost, ids) == (4, [100 + n for n, _ in shots])
     assert "jumps by 4000000002 images within 0.300 s" in notes
+
+
+@pytest.mark.parametrize("jump", [-130, -30, 20, 500])
+def test_a_counter_that_begins_anew_wherever_is_no_loss_and_time_tells_what_is_missing(tmp_path, jump):
+    there = [n for n in range(60) if not 30 <= n < 33]
+    shots = [(n + (jump if n >= 33 else 0), START_NS + n * STEP_NS) for n in there]
+    ids, lost, notes = read_numbered(tmp_path / "d.bag", shots)
+    assert (ids, lost) == ([100 + n for n in there], 3)
+    assert "its counter jumps" in notes
 
 
 def test_a_counter_that_comes_back_or_is_another_one_behind_a_clock_set_back_goes_on(tmp_path):

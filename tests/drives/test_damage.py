@@ -87,6 +87,13 @@ def test_a_file_whose_first_bytes_or_first_chunk_are_damaged_is_read(tmp_path, c
     assert len(read(path).numbers) >= COUNT - CHUNK
 
 
+@pytest.mark.parametrize("bit", [0, 2, 5])
+def test_a_chunk_that_no_longer_says_what_it_is_is_read_by_the_index(tmp_path, bit):
+    path = write_checked(tmp_path / "d.mcap", "ZSTD")
+    path.write_bytes(damage(path.read_bytes(), "flip", McapFile(path).chunks[0].offset, bit))
+    assert read(path).numbers == ALL
+
+
 def test_an_index_that_lies_is_not_believed(tmp_path):
     from mcap.writer import Writer
 
@@ -188,6 +195,15 @@ def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, what, place, si
     assert found.numbers == sorted(set(found.numbers))
     assert len(found.numbers) >= COUNT - 3 * CHUNK
     assert found.notes or found.account["lost"] or found.numbers == ALL
+
+
+@pytest.mark.parametrize("field", [b"type=", b"conn=", b"md5sum="])
+def test_a_flipped_bit_in_the_index_of_a_bag_costs_no_camera(tmp_path, field):
+    path = write_bag(tmp_path / "d.bag")
+    data = bytearray(path.read_bytes())
+    data[data.index(field, data.index(b"topic=/cam/image_raw") - 30) + len(field)] ^= 1
+    path.write_bytes(data)
+    assert read(path).numbers == ALL
 
 
 def test_an_absurd_length_in_a_bag_allocates_nothing(tmp_path):

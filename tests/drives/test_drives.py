@@ -1,5 +1,6 @@
 """Recorded drives of every kind give the frames that were put in; damage costs only what it touches."""
 
+import gzip
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_corrupt_messages_in_a_bag_are_counted_and_listed(tmp_path):
     with open_drive(tmp_path / "d.bag") as drive:
         found = list(drive)
         assert drive.counts["front"] == {"frames": 7, "damaged": 3}
-        assert [problem.frame_id for problem in drive.problems] == [3, 6, 7]
+        assert [problem.text.partition(":")[0] for problem in drive.problems] == ["frame 3", "frame 6", "frame 7"]
     assert [frame.frame_id for frame in found] == [0, 1, 2, 4, 5, 8, 9]
 
 
@@ -449,7 +450,7 @@ def test_a_damaged_image_file_leaves_a_gap_in_the_numbers(tmp_path):
     broken.write_bytes(b"no picture")
     with open_drive(tmp_path) as drive:
         assert [frame.frame_id for frame in drive] == [0, 1, 3, 4, 5]
-        assert drive.problems[0].frame_id == 2
+        assert drive.problems[0].text.startswith("frame 2: ")
 
 
 def test_a_video_per_camera_is_one_drive(tmp_path):
@@ -509,7 +510,7 @@ def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
     for frames, log in ((first, names[0]), (later, names[1])):
         (name,) = (each for each in found if log[:4] in each)
         with open_drive(name) as drive:
-            assert "are read as one drive, whose recording they name" in drive.notes[0]
+            assert "images of 4 folders are 2 cameras of the recording they name" in drive.notes[0]
             read = [replace(frame, capture_ns=frame.capture_ns - 10**18) for frame in drive]
         assert_same_frames(read, frames, {"FRONT": "front", "REAR": "rear"})
     for file in tmp_path.rglob(f"{names[1]}*"):
@@ -517,6 +518,21 @@ def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
     assert list_drives(str(tmp_path)) == [str(tmp_path)]
     with open_drive(tmp_path) as drive:
         assert len(list(drive)) == len(first)
+
+
+def test_cameras_that_only_names_tell_apart_are_two(tmp_path):
+    """Lyft: all images in one folder."""
+    frames = rig(6)
+    for frame in frames:
+        camera = {"front": "cam0", "rear": "cam1"}[frame.stream]
+        Image.fromarray(frame.image).save(tmp_path / f"host-a101_{camera}_{frame.capture_ns}.png")
+    with open_drive(tmp_path) as drive:
+        assert_same_frames(list(drive), frames, {"cam0": "front", "cam1": "rear"})
+        assert "2 cameras of the recording they name: host-a101" in drive.notes[0]
+    put_images(tmp_path, [f"host-a004_cam0_{START_NS + n * STEP_NS}" for n in range(5)])
+    names = list_drives(str(tmp_path))
+    assert names == [f"images:{tmp_path}?log=host-{host}" for host in ("a004", "a101")]
+    assert [len(read(name)) for name in names] == [5, 12]
 
 
 def put_images(folder, names):
@@ -566,6 +582,30 @@ def test_what_is_no_drive_is_no_reason_to_refuse_those_beside_it(tmp_path):
 def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing here")
     with pytest.raises(ValueError, match="holds no drive: looked for"):
+        open_drive(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("episode_0.hdf5", b"\x89HDF\r\n\x1a\n" + bytes(1000), "HDF5, which is not read here: .*h5py"),
+        ("episode.bin", b"\x89HDF\r\n\x1a\n" + bytes(1000), "no video"),
+        ("waymo.tfrecord-00000-of-00010", bytes(100), "TFRecord"),
+        ("file-000.parquet", b"PAR1" + bytes(100), r"Parquet, .*LeRobot"),
+        ("day.tar", bytes(100), "an archive, which is not read here: unpack it"),
+        ("day.mp4.gz", gzip.compress(bytes(100)), "an archive"),
+        ("drives.txt", b"one.mcap\ntwo.mcap\n" * 99, "no video"),
+    ],
+)
+def test_a_file_that_is_no_drive_says_what_it_is_and_what_to_do(tmp_path, name, data, what):
+    path = tmp_path / "1.0" / name
+    path.parent.mkdir()
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=what):
+        open_drive(path)
+    with pytest.raises(
+        ValueError, match="holds no drive" + (f": .*{what}" if path.suffix not in (".bin", ".txt") else "")
+    ):
         open_drive(tmp_path)
 
 

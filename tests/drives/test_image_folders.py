@@ -13,6 +13,7 @@ from PIL import Image
 from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
 from tests.drives.test_accounting import START_NS, STEP_NS, regular, write
+from tests.kit.videos import numbered, write_video
 
 COUNT = 30
 
@@ -71,6 +72,19 @@ BLANK = [date(number) if number not in range(10, 14) else "  " for number in ALL
 def test_however_the_file_of_times_was_written(tmp_path, form):
     numbers, ids, account, _ = read(write_kitti(tmp_path / "d", DATES, form=form))
     assert (numbers, ids, account["lost"]) == (ALL, ALL, 0)
+
+
+@pytest.mark.parametrize("name", ["timestamps.csv", "times.csv"])
+@pytest.mark.parametrize("between", [",", ";", "\t"])
+@pytest.mark.parametrize("heading", ["frame{0}time", "id{0}filename{0}stamp"])
+def test_tables_of_times_are_read_however_their_columns_are_set_apart(tmp_path, name, between, heading):
+    for number in ALL:
+        put_image(tmp_path / f"{number:06d}.png", number)
+    file = "{0}{1:06d}.png" if "file" in heading else ""
+    rows = [f"{n}{file}{{0}}{n / 10:.3f}".format(between, n) for n in ALL]
+    (tmp_path / name).write_text("\n".join([heading.format(between), *rows]))
+    with open_drive(tmp_path) as drive:
+        assert [frame.capture_ns for frame in drive] == [n * 100_000_000 for n in ALL]
 
 
 def test_a_blank_line_is_a_gap_unless_its_image_is_there(tmp_path):
@@ -134,6 +148,31 @@ def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
     assert len(list_drives(str(tmp_path))) == 65
     with pytest.raises(ValueError, match=r"65 drives that do not belong together.*more than 64 videos are clips"):
         open_drive(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "lengths", "reason"),
+    [
+        (["episode_000000", "episode_000001"], [20, 20], "named by numbers or ids"),
+        (["cabc30fc-e7726578", "b1c66a42-6f7d68ca"], [20, 20], "named by numbers or ids"),
+        (["2019-08-09_12-27-front", "2019-08-09_12-28-front"], [20, 20], "one camera at several times"),
+        (["city", "highway"], [20, 40], "different lengths"),
+        (["2019-08-09_12-27-front", "2019-08-09_12-27-back"], [20, 20], ""),
+        (["cam_001", "cam_002"], [20, 40], ""),
+        (["23404442", "29838012"], [20, 20], ""),
+        (["fcamera", "ecamera", "dcamera"], [20, 20, 5], ""),
+    ],
+)
+def test_videos_in_a_folder_are_cameras_or_clips_by_their_names_and_lengths(tmp_path, names, lengths, reason):
+    for name, count in zip(names, lengths, strict=True):
+        write_video(tmp_path / f"{name}.mp4", numbered(count), range(0, count * 512, 512))
+    assert len(list_drives(str(tmp_path))) == (len(names) if reason else 1)
+    if reason:
+        with pytest.raises(ValueError, match=f"{len(names)} drives that do not belong together .*{reason}"):
+            open_drive(tmp_path)
+    else:
+        with open_drive(tmp_path) as drive:
+            assert drive.streams == sorted(names)
 
 
 def test_folders_in_a_folder_called_data_are_found(tmp_path):

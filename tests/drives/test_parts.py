@@ -1,6 +1,9 @@
 """Recordings in several files, packed, unlisted, damaged, or beside others: what there is is read."""
 
+import bz2
 import cProfile
+import gzip
+import lzma
 import shutil
 import sqlite3
 import subprocess
@@ -9,6 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import lz4.frame
 import numpy as np
 import pytest
 import yaml
@@ -202,6 +206,27 @@ def test_bags_packed_by_zstd_are_read_with_and_without_their_folder(tmp_path, st
     assert not notes
 
 
+@pytest.mark.parametrize("kind", ["mcap", "bag", "db3"])
+@pytest.mark.parametrize("pack", [gzip, bz2, lzma, lz4.frame], ids=["gz", "bz2", "xz", "lz4"])
+def test_parts_packed_by_any_common_program_are_read(tmp_path, kind, pack):
+    if kind == "db3":
+        write_db3_parts(tmp_path / "d")
+    else:
+        write_parts(tmp_path / "d", kind)
+    suffix = {gzip: ".gz", bz2: ".bz2", lzma: ".xz", lz4.frame: ".lz4"}[pack]
+    for path in sorted(path for path in (tmp_path / "d").iterdir() if path.suffix == f".{kind}"):
+        path.with_name(path.name + suffix).write_bytes(pack.compress(path.read_bytes()))
+        path.unlink()
+    found, notes = read(tmp_path / "d")
+    assert_same_frames(found, FRAMES)
+    assert "damaged" not in notes
+    last = max((tmp_path / "d").glob(f"*{suffix}"))
+    last.write_bytes(last.read_bytes()[:-20])
+    found, notes = read(tmp_path / "d")
+    assert len(found) >= 24
+    assert "its compression is damaged" in notes or "nothing of it can be unpacked" in notes
+
+
 def test_a_packed_file_that_is_cut_off_gives_what_is_there(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (120, 32, 48, 3), np.uint8)  # which fills many blocks
     frames = [replace(frame, picture=image) for frame, image in zip(frames_of("front", 120), noise, strict=True)]
@@ -236,6 +261,15 @@ def test_recordings_that_do_not_belong_together_are_a_drive_each(tmp_path):
     names = list_drives(str(tmp_path))
     assert [len(read(name)[0]) for name in names] == [36, 36, 36]
     assert f"parts:{tmp_path / 'd' / 'd_0.mcap'}" in names
+
+
+def test_the_only_drive_in_the_folders_below_is_read_and_that_is_said(tmp_path):
+    (tmp_path / "day").mkdir()
+    metadata = write_db3_parts(tmp_path / "day" / "parts")
+    write_list(tmp_path / "day", metadata, [f"parts/d_{number}.db3" for number in range(3)])
+    found, notes = read(tmp_path)
+    assert_same_frames(found, FRAMES)
+    assert f"is the only drive in {tmp_path}" in notes
 
 
 def test_parts_of_our_own_past_999_come_in_order(tmp_path):

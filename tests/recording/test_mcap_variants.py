@@ -59,6 +59,15 @@ def test_a_file_of_which_nothing_can_be_read_is_not_repaired(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_number_that_two_channels_have_is_said(tmp_path):
+    whole = [VariantWriter(Contents(SCHEMAS, (channel,), TEN[:1]), frozenset()).write() for channel in CHANNELS[:2]]
+    path = tmp_path / "d.mcap"
+    path.write_bytes(whole[0][: whole[0].rindex(b"\x0f")] + whole[1][len(MAGIC) :])  # joined without their ends
+    found, file = read(path)
+    assert [topic for topic, *_ in found] == ["a", "a"]
+    assert "given twice, the second time to b" in " ".join(file.damage)
+
+
 @pytest.mark.parametrize("features", [frozenset(), frozenset({"chunks"})])
 def test_a_record_of_more_than_4_gib_is_passed_over(tmp_path, features):
     path, whole = tmp_path / "d.mcap", VariantWriter(CONTENTS["one message"], features).write()

@@ -122,7 +122,8 @@ def find_images(
         if times is None:
             raise ValueError(
                 f"{files[0].parent}: no times for its {len(files)} images. Put timestamps.txt beside them (a line for "
-                f"each), say ?unit=ns if the numbers in their names are times, or give a rate: images:{folder}?fps=10"
+                f"each), name a file with them (?timestamps=FILE), say ?unit=ns if the numbers in their names are "
+                f"times, or give a rate: images:{folder}?fps=10"
             )
         found = Found(_number(sorted(zip(times.ns, files, strict=True), key=itemgetter(0))), f"{times}, from the names")
     _warn_of_pairs([image.path for image in found.images])

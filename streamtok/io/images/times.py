@@ -9,9 +9,9 @@ boot in ns. The steps between them do, because cameras take 1 to 200 pictures pe
 ValueError says what to do.
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
-`timestamps.txt`, `times.txt`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line holds a time,
-or a time and a file name (either order, spaces or comma between). Lines that start with # are comments. A heading may
-name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
+`timestamps.txt`, `times.txt`, both also as `.csv`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line
+holds a time, or a time and a file name (either order, spaces or comma between). Lines that start with # are comments. A
+heading may name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TIME_IN_NAME = re.compile(r"(?<!\d)(\d{16,19}|1\d{12}|\d{9,10}\.\d{3,9})$")
 NUMBER_IN_NAME = re.compile(r"(?<!\d)(\d+(?:\.\d+)?)$")
 DATE_FORM = "2011-09-26 13:02:25.964389445"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
-FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.json")
+FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.csv", "times.csv", "timestamps.json")
 
 UNIX, OTHER = "Unix time", "since boot or start"
 UNIX_SECONDS = 631_152_000, 4_102_444_800  # 1990 to 2100

@@ -30,6 +30,7 @@ LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data after a seek if the connection closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
+NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # trusted of headers: some hold the frequency of their clock instead
 # Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
@@ -67,6 +68,8 @@ def open_container(
         silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg reports silence as invalid data
         raise _explain(target, TimeoutError() if silent else error) from error
     try:
+        if container.format.name in NO_VIDEO:
+            raise ValueError(f"{target} is no video: FFmpeg would take it for {container.format.long_name}")
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError as error:
         container.close()

@@ -535,6 +535,15 @@ def test_cameras_that_only_names_tell_apart_are_two(tmp_path):
     assert [len(read(name)) for name in names] == [5, 12]
 
 
+@pytest.mark.parametrize("name", ["basler_camera", "run_cam0"])
+def test_folders_with_images_of_one_name_are_a_camera_each(tmp_path, name):
+    for folder in ("left", "right"):
+        put_images(tmp_path / folder, [f"{name}_{START_NS + n * STEP_NS}" for n in range(5)])
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    with open_drive(tmp_path) as drive:
+        assert [frame.stream for frame in drive] == 5 * ["left", "right"]
+
+
 def put_images(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

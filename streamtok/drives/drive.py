@@ -4,24 +4,25 @@ import heapq
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, median
 from typing import Any, NamedTuple, Self
 
 from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
 from streamtok.io.images.stills import DamagedFrame
-from streamtok.measures import TimeJudge
+from streamtok.measures import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, TimeJudge
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
 MOST_AHEAD, FASTER = 10, 4  # a number that is further ahead, and by so many times what fits in, began anew
-FASTEST_NS = 4_000_000  # a step where none is usual yet
+FASTEST_NS = 4_000_000  # from one number to the next where nothing is usual yet
 TURNED_AHEAD = 1000  # where no time tells, as the clock was set back there
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
@@ -42,9 +43,14 @@ class Problem(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far one camera has been read; `offset` is what its numbers lie ahead since they jumped."""
+    """How far one camera has been read; `offset` is what its numbers lie ahead since they jumped.
+
+    `paces` are the latest times (ns) from one number to the next. Images may come more rarely: some are lost.
+    """
 
     judge: TimeJudge
+    uneven: bool = False
+    paces: deque[float] = field(default_factory=deque)
     next_id: int = 0
     turn: int = 0
     last_ns: int = 0
@@ -53,8 +59,8 @@ class Progress:
 
     def counts_anew(self, ahead: int, went_ns: int) -> bool:
         """Whether a number so far ahead says that the counter began anew; `went_ns` is 0 where no time tells."""
-        fits = FASTER * went_ns / (self.judge.usual_step or FASTEST_NS)
-        return ahead < 0 or ahead > (max(MOST_AHEAD, fits) if went_ns else TURNED_AHEAD)
+        usual = (mean if self.uneven else median)(self.paces) if len(self.paces) >= LEAST_STEPS else FASTEST_NS
+        return ahead < 0 or ahead > (max(MOST_AHEAD, FASTER * went_ns / usual) if went_ns else TURNED_AHEAD)
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -155,7 +161,8 @@ class Drive(ABC):
     def start_progress(self, stream: str) -> Progress:
         """A camera before its first image."""
         clock = self.find_clock(stream)
-        return Progress(TimeJudge(clock.uneven, clock.steps))
+        kept = BURST_STEPS if clock.uneven else USUAL_STEPS
+        return Progress(TimeJudge(clock.uneven, clock.steps), clock.uneven, deque(maxlen=kept))
 
     def find_clock(self, stream: str) -> Choice:
         """What the times of a camera are."""
@@ -179,6 +186,8 @@ class Drive(ABC):
         if by_time and step.was_set:
             self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
         missing = step.missing if by_time else max(0, ahead)  # a gap in time is one in the count: what follows is new
+        if progress.numbered and known is not None and not anew and not turned:
+            progress.paces.append(went_ns / (1 + missing))
         number = progress.next_id + missing if known is None or anew else known
         if item.frame_id is not None:
             progress.numbered, progress.offset = True, item.frame_id - number

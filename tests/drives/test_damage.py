@@ -245,6 +245,24 @@ def test_cells_of_another_type_cost_their_own_images(tmp_path):
         assert drive.account()["front"]["damaged"] == 2
 
 
+def test_a_database_that_links_a_page_twice_comes_to_an_end(tmp_path):
+    frames = frames_of("front", 60)
+    path = write_bag2(tmp_path / "d", frames) / "d.db3"
+    with closing(sqlite3.connect(path)) as database:
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'")
+    data = bytearray(path.read_bytes())
+    size, root = struct.unpack_from(">H", data, 16)[0], (root - 1) * struct.unpack_from(">H", data, 16)[0]
+    cells = [root + place for place in struct.unpack_from(">9H", data, root + 12)]  # each begins with a page's number
+    data[cells[6] : cells[6] + 4] = data[cells[3] : cells[3] + 4]
+    (lost,) = struct.unpack_from(">I", data, cells[7])
+    data[(lost - 1) * size : lost * size] = bytes(size)
+    path.write_bytes(data)
+    with open_drive(path) as drive:
+        found = list(drive)
+    assert 30 < len(found) < len(frames)
+    assert_same_frames(found, [frames[frame.frame_id] for frame in found])
+
+
 def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):
     path = write_bag2(tmp_path / "d", frames_of("front", 12)) / "d.db3"
     with closing(sqlite3.connect(path)) as database:

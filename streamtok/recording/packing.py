@@ -1,12 +1,12 @@
 """Files and messages that are packed by zstd, gzip, bzip2, xz or LZ4: what they are called, and what is in them."""
 
 import bz2
-import gzip
 import lzma
-import shutil
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -15,18 +15,19 @@ from streamtok.names import name_errors
 
 SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-COPY_BYTES = 1 << 20
+PIECE_BYTES = 1 << 12  # of a packed file at once: damage costs what is packed in one
+HEAD_BYTES = 1 << 20
 SIZE_UNKNOWN = (1 << 64) - 1  # of what is packed, as zstd says it
 
 
-READERS: dict[bytes, Callable[[Any], Any]] = {
-    ZSTD_MAGIC: lambda file: import_module("zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True),
-    b"\x04\x22\x4d\x18": lambda file: import_module("lz4.frame").open(file),
-    b"\x1f\x8b\x08": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
+UNPACKERS: dict[bytes, Callable[[], Any]] = {
+    ZSTD_MAGIC: lambda: import_module("zstandard").ZstdDecompressor().decompressobj(),
+    b"\x04\x22\x4d\x18": lambda: import_module("lz4.frame").LZ4FrameDecompressor(),
+    b"\x1f\x8b\x08": partial(zlib.decompressobj, 16 + zlib.MAX_WBITS),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\0": lzma.LZMADecompressor,
 }
-"""{how a file begins: what opens it to be read}"""
+"""{how a file begins: what unpacks it}"""
 
 
 def bare_name(path: Path) -> str:
@@ -34,21 +35,37 @@ def bare_name(path: Path) -> str:
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
-def _open_packed(stream: BinaryIO) -> Any:
-    """What is packed in a file, to be read; None if it is not packed."""
-    head = stream.read(max(map(len, READERS)))
+def _find_unpacker(stream: BinaryIO) -> Callable[[], Any] | None:
+    """What unpacks a file; None if it is not packed."""
+    head = stream.read(max(map(len, UNPACKERS)))
     stream.seek(0)
-    return next((read(stream) for magic, read in READERS.items() if head.startswith(magic)), None)
+    return next((make for magic, make in UNPACKERS.items() if head.startswith(magic)), None)
+
+
+def _unpack(stream: BinaryIO, make_unpacker: Callable[[], Any]) -> Iterator[bytes]:
+    """What is packed in a file, piece by piece; ends with an error of any kind if that is damaged or cut off."""
+    unpacker = make_unpacker()
+    for data in iter(partial(stream.read, PIECE_BYTES), b""):
+        while data := data.lstrip(b"\0") if unpacker.eof else data:  # several may follow one another, and zeros
+            unpacker = make_unpacker() if unpacker.eof else unpacker
+            yield unpacker.decompress(data)
+            data = unpacker.unused_data or b""
+    if not unpacker.eof:
+        raise ValueError("it is cut off")
 
 
 def read_head(path: Path, size: int) -> bytes:
     """The first bytes of a file, or of what is packed in it; empty if that is damaged."""
     with path.open("rb") as stream:
-        packed = _open_packed(stream)
-        try:
-            return (packed or stream).read(size)
-        except Exception:  # every library has its own
-            return b""
+        make_unpacker, head = _find_unpacker(stream), b""
+        if make_unpacker is None:
+            return stream.read(size)
+        with suppress(Exception):  # every library has its own
+            for data in _unpack(stream, make_unpacker):
+                head += data[:size]
+                if len(head) >= size:
+                    break
+        return head[:size]
 
 
 def unpacked_size(path: Path) -> int:
@@ -56,7 +73,7 @@ def unpacked_size(path: Path) -> int:
     import zstandard
 
     with path.open("rb") as stream, suppress(zstandard.ZstdError):
-        size = zstandard.get_frame_parameters(stream.read(COPY_BYTES)).content_size
+        size = zstandard.get_frame_parameters(stream.read(HEAD_BYTES)).content_size
         return 0 if size == SIZE_UNKNOWN else size
     return 0
 
@@ -70,14 +87,14 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
         ValueError: nothing can be unpacked.
     """
     with path.open("rb") as stream:
-        packed = _open_packed(stream)
-        if packed is None:
+        make_unpacker = _find_unpacker(stream)
+        if make_unpacker is None:
             return None, ""
         unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
         reason = ""
         with name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
             try:
-                shutil.copyfileobj(packed, unpacked, COPY_BYTES)
+                unpacked.writelines(_unpack(stream, make_unpacker))
             except Exception as error:  # every library has its own
                 if isinstance(error, OSError) and error.errno:
                     raise

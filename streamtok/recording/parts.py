@@ -109,14 +109,14 @@ def leave_out_copies(paths: list[Path]) -> Parts:
     kept, notes = [], []
     for bare, there in forms.items():
         repaired = bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")
-        best, how = (repaired, "was made of it") if repaired in forms else (_best_form(bare, there), "holds the same")
+        best, how = (repaired, "was made of it") if repaired in forms else (_best_form(bare, there), "is another form")
         kept += [best] if best in there else []
         notes += [f"{path.name} is left out: {best.name} {how}" for path in there if path != best]
     return Parts(kept, notes)
 
 
 def _best_form(bare: Path, there: list[Path]) -> Path:
-    """Which to read of the forms of a file: the unpacked one, unless it is shorter than what is packed."""
+    """Which to read of the forms of a file: the unpacked one, unless zstd says that more is packed."""
     packed = next((path for path in there if path != bare), bare)
     if bare not in there or packed == bare:
         return packed

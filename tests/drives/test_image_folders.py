@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,15 @@ def test_videos_in_a_folder_are_cameras_or_clips_by_their_names_and_lengths(tmp_
     else:
         with open_drive(tmp_path) as drive:
             assert drive.streams == sorted(names)
+
+
+def test_a_pipe_or_a_folder_called_as_a_video_is_none(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").mkdir()
+    write_video(tmp_path / "front.mp4", numbered(5), range(0, 5 * 512, 512))
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    with open_drive(tmp_path) as drive:
+        assert [frame.stream for frame in drive] == 5 * ["front"]
 
 
 def test_folders_in_a_folder_called_data_are_found(tmp_path):

@@ -161,7 +161,10 @@ def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
 def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     """A drive of one video file, a camera for each of its video streams (cam0, cam1, ...) or for that of `options`."""
-    container, _ = open_container(str(path), stream=options.get("stream", 0))  # says at once if it is none
+    try:
+        container, _ = open_container(str(path), stream=options.get("stream", 0))  # says at once if it is none
+    except ValueError as error:
+        raise ValueError("; ".join(filter(None, (str(error), explain_format(path))))) from error
     with container:
         count = len(video_streams(container))
     chosen = [options.get("stream")] if "stream" in options or count == 1 else range(count)

@@ -32,10 +32,9 @@ from streamtok.drives.folders import HEAD_BYTES, find_kind, head_kind, list_reco
 from streamtok.drives.image_folders import ImageFinder
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
-from streamtok.drives.other_formats import explain_format
 from streamtok.drives.topics import Topics
 from streamtok.io.messages.depth import DepthRange
-from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.recording.packing import read_head
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
@@ -68,8 +67,6 @@ def open_drive(
         return open_picture(path, topics, options)
     kind = find_kind(path)
     if kind == "video":
-        if not is_video(path) and (other := explain_format(path)):
-            raise ValueError(f"{path}: {other}")
         return open_video(path, topics, options)
     try:
         drive = _open_parts(Parts([path]), path, told)

@@ -618,6 +618,12 @@ def test_a_file_that_is_no_drive_says_what_it_is_and_what_to_do(tmp_path, name, 
         open_drive(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["clip.v1.zip", "drive.h5.bin", "cam.tar-1", "rec.parquet", "film.gz"])
+def test_a_video_is_one_whatever_it_is_called(tmp_path, name):
+    write_video(tmp_path / "v.mp4", numbered(5), range(0, 5 * 512, 512))
+    assert len(read((tmp_path / "v.mp4").rename(tmp_path / name))) == 5
+
+
 def test_files_that_are_nothing_are_named_where_they_are_several(tmp_path):
     for name in ("a.mcap", "b.mcap"):
         (tmp_path / name).write_bytes(b"nothing of this is a recording " * 9)

@@ -52,22 +52,25 @@ def open_drive(
     ValueError for a file that is nothing readable or lacks a topic that was asked for. A file that is not what its name
     says is read as what it is, with a note in `problems`.
     """
-    name, (path, options) = str(path), find_drive(path)
-    told = ReadOptions(topics, clock, depth_range)
+    return _open(str(path), ReadOptions(topics, clock, depth_range), ImageFinder())
+
+
+def _open(name: str, told: ReadOptions, find: ImageFinder) -> Drive:
+    path, options = find_drive(name)
     if name.startswith(PARTS):
         recording = recording_of(path)
         return _open_parts(recording, recording.paths[0].parent, told)
     if path.is_dir() and options:
-        return open_images(path, topics, options, ImageFinder())
+        return open_images(path, told.topics, options, find)
     if path.is_dir():
-        return _open_folder(path, told)
+        return _open_folder(path, told, find)
     if not path.is_file():
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return open_picture(path, topics, options)
+        return open_picture(path, told.topics, options)
     kind = find_kind(path)
     if kind == "video":
-        return open_video(path, topics, options)
+        return open_video(path, told.topics, options)
     try:
         drive = _open_parts(Parts([path]), path, told)
     except ValueError as error:
@@ -80,14 +83,14 @@ def open_drive(
     return drive
 
 
-def _open_folder(path: Path, told: ReadOptions) -> Drive:
+def _open_folder(path: Path, told: ReadOptions, find: ImageFinder) -> Drive:
     """The drive that lies in a folder itself, or whose cameras lie in the folders below."""
-    find, recordings = ImageFinder(), list_recordings(path)
-    names = list_videos(path) + list_below(path) if recordings else drives_in(path, find)
+    recordings = list_recordings(path)
+    names = list_videos(path) + list_below(path, find) if recordings else drives_in(path, find)
     if recordings:
         drive = _open_parts(_the_only(path, recordings), path, told)
     elif len(names) == 1 and names != [str(path)]:
-        drive = open_drive(names.pop(), told.topics, told.clock, told.depth_range)
+        drive = _open(names.pop(), told, find)
         drive.note("", f"is the only drive in {path}")
     elif names and str(path) not in names:
         raise _several(path, names)

@@ -263,9 +263,10 @@ def test_links_in_circles_show_no_camera_twice(tmp_path):
             assert sorted(drive.streams) == ["front", "rear"]
 
 
-def test_what_is_wrong_with_a_folder_is_said_once(tmp_path, caplog):
-    write_tum(tmp_path / "front", lambda number: number % 10 != 4)
-    put_image(tmp_path / "maps" / "data" / "a.png", 0)
+@pytest.mark.parametrize("below", [".", "2026/05/06"])
+def test_what_is_wrong_with_a_folder_is_said_once(tmp_path, caplog, below):
+    write_tum(tmp_path / below / "front", lambda number: number % 10 != 4)
+    put_image(tmp_path / below / "maps" / "data" / "a.png", 0)
     with open_drive(tmp_path) as drive:
         assert drive.streams == ["rgb"]
     assert caplog.text.count("event=images_without_time") == 1

@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import splitext
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
 from streamtok.names import natural_key
+from streamtok.recording.packing import SUFFIXES as PACKED
 from streamtok.recording.packing import bare_name, unpacked_size
 
 File = TypeVar("File")
@@ -42,7 +44,10 @@ def part_name(path: Path) -> tuple[str, int]:
 
 def suffix_of(path: Path) -> str:
     """The suffix of a recording, packed by zstd or still `.active` (ROS 1), or that of any other file."""
-    return Path(bare_name(Path(path.name.lower())).removesuffix(".active")).suffix
+    name, suffix = splitext(path.name.lower())  # asked for every image of a folder: a Path would cost more than half
+    if suffix in PACKED:
+        name, suffix = splitext(name)
+    return splitext(name)[1] if suffix == ".active" else suffix
 
 
 def list_files(folder: Path) -> Parts:

@@ -2,6 +2,7 @@
 
 import bz2
 import cProfile
+import gc
 import gzip
 import lzma
 import shutil
@@ -257,6 +258,22 @@ def test_packed_files_that_are_cut_off_or_longer_lose_no_more_than_a_block(tmp_p
         found, notes = read(path)
         assert_same_frames(found, FRAMES)
         assert ("its compression is damaged" in notes) == said
+
+
+@pytest.mark.parametrize("kind", ["mcap", "bag", "db3"])
+def test_what_was_unpacked_is_gone_with_the_drive(tmp_path, monkeypatch, kind):
+    path = {"mcap": write_mcap, "bag": write_bag1, "db3": write_bag2}[kind](tmp_path / f"d.{kind}", FRAMES)
+    path = next(path.glob("*.db3"), path)
+    packed = tmp_path / f"packed.{kind}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "unpacked"))
+    gc.disable()
+    try:
+        assert len(read(packed)[0]) == len(FRAMES)
+        assert not list((tmp_path / "unpacked").iterdir())
+    finally:
+        gc.enable()
 
 
 def test_cameras_recorded_at_one_time_in_files_of_their_own_are_one_drive(tmp_path):

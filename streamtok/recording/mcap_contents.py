@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mcap.reader import Summary
     from mcap.records import Channel, Schema, Statistics
 
+DATA_END = RECORD.pack(spec.OP_DATA_END, 4)
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
 DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
@@ -94,14 +96,18 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         reader = SeekingReader(stream)
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
-        last = max(summary.chunk_indexes, key=lambda c: c.chunk_start_offset, default=None) if summary else None
-        stream.seek(last.chunk_start_offset if last else 0)
-        if last and stream.read(RECORD.size) != RECORD.pack(spec.OP_CHUNK, last.chunk_length - RECORD.size):
-            return None  # it lies, or bytes are gone or too many: those that others lack are damage of their own
+        stream.seek(end - FOOTER_BYTES + RECORD.size)
+        data_end = struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4  # by where the summary begins
+        stream.seek(data_end)
+        if stream.read(len(DATA_END)) != DATA_END:
+            return None  # bytes are gone or too many
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
     if summary is None or summary.statistics is None or not _lists_everything(summary, summary.statistics):
         return None
+    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
+    if any(a + length > b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)])):
+        return None  # it lies
     statistics, chunks = summary.statistics, []
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time

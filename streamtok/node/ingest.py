@@ -46,7 +46,7 @@ class IngestNode:
     """One process for the cameras of a rig; `run` returns the summary that `--json` prints.
 
     The tokenizer is loaded at the start unless it is given. `stop` may be called from a signal handler or another
-    thread. `on_update` is called with the node at every turn of the loop (for a live display). `start_reader` starts a
+    thread. `on_update` is called with the node some ten times a second (for a live display). `start_reader` starts a
     process that reads the given endpoint; it is killed when the node ends. `failures` describes sources that failed
     while the others went on.
 
@@ -127,8 +127,8 @@ class IngestNode:
     def run(self) -> dict[str, Any]:
         """Run until every source has ended or `stop` is called; returns the summary.
 
-        Raises SettingsError, OSError or RuntimeError if the node cannot start, OSError from publishing, and ValueError
-        for a missing device, or a source that cannot be read.
+        Raises SettingsError, OSError or RuntimeError if the node cannot start, and OSError from publishing. Raises
+        ValueError for a missing device, or a source that cannot be read.
         """
         with ExitStack() as stack:
             if not self._start_or_stop(stack):

@@ -46,8 +46,8 @@ class NodeParts:
 class IngestLoop:
     """Runs until every source has ended or `stopping` is set.
 
-    With `publish_frames` readers get the camera images too. `on_update` is called at every update. `turned` is the time
-    of the last turn (monotonic s), `failures` describes sources that failed, and `seconds` is the loop's run time once
+    With `publish_frames` readers get the camera images too. `on_update` is called every UPDATE_S. `turned` is the time
+    of the last turn (monotonic s), and `failures` describes sources that failed. `seconds` is the loop's run time, once
     it has ended.
     """
 

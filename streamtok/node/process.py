@@ -64,9 +64,9 @@ def stop_on_signals(
 ) -> Iterator[None]:
     """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a closed terminal; one ignored by `nohup` stays ignored).
 
-    If the process still runs 1.9 s later, as one step of a large model on a CPU can take, or at a second signal,
-    `last_words` is called and the process exits with status 1, or with 0 while nothing is `at_stake` (it is still
-    starting). The same signal twice within 0.2 s is one. Outside the main thread, where Python takes no signals,
+    If the process still runs 1.9 s later, or at a second signal, `last_words` is called and the process exits. The
+    status is 1, or 0 while nothing is `at_stake` (it is still starting). One step of a large model on a CPU can take
+    that long. The same signal twice within 0.2 s is one. Outside the main thread, where Python takes no signals,
     nothing is installed.
     """
     raise_file_limit()

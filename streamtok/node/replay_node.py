@@ -32,9 +32,9 @@ NOT_COMPARED = ("size", "measured_ms", "agreement", "format")  # fields of an en
 class ReplayNode:
     """Runs one replay; `run` returns the summary that `--json` prints.
 
-    `mode` is "recorded" (frames of a recording are encoded, cut as its headers say), "tokens" (its tokens are published
-    again) or "drive" (frames are cut by the rules on frame ids and capture times). The tokenizer is loaded unless it is
-    given.
+    With `mode` "recorded", frames of a recording are cut into groups as its headers say. With "tokens", its tokens are
+    published again. With "drive", frames are cut by the rules on frame ids and capture times. The tokenizer is loaded
+    unless it is given.
     """
 
     def __init__(

@@ -28,9 +28,9 @@ def check_verifiable(recording: Recording) -> None:
 def find_difference(recorded: TokenMessage, group: TokenGroup) -> str:
     """Describe how a group differs from the recorded message; empty if every token is the same."""
     header = recorded.header
-    place = f"{header.stream} seq {header.seq} (epoch {header.epoch}, frames {header.frame_ids})"
+    label = f"{header.stream} seq {header.seq} (epoch {header.epoch}, frames {header.frame_ids})"
     if list(group.tokens.shape) != list(header.grid) or group.tokens.dtype != recorded.tokens.dtype:
-        return f"{place}: grid {list(group.tokens.shape)} {group.tokens.dtype}, recorded {header.grid} {header.dtype}"
+        return f"{label}: grid {list(group.tokens.shape)} {group.tokens.dtype}, recorded {header.grid} {header.dtype}"
     view = f"u{group.tokens.dtype.itemsize}"
     now, then = np.ascontiguousarray(group.tokens).view(view), np.ascontiguousarray(recorded.tokens).view(view)
     different = np.argwhere(now != then)
@@ -38,7 +38,7 @@ def find_difference(recorded: TokenMessage, group: TokenGroup) -> str:
         return ""
     first = tuple(int(index) for index in different[0])
     return (
-        f"{place}: {len(different)} of {now.size} tokens differ, the first at {list(first)}: "
+        f"{label}: {len(different)} of {now.size} tokens differ, the first at {list(first)}: "
         f"recorded {recorded.tokens[first]}, now {group.tokens[first]}"
     )
 

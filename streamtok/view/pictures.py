@@ -96,8 +96,8 @@ class Pictures:
 class Group:
     """A message with what is shown of it.
 
-    `head` has facts for a page, with the stream's `id` and `stages_ms`. `picture` is the last one, uint8 RGB (h, w, 3),
-    `source` the camera's own as a JPEG or PNG file, and `utc_ns` its capture time, ns since 1970.
+    `head` has facts for a page, with the stream's `id` and `stages_ms`. `picture` is the last one, uint8 RGB (h, w, 3).
+    `source` is the camera's own as a JPEG or PNG file, and `utc_ns` its capture time, ns since 1970.
     """
 
     head: dict[str, Any]

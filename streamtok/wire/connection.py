@@ -53,8 +53,8 @@ class Connection:
     """Connects `socket` to `endpoint` as `connect` does and watches it; call `check` often, from the socket's thread.
 
     libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused key:
-    then it would stay silent for ever. `up` says whether the connection is established, `waited` whether it ever was
-    not since `connect`. `counts` has connected, disconnected, refused and overrun.
+    then it would stay silent for ever. `up` says whether the connection is established, `waited` whether it was down at
+    some time since `connect`. `counts` has connected, disconnected, refused and overrun.
 
     `intake` judges the data that comes: a connection at fault is replaced. `on_reached` is called when the node's
     machine has answered, before the handshake.

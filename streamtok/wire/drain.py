@@ -30,8 +30,7 @@ QUIET_S = 0.5  # after which a held camera image is taken, since no info confirm
 BACK_S = 5.0  # how long after an outage a jump of `seq` is attributed to it
 Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info | FrameMessage
-# In the order of subscribing. Frames first, since a node may start to send once tokens are subscribed. Info last, since
-# the first info then proves that all subscriptions are in place.
+# Subscribed in this order: frames before tokens, for which nodes wait to send; info last, to prove that all is there.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
 
 
@@ -137,7 +136,7 @@ class Drain:
         if full := self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
             self._silence.restart()
-            self._connection.intake.drained = True  # a reader that pauses is no fault of the connection
+            self._connection.intake.drained = True  # nothing is read now, so the check for faults starts anew
         elif self._connection.socket.poll(POLL_MS):
             self._check_connection()
             if self._silence.end():

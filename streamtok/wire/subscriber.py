@@ -185,8 +185,8 @@ class Subscription(Generic[Message]):
     def counts(self) -> dict[str, dict[str, int]]:
         """Counts of token messages, per stream.
 
-        They are messages, keyframes, lost (in transit), stale, sessions, discarded (not read in time), undecodable
-        (read, but after a loss or before a keyframe) and unreadable (coded or zstd payloads that cannot be decoded).
+        They are messages, keyframes, lost (in transit), stale, sessions, and discarded (not read in time). Undecodable
+        ones were read after a loss or before a keyframe; unreadable ones have a payload that cannot be decoded.
         """
         return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
 

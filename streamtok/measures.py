@@ -14,11 +14,11 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 GAP_STEPS = 1.75  # a step of token grids longer than so many usual ones is a gap; one missing grid makes it 2
 USUAL_STEPS, BURST_STEPS = 15, 127  # latest steps that define the usual one: of even times, of times in bursts
 LEAST_STEPS = 5  # with fewer steps nothing is judged
-FALLS, LEAST_BACK = 8, 4  # a clock that was set back falls at most once in 8 times, and by 4 times at least
+FALLS, LEAST_BACK = 8, 4  # of a clock that was set back, at most one time in 8 falls, and at least 4 in a row lie back
 STEP_DIFFERS, LEAST_USUAL = 0.25, 0.75  # two passes overlap if fewer than 75 % of steps are within 25 % of the usual
 NEW_RATE_STEPS = 5  # after so many long steps in a row of about one length, the frame rate has changed
 FAR_NS = 5 * 10**9  # a time further ahead of its arrival than recorders buffer
-# A longer step means that the clock was set (by 54 years if it had no battery). A time lapse may have long steps, too.
+# After a step longer than both, the clock was set (by 54 years if it had no battery). A time lapse has long steps, too.
 DAY_NS, DAY_STEPS = 86_400 * 10**9, 1000
 # After so many usual steps, images without numbers count as lost. A loss starts an epoch, so 2 are no loss: a camera
 # that is throttled to two images of three has steps of 1 and 2.
@@ -72,19 +72,19 @@ class TimeJudge:
     def __init__(self, uneven: bool = False, steps: Iterable[int] = (), gap_steps: float = LOST_STEPS) -> None:
         self._uneven, self._gap_steps = uneven, gap_steps
         self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
-        self._long: list[int] = []  # the latest steps, if they were all gaps
+        self._long: list[int] = []  # the latest consecutive steps that were gaps
         self._last: tuple[int, int] | None = None
-        self._origin = 0, 0  # of both clocks, since one was set
+        self._origin = 0, 0  # both clocks' times when one was last set
 
     @property
     def usual_step(self) -> float:
-        """Of the latest, the median, or the mean of uneven ones; 0 until there are enough of them."""
+        """The median of the latest steps (ns), or the mean of uneven ones; 0 until there are enough of them."""
         if len(self._steps) < LEAST_STEPS:
             return 0.0
         return sum(self._steps) / len(self._steps) if self._uneven else median(self._steps)
 
     def restart(self) -> None:
-        """The next time has nothing to do with those before: the clock was set."""
+        """Forget the previous time, because the clock was set."""
         self._last = None
 
     def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
@@ -138,12 +138,12 @@ def find_time_jumps(times: np.ndarray) -> np.ndarray:
 
 
 def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
-    """Whether times, as they were written, go over the same stretch of time twice: the clock was set back or looped.
+    """Whether times, in the order written, cover a stretch of time twice: the clock was set back, or looped.
 
-    Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
-    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else. For
-    longer than recorders hold back (`FAR_NS`) that is another run, whose times lie between those of the first. Fewer
-    than `LEAST_BACK` that lie so far from those around them are wrong, and by time would come first or last.
+    Times that are merely out of order do not: more than one in `FALLS` falls, or fewer than `LEAST_BACK` in a row lie
+    back. Nor do parts in another order, nor interleaved times, whose sorted steps there are the usual ones. But times
+    interleaved over more than `FAR_NS`, longer than recorders buffer, are a second run, and count. So do a few wrong
+    times, fewer than `LEAST_BACK`, further than `FAR_NS` from their neighbours: sorting would put them first or last.
     """
     values = np.array(times, float)
     written = np.diff(values)

@@ -15,11 +15,14 @@ LOGIN = re.compile(  # up to the last @: a password or a token may hold one, and
     rf"(?i)((?<=:){NO_LOGIN}//+|(?<![\w./:])//|\b(?:{'|'.join(NETWORK_SCHEMES)}):/?)[^\s/]\S*@"
     rf"|(?<=://)(?:[^\s/:]*:\S*|[^\s/]+)@"  # of any scheme: with a colon, or before a slash
 )
-HOST = re.compile(r"(?i)(?:[^/?#]*@)?((?:[\w-]+\.)+\w+|localhost|\[[\da-f:.]+\])(?::\d*)?[/?#].*@")  # then a path
+HOST = re.compile(  # which begins no password: an address, or a name before its port; then a path
+    r"(?i)(\d{1,3}(?:\.\d{1,3}){3}|localhost|\[(?:[\da-f]{0,4}:){2,7}[\da-f.]*\]|(?:[\w-]+\.)+\w+(?=:\d))"
+    r"(?::\d{1,5})?[/?#]"
+)
 SECRET = r"password|passwd|passphrase|api[-_]?key|authorization|cookies?"  # which a colon may follow, too
 OPTION_OF_PASSWORD = re.compile(
     rf"(?i)((?<![a-z0-9])(?:(?:{SECRET}|user-pw|pass|pwd|token|secret|auth|signature)\s*=\s*(?:\(string\))?"
-    rf"|(?:{SECRET}):\s*))(?:\"[^\"]*\"|(?:(?:basic|bearer|digest)\s+)?[^\s&'\"]+)"
+    rf"|(?:{SECRET}):\s*))(?:\"[^\"]*\"?|(?:(?:basic|bearer|digest)\s+)?[^\s&'\"]+)"
 )
 URL = re.compile(r"(zmq:)?\b([A-Za-z][A-Za-z0-9+.-]{0,20})://(\S*?)(?=['\"]?[\]}),:;.!]*(?:\s|$))")
 VALUE = re.compile(r"(?<![^&?#;/])([^=&?#;/]*)=[^&?#;/]*")
@@ -88,7 +91,9 @@ def is_camera_path(text: str) -> bool:
 def clean_text(text: str) -> str:
     """Text, whoever wrote a part of it, as it may be told: at most MOST_TEXT characters, without secrets, of which none
     moves a cursor or changes a colour; lines stay lines."""
-    known = without_password(text[: 2 * MOST_TEXT])  # a URL that were cut off would not be known as one
+    if len(text) > 2 * MOST_TEXT:  # half a URL would not be known as one
+        text = text[: 2 * MOST_TEXT].rpartition(" ")[0] + " ..."
+    known = without_password(text)
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), known[:MOST_TEXT])
 
 
@@ -97,13 +102,13 @@ def without_password(text: str) -> str:
 
     URLs lose all that may be user and password, every value of their query and what looks like a key in their path or
     fragment. A path with an @ may be the rest of a password that has a slash: of what is before, only a host with a
-    dot is told. Other options lose the value of a password.
+    port, an address or localhost is told. Other options lose the value of a password.
     """
     return OPTION_OF_PASSWORD.sub(r"\1***", URL.sub(_mask_url, LOGIN.sub(_mask_login, text)))
 
 
 def _mask_login(match: re.Match[str]) -> str:
-    host = HOST.fullmatch(match[0].removeprefix(match[1] or ""))
+    host = HOST.match(match[0].removeprefix(match[1] or ""))
     return (match[1] or "") + (f"{host[1]}/***@" if host else "")
 
 

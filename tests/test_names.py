@@ -2,11 +2,14 @@
 
 import errno
 import os
+import re
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from streamtok.names import check_stream_name, name_errors, without_password
+from streamtok.names import MOST_TEXT, check_stream_name, clean_text, name_errors, without_password
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
@@ -65,7 +68,9 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
         ("https://me:12345/SECRET@host/a rtsp://admin:1234/5@cam/live", "https://host/a rtsp://cam/live"),
         ("https://me@host:8080/x https://me:SECRET@host:8080/a@b", "https://host:8080/x https://b"),
         ("https://cam.local:8080/a@b http://10.0.0.5/a@b#c", "https://cam.local/***@b http://10.0.0.5/***@b#c"),
-        ("https://me:SECRET@h.org/a?x@y http://[::1]:80/a@b/c", "https://h.org/***@y http://[::1]/***@b/c"),
+        ("https://me:SECRET@h.org/a?x@y http://[::1]:80/a@b/c", "https://y http://[::1]/***@b/c"),
+        ("rtsp://me:p@55.SECRET/x@10.0.0.5/live https://SEC.RET/x@h", "rtsp://10.0.0.5/live https://h"),
+        ("http://localhost/a@b http://127.0.0.1/a@b", "http://localhost/***@b http://127.0.0.1/***@b"),
         ("https://me:SEC/RET@h.org/a https://me:S@E/C.RET@h.org", "https://h.org/a https://h.org"),
         ("rtsp:///me:SECRET@h/x //SECRET/a@h/x rtsp:SECRET/a@h/x", "rtsp:///h/x //h/x rtsp:h/x"),
         ("rtsp://user:p@s/s@[::1]:554/x rtsp://us@er@host", "rtsp://[::1]:554/x rtsp://host"),
@@ -109,6 +114,24 @@ def test_a_replay_makes_no_token_file_outside_its_folder(tmp_path):
 )
 def test_no_query_value_and_no_key_of_a_url_is_told(text, told):
     assert without_password(text) == told
+
+
+@given(
+    scheme=st.sampled_from(["rtsp", "https", "ssh"]),
+    login=st.lists(st.sampled_from(["SECRET", "10.0.0.5", "[::1]", "80", *"@./:?#"]), max_size=9).map("".join),
+    path=st.sampled_from(["", "/x", "/a@b", "?x=1"]),
+)
+def test_no_user_or_password_is_told_whatever_is_in_it(scheme, login, path):
+    assume(not re.match(r"[^/@:?#]+\.[^/@:?#]+:\d", login))  # a host with its port
+    assert "SECRET" not in without_password(f"{scheme}://{login}@h{path}")
+    assert "SECRET" not in without_password(f"{scheme}://me:{login}@h{path}")
+
+
+@pytest.mark.parametrize("secret", ["https://me:SECRET@h/x", 'password="SECRET SECRET"', "https://h/x?key=SECRET"])
+def test_a_text_that_is_cut_off_shows_no_half_of_a_secret(secret):
+    lead = 7 * f"https://me:{1000 * 'p'}@h/x "  # far shorter when it is masked
+    for fit in range(1, len(secret)):
+        assert "SEC" not in clean_text(lead.ljust(2 * MOST_TEXT - fit - 1, "-") + " " + secret)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def count_expected_frames(path: Path) -> int:
         images = {number for number, schema in file.schemas.items() if image_kind(schema.name)}
         return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
     if kind == "video":
-        with suppress(ValueError), VideoReader(path, **{"stream": 0} | options) as video:  # said when it is opened
+        with suppress(ValueError), VideoReader(path, **{"stream": 0} | options) as video:  # replay reports the error
             return video.expected_frames
     return 0
 

@@ -28,13 +28,23 @@ def log_to_stderr(log_format: str = "text") -> None:
 class TextFormatter(logging.Formatter):
     """A line of text without the secrets of URLs, and one line whatever a peer has put into it."""
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The line with its traceback, made anew: the one that another handler left in the record may hold secrets."""
+        record.exc_text = None
+        return super().format(record)
+
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = clean_text(record.message).replace("\n", "\\n")
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:
-        text = super().formatException(ei)
-        return clean_text(text if len(text) <= MOST_TEXT else re.sub(r"^\S*", "...", text[-MOST_TEXT:]))
+        return self.formatStack(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        """The end of a stack or traceback, which says the most."""
+        if len(stack_info) > MOST_TEXT:
+            stack_info = re.sub(r"^\S*", "...", stack_info[-(MOST_TEXT - 3) :])
+        return clean_text(stack_info)
 
 
 class StderrHandler(logging.StreamHandler):

@@ -9,7 +9,8 @@ import pytest
 
 import streamtok
 from streamtok.commands import ingest
-from streamtok.node.logs import JsonFormatter, log_to_stderr
+from streamtok.names import MOST_TEXT
+from streamtok.node.logs import JsonFormatter, TextFormatter, log_to_stderr
 from tests.kit.models import VIDEO, build
 
 
@@ -135,3 +136,20 @@ def test_what_is_cut_off_shows_no_half_of_a_secret(form, capsys):
     told = capsys.readouterr().err
     assert "https://h/" in told
     assert "SECRET" not in told
+
+
+def test_a_traceback_hides_secrets_also_where_another_handler_was_first_and_is_told_to_its_end():
+    first, second = (logging.StreamHandler(io.StringIO()) for _ in range(2))
+    second.setFormatter(TextFormatter())
+    logger = logging.getLogger("test_traceback")
+    logger.handlers = [first, second]
+    try:
+        raise OSError("https://me:SECRET@h/x" + " words" * MOST_TEXT + " end")
+    except OSError:
+        logger.exception("event=failed", stack_info=True)
+    line = logger.makeRecord("", logging.ERROR, "", 0, "event=stuck", (), None, sinfo="open('rtsp://me:SECRET@h/x')")
+    told = second.stream.getvalue() + second.format(line)
+    assert "SECRET" in first.stream.getvalue()
+    assert "SECRET" not in told
+    assert " words end\n" in told
+    assert "open('rtsp://h/x')" in told

@@ -30,7 +30,7 @@ UNREADABLE = (
 
 
 class Bag1File:
-    """One ROS 1 bag, used as `Db3File` is. Without `undo` only its index is read. ValueError if no topic is readable."""
+    """One ROS 1 bag, used like `Db3File`. Without `undo` only its index is read. ValueError if no topic is readable."""
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self._unpacked, reason = unpack_if_packed(path)

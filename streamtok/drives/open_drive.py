@@ -8,7 +8,7 @@
         print(drive.counts, drive.problems)
 
 docs/drives.md says what a drive is. images:DIR?fps=10 is a folder of images without times, FILE?fps=20 a video without
-times, and parts:FILE the recording that begins with FILE, in a folder with others. The kind of a file is told from its
+times. parts:FILE is the recording that begins with FILE, in a folder with others. The kind of a file is told from its
 contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 

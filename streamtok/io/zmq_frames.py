@@ -207,7 +207,7 @@ class ZmqSource(Source):
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
     def _begin_session(self, header: FrameHeader, arrival_ns: int) -> None:
-        """Continue the numbers of the session before after a gap of one, and start the clock shift anew."""
+        """Continue the numbers of the session before after a gap of one, and reset the clock shift."""
         if self._session is not None:
             self.counts["reconnects"] += 1
             self._note("publisher_restarted")

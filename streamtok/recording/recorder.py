@@ -104,6 +104,7 @@ class Recorder:
         self._queue.put(WriteJob(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
+        """Record one received token message, with its payload as sent."""
         self.write_group(message.header, bytes(message.payload), message.grid)
 
     def write_frame(self, frame: Frame) -> None:

@@ -52,7 +52,7 @@ class StreamClock:
     """Maps times of a stream to this machine's monotonic clock by the least delay seen, with an allowance for drift.
 
     Packets that the network delayed keep their times. If times step back, or all are late for `LATE_NS`, the camera's
-    clock was set, and the delay is measured anew.
+    clock was set, and the delay is measured again.
     """
 
     def __init__(self) -> None:

@@ -78,8 +78,8 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, or
     from the names; ValueError says what is missing. `unit` is that of the times (None: inferred by `times`). `bits` is
     the bit depth of images that are stored in 16 bits (None: 16). `names` is a pattern of their names ("left_*"),
-    `log` the recording that their names begin with. `frame_id` counts files. If a times file has a line for every
-    number but some numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows.
+    `log` the recording that their names begin with. `frame_id` counts files. But if a times file has lines for numbered
+    images that are missing (KITTI), it is the number, so that the gap shows.
     """
     return join_clocks(find_images(folder, **options).images, folder)
 

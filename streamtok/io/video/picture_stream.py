@@ -116,8 +116,8 @@ class PictureStream:
     def read_from_tick(self, tick: int, first: int) -> Iterator[Numbered]:
         """The pictures from presentation time `tick` on, numbered from `first`, decoded from a key frame before.
 
-        If pictures prove to depend on the past of that key frame (an open group, or a seek that did not hit one),
-        reading starts over at an earlier one.
+        If pictures prove to depend on the past of that key frame, reading starts over at an earlier one. That is so
+        in open groups of pictures, and after a seek that did not hit a key frame.
         """
         back, second, given = 0, max(1, round(1 / self.stream.time_base)), tick - 1
         self._sure = False

@@ -141,7 +141,10 @@ class Network(nn.Module):
     @property
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """Changes whenever weights are written or replaced, but not for writes through `.data`."""
-        return tuple((id(each), each._version, each.data_ptr()) for each in self.parameters())
+        held = (
+            (each, each.layout is torch.strided) for each in self.parameters()
+        )  # oneDNN's own layouts have no pointer
+        return tuple((id(each), each._version, each.data_ptr() if plain else 0) for each, plain in held)
 
     @property
     def weights_digest(self) -> str:

@@ -141,7 +141,7 @@ class Network(nn.Module):
     @property
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """What changes when weights are written, or others take their place; not for writes through `.data`."""
-        return tuple((id(each), each._version, each.data_ptr()) for each in self.parameters())
+        return tuple((id(each), each._version, each.data_ptr()) for each in (*self.parameters(), *self.buffers()))
 
     @property
     def weights_digest(self) -> str:

@@ -62,6 +62,11 @@ class LiveDecoder:
             for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
         ]
 
+    def close(self) -> None:
+        """Log what was only summed up so far."""
+        for events in self._events.values():
+            events.finish()
+
     def _decode(self, header: TokenHeader, tokens: np.ndarray) -> np.ndarray | None:
         """uint8 (T, H, W, 3), or None where the decoder's output was not finite."""
         decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, self.context or "model"))

@@ -54,12 +54,15 @@ class Joiner:
 
     def connect_ahead(self, infos: Iterable[Info]) -> None:
         """Connect to where these streams are asked for, for PATIENCE seconds: beside the handshake of the stream."""
-        self._leave_ahead()
         self._ahead_until = time.monotonic() + PATIENCE
         for info in infos:
-            if info.control is not None:
-                with contextlib.suppress(ValueError, zmq.ZMQError):  # told when it is asked
-                    self._ahead[info.stream] = info.control, self._connect(info.control)
+            known, socket = self._ahead.get(info.stream, ("", None))
+            if info.control is None or info.control == known:
+                continue
+            with contextlib.suppress(ValueError, zmq.ZMQError):  # told when it is asked
+                self._ahead[info.stream] = info.control, self._connect(info.control)
+                if socket is not None:
+                    socket.close(0)
 
     def begin(self, stream: str) -> None:
         """Start holding a stream back."""

@@ -1,11 +1,11 @@
-"""What was sent against what was asked: a byte budget on real clips, by the ingest core and a publisher's messages.
+"""Measures how well a bitrate is held on real clips: bits that the publisher sends against bits that were asked for.
 
     python benchmarks/byte_budget.py CLIP... [--bitrate 64000] [--seconds 30] [--lines 256] [--rig] [--sizes FILE]
 
-Each clip's first 221 frames play forwards and backwards at 30 per second, `nano`, coded, a keyframe every 10 s. Of each
-stream, or of all together with --rig: the bitrate asked, sent over all and from 10 s on, the most and the fewest of 5 s
-from then on, the margin and its noise, and the share of frames that was encoded. `--sizes` writes what the messages of
-each clip take by margin and by every how many frames there is one: what tests drive the controller with.
+Each clip's first 221 frames play forwards and backwards at 30 per second (`nano`, coded, a keyframe every 10 s). The
+table has, for each stream, or for all together with --rig: the bitrate asked for; that sent over all, and from 10 s on;
+the most and least of 5 s from then on; the hold margin and its noise; and the share of frames that were encoded.
+`--sizes` writes the message sizes of each clip by margin and frame stride, with which tests drive the controller.
 """
 
 import argparse
@@ -34,7 +34,7 @@ MARGINS, STRIDES = (0.0, 0.125, 0.25, 0.5), (1, 2, 4, 8)
 def play(
     core: IngestCore, clips: dict[str, np.ndarray], count: int, tok: Tokenizer
 ) -> Iterator[tuple[str, float, int]]:
-    """(stream, seconds of capture time, bytes) of each message of `count` frames of all clips, (T, H, W, 3) uint8."""
+    """Publish `count` frames of each clip, uint8 (T, H, W, 3); yields (stream, capture s, bytes) of each message."""
     with TemporaryDirectory() as folder:
         publisher = Publisher(f"ipc://{folder}/tokens", "", compression="coded", coder=coder_for(tok.fingerprint))
         order = {name: [*range(len(seen)), *range(len(seen) - 2, 0, -1)] for name, seen in clips.items()}
@@ -50,7 +50,7 @@ def play(
 
 
 def measure(tok: Tokenizer, clips: dict[str, np.ndarray], asked: int, seconds: int, rig: bool) -> list[str]:
-    """The rows of the table."""
+    """Measure one bitrate; returns the rows of the table."""
     options = StreamOptions("lossless", hold=MOST_HOLD, bitrate=None if rig else asked)
     core = IngestCore(tok, dict.fromkeys(clips, options))
     if rig:
@@ -75,14 +75,14 @@ def measure(tok: Tokenizer, clips: dict[str, np.ndarray], asked: int, seconds: i
 
 
 def record_sizes(tok: Tokenizer, pictures: np.ndarray) -> list[list[list[int]]]:
-    """What each message of a clip takes, by margin and stride."""
+    """The size in bytes of each message of a clip, by margin and stride."""
     sizes: list[list[list[int]]] = []
     for margin in MARGINS:
         sizes.append([])
         for stride in STRIDES:
             core = IngestCore(tok, {"cam0": StreamOptions("lossless", keyframe_interval=0, hold=margin)})
-            taken = pictures[::stride]
-            sizes[-1].append([size for _, _, size in play(core, {"cam0": taken}, len(taken), tok)])
+            chosen = pictures[::stride]
+            sizes[-1].append([size for _, _, size in play(core, {"cam0": chosen}, len(chosen), tok)])
     return sizes
 
 
@@ -108,8 +108,8 @@ def main() -> None:
     print("| --- " * 9 + "|", flush=True)
     for asked in arguments.bitrate or [64_000]:
         together = [clips] if arguments.rig else [{name: pictures} for name, pictures in clips.items()]
-        for each in together:
-            print("\n".join(measure(tok, each, asked, arguments.seconds, arguments.rig)), flush=True)
+        for playing in together:
+            print("\n".join(measure(tok, playing, asked, arguments.seconds, arguments.rig)), flush=True)
 
 
 if __name__ == "__main__":

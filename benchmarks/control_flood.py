@@ -1,9 +1,9 @@
-"""What a reader that floods the control socket costs the encoder: `python benchmarks/control_flood.py [SECONDS]`.
+"""Measures what a flood of the control socket costs the encoder: `python benchmarks/control_flood.py [SECONDS]`.
 
-One node encodes as fast as it can; in every second stretch of SECONDS (2) a client sends it requests as fast as it can
-(each ROUND another kind), in the others to a publisher that does nothing else, so that the client costs the machine the
-same. Printed is the median over ROUNDS of the flooded stretch over the one before it: of groups per second, and of the
-processor time of the encoder's thread for each group.
+One node encodes as fast as it can. In every second stretch of SECONDS (2) a client floods it with requests, of another
+kind each round. In the other stretches it floods an idle publisher, so that the client's own cost is the same. Printed
+are medians over ROUNDS of the ratio of a flooded stretch to the one before it: of groups per second, and of the
+encoder thread's CPU time per group.
 """
 
 import statistics
@@ -52,12 +52,12 @@ def main() -> None:
     finally:
         node.terminate()
         node.wait()
-    rate, cost = (statistics.median(each) for each in zip(*ratios, strict=True))
+    rate, cost = (statistics.median(column) for column in zip(*ratios, strict=True))
     print(f"flooded: {rate:.2f} times the groups per second, {cost:.2f} times the encoder's processor time for each")
 
 
 def flood(kind: str, control: str, node: subprocess.Popen, stream: Subscription, seconds: float) -> tuple[float, float]:
-    """What `measure` gives while a client floods a control socket."""
+    """Run `measure` while a client floods a control socket."""
     client = subprocess.Popen([sys.executable, "-c", FLOOD, kind, control])
     try:
         time.sleep(1)
@@ -68,7 +68,7 @@ def flood(kind: str, control: str, node: subprocess.Popen, stream: Subscription,
 
 
 def measure(node: subprocess.Popen, stream: Subscription, seconds: float) -> tuple[float, float]:
-    """(groups per second, seconds of processor of the node's first thread for each) of some seconds."""
+    """Measure for some seconds: (groups per second, CPU seconds of the node's main thread per group)."""
     while stream.get(0) is not None:
         pass
     groups, began, busy = 0, time.monotonic(), processor_time(node.pid)
@@ -79,7 +79,7 @@ def measure(node: subprocess.Popen, stream: Subscription, seconds: float) -> tup
 
 
 def processor_time(pid: int) -> float:
-    """Seconds that the first thread of a process has run."""
+    """CPU seconds of the main thread of a process."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 

@@ -1,10 +1,10 @@
-"""The 3x3 convolutions of a step, direct and by Winograd: processor milliseconds by shape, in turn, and the error.
+"""Compares direct and Winograd 3x3 convolutions of a step: CPU milliseconds by shape, alternating, and the error.
 
     python benchmarks/convolutions.py --threads 1
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python benchmarks/convolutions.py
 
-The variables make a processor with AVX-512 run the code of one without. Between two calls 24 MB are read, as the rest
-of a step would. `gain` is C * D / (C + D), which `streamtok.engine.cpu.winograd.WIDE` is compared with.
+The variables make a processor with AVX-512 run the code of one without. Between calls 24 MB are read, to evict caches
+as the rest of a step would. `gain` is C * D / (C + D), compared with `streamtok.engine.cpu.winograd.WIDE`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from streamtok.weights.golden import reference_clip
 
 
 def list_convolutions(name: str, size: tuple[int, int]) -> Counter[tuple[int, int, int, int]]:
-    """(C, D, H, W) of the 3x3 convolutions that a step and its decoding run, and how often."""
+    """Count the 3x3 convolutions of a step and its decoding by shape (C, D, H, W)."""
     tok = streamtok.load(name)
     found: Counter[tuple[int, int, int, int]] = Counter()
     stream, decoder = tok.stream(1, *size), tok.decode_stream(1, *tok.config.grid(*size))
@@ -38,7 +38,7 @@ def list_convolutions(name: str, size: tuple[int, int]) -> Counter[tuple[int, in
 
 
 def compare(channels: int, wide: int, height: int, width: int, rounds: int) -> tuple[float, float, float]:
-    """Milliseconds of the direct convolution and of Winograd's, medians, and the latter's largest error."""
+    """Median milliseconds of the direct and of the Winograd convolution, and the latter's largest error."""
     conv = nn.Conv2d(channels, wide, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.randn(1, channels, height, width).to(memory_format=torch.channels_last)
     kinds, junk, times = (conv, WinogradConv(conv)), torch.ones(6 << 20), ([], [])
@@ -52,7 +52,7 @@ def compare(channels: int, wide: int, height: int, width: int, rounds: int) -> t
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print one line a shape."""
+    """Print one line per shape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--size", type=parse_size, default=(256, 448), metavar="HxW")

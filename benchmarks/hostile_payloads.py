@@ -1,10 +1,10 @@
-"""Hostile payloads: mutations of real coded grids, of which each has to end in an error or in the right tokens.
+"""Fuzzes the token decoder: mutations of real coded grids must each give an error or the right tokens.
 
     python benchmarks/hostile_payloads.py CLIP [--count 1000000] [--lines 64] [--seed 0]
 
-The tokens are `nano`'s of the clip's first 33 frames. Bits are flipped, bytes changed, cut off, inserted and appended,
-payloads exchanged, taken with another past, another size, or made of nothing but noise. Ends with 1 at other tokens or
-another kind of error. Memory is the process's peak.
+The tokens are `nano`'s of the clip's first 33 frames. Bits are flipped; bytes are changed, cut off, inserted and
+appended; payloads are spliced, decoded with another past or size, or replaced by noise. The status is 1 for wrong
+tokens or another kind of error. Memory is the process's peak.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from streamtok.evaluation.layouts import pictures_to_video
 
 @dataclass(frozen=True)
 class Coded:
-    """A grid, its bytes and the past that they are coded from."""
+    """A grid, its payload, and the past that it was coded from."""
 
     grid: np.ndarray
     data: bytes
@@ -33,7 +33,7 @@ class Coded:
 
 
 def code_clip(path: str, lines: int) -> tuple[TokenCoder, list[Coded]]:
-    """The coder, and the grids of a clip: in one epoch, and each by itself."""
+    """Code the grids of a clip, each by itself and within one epoch; returns the coder and the grids."""
     tok = load("nano", engine="default", device="cpu", threads=1)
     coder, coded, past = coder_for(tok.fingerprint), [], FRESH
     clip = next(iter(ClipSet(find_clips([path]), lines, 33)))
@@ -48,7 +48,7 @@ def code_clip(path: str, lines: int) -> tuple[TokenCoder, list[Coded]]:
 
 
 def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes that are damaged in one of many ways."""
+    """Damage a payload in one of seven ways, chosen at random."""
     kind, place = int(rng.integers(7)), int(rng.integers(len(data)))
     noise = rng.bytes(int(rng.integers(1, 9)))
     if kind == 0:
@@ -67,7 +67,7 @@ def mutate(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 
 def attack(coder: TokenCoder, coded: list[Coded], rng: np.random.Generator) -> str:
-    """Decode one hostile payload; what came of it."""
+    """Decode one hostile payload; returns "errors", "right" or "WRONG"."""
     one, other = (coded[int(at)] for at in rng.integers(len(coded), size=2))
     data, past, size = mutate(one.data, other.data, rng), one.past, one.grid.shape
     lie = rng.random()
@@ -83,7 +83,7 @@ def attack(coder: TokenCoder, coded: list[Coded], rng: np.random.Generator) -> s
 
 
 def peak_mb() -> float:
-    """The most that this process has had in memory."""
+    """The peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 

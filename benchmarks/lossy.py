@@ -13,10 +13,10 @@ POLL_MS = 10
 
 @dataclass
 class LossPattern(Generic[Item]):
-    """What becomes of messages in order.
+    """Decides the fate of each message (Gilbert 1960); the same `seed` gives the same pattern.
 
-    A share of `loss` is lost, in runs of `burst` on average (1: each for itself). A share of `late` comes behind up to
-    `behind` later ones. The same `seed` does the same (Gilbert 1960).
+    A share of `loss` is lost, in runs of `burst` on average (1: independently). A share of `late` is delayed behind up
+    to `behind` later ones.
     """
 
     loss: float = 0.0
@@ -29,10 +29,10 @@ class LossPattern(Generic[Item]):
         self.lost = self.delayed = 0
         self._chance = random.Random(self.seed)
         self._losing = False
-        self._held: list[tuple[int, Item]] = []  # with how many messages still come before it
+        self._held: list[tuple[int, Item]] = []  # delayed ones, each with the number of messages to come before it
 
     def pass_on(self, item: Item) -> list[Item]:
-        """What comes out when a message goes in, in order."""
+        """Take one message; returns those that come out now, in order."""
         out = [] if self._loses() else [item]
         if out and self._chance.random() < self.late:
             self.delayed += 1
@@ -44,7 +44,7 @@ class LossPattern(Generic[Item]):
         return out
 
     def _loses(self) -> bool:
-        """Whether the next one is lost: the chain that loses `loss` of all, and stays so for `burst` on average."""
+        """Whether the next message is lost: a two-state Markov chain with mean loss `loss` and mean run `burst`."""
         if self.burst <= 1:
             self._losing = self._chance.random() < self.loss
         elif self._losing:
@@ -56,7 +56,7 @@ class LossPattern(Generic[Item]):
 
 
 class LossyLink:
-    """Relays a node's messages to readers at `endpoint`; token messages fare as `pattern` says, all others arrive."""
+    """Relays a node's messages to readers at `endpoint`; `pattern` applies to token messages, all others arrive."""
 
     def __init__(self, endpoint: str, pattern: LossPattern[list[bytes]]) -> None:
         self.pattern = pattern

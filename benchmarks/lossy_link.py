@@ -1,13 +1,12 @@
-"""What readers see over a link that loses messages: between a real publisher and a real reader, by a seeded pattern.
+"""Measures what a reader sees over a link that loses messages by a seeded pattern, with a real publisher and reader.
 
     python benchmarks/lossy_link.py CLIP [--frames 129] [--lines 256] [--seeds 10]
 
-The clip is encoded by `nano`, once with a keyframe every 4 s and once with keyframes by drift too. It is
-sent plain, independent and coded, as fast as it goes, over a `LossyLink`. The reader decodes across losses what it can
-read (`streamtok decode --across-losses`), and shows the last picture where it has none. Of all seeds, the median and
-from the least to the most: token messages lost, frames whose grid could be read, shown as they were sent (no loss since
-a keyframe) and shown at all. The mean and the longest time without a frame as it was sent are over all seeds, PSNR is
-that of all frames under the first.
+The clip is encoded by `nano`, once with a keyframe every 4 s and once with keyframes by drift too. It is sent plain,
+independent and coded, as fast as possible, over a `LossyLink`. The reader decodes what it can read across losses
+(`streamtok decode --across-losses`), and repeats its last picture otherwise. The table has medians and ranges over all
+seeds of token messages lost, and of frames that were readable, shown as sent (no loss since a keyframe), and shown at
+all. The mean and the longest time without a frame as sent are over all seeds; PSNR is of all frames with the first.
 """
 
 import argparse
@@ -41,7 +40,7 @@ Pattern = LossPattern[list[bytes]]
 
 @dataclass
 class Seen:
-    """Of each frame: whether its grid could be read, whether it was shown, and as it was sent."""
+    """Flags of each frame, bool (frames,): its grid was readable, it was shown, and it was shown as sent."""
 
     readable: np.ndarray
     shown: np.ndarray
@@ -49,30 +48,30 @@ class Seen:
 
     @property
     def outages(self) -> list[float]:
-        """How long each stretch without a frame as it was sent took, s."""
+        """The length in s of each stretch without a frame as sent."""
         edges = np.flatnonzero(np.diff(np.concatenate([[1], self.exact.astype(int), [1]])))
         return [float(last - first) / FPS for first, last in edges.reshape(-1, 2)]
 
 
 def encode(tok: Tokenizer, pictures: np.ndarray, drift: float | None) -> list[TokenGroup]:
-    """Pictures uint8 (T, H, W, 3) -> groups."""
+    """Encode pictures, uint8 (T, H, W, 3), to groups."""
     core = IngestCore(tok, {"cam0": StreamOptions("lossless", keyframe_interval=INTERVAL_S, keyframe_drift=drift)})
-    frames = (Frame("cam0", number, round(number * 1e9 / FPS), each) for number, each in enumerate(pictures))
+    frames = (Frame("cam0", number, round(number * 1e9 / FPS), picture) for number, picture in enumerate(pictures))
     groups = [group for frame in frames for group in core.feed(frame)]
     return groups + core.flush("cam0", "drop")
 
 
 def send(publisher: Publisher, groups: list[TokenGroup]) -> None:
-    """Publish all of it, and end the stream."""
+    """Publish all groups, and end the stream."""
     for group in groups:
         publisher.publish(group)
     publisher.close()
 
 
 def receive(tok: Tokenizer, groups: list[TokenGroup], compression: Compression, pattern: Pattern) -> list[TokenMessage]:
-    """What a reader gets of all groups over one link, to the end."""
+    """Send all groups over one lossy link; returns what a reader gets, to the end of the stream."""
     coder = coder_for(tok.fingerprint)
-    options = {"control": "", "lossless": True, "lossless_timeout": 60.0}  # nobody can ask for what was lost
+    options = {"control": "", "lossless": True, "lossless_timeout": 60.0}  # no control socket: losses stay lost
     publisher = Publisher("tcp://127.0.0.1:*", compression=compression, coder=coder, **options)
     with (
         LossyLink(publisher.endpoint, pattern) as link,
@@ -87,7 +86,7 @@ def receive(tok: Tokenizer, groups: list[TokenGroup], compression: Compression, 
 
 
 def judge(messages: list[TokenMessage], count: int) -> Seen:
-    """Of `count` frames."""
+    """Judge the messages that came of `count` frames."""
     seen, begun = Seen(*(np.zeros(count, bool) for _ in range(3))), False
     for message in messages:
         begun |= message.decodable
@@ -99,7 +98,7 @@ def judge(messages: list[TokenMessage], count: int) -> Seen:
 
 
 def measure_psnr(tok: Tokenizer, messages: list[TokenMessage], pictures: np.ndarray, count: int) -> float:
-    """Of what is shown in place of the first `count` pictures, uint8 (T, H, W, 3), in dB."""
+    """PSNR in dB of what is shown in place of the first `count` pictures, uint8 (T, H, W, 3)."""
     decoder = LiveDecoder(tok, across_losses=True)
     images = {shown.frame_id: shown.image for message in messages for shown in decoder.feed(message)}
     last, errors = np.full_like(pictures[0], 128), []
@@ -112,14 +111,14 @@ def measure_psnr(tok: Tokenizer, messages: list[TokenMessage], pictures: np.ndar
 def measure(
     tok: Tokenizer, pictures: np.ndarray, groups: list[TokenGroup], compression: Compression, patterns: list[Pattern]
 ) -> list[str]:
-    """The figures of a row of the table: what arrives of a clip, (T, H, W, 3) uint8, under each pattern of loss."""
+    """Measure a row of the table: what arrives of a clip, uint8 (T, H, W, 3), under each pattern of loss."""
     count = groups[-1].frame_ids[-1] + 1
     runs = [receive(tok, groups, compression, pattern) for pattern in patterns]
     seen = [judge(messages, count) for messages in runs]
     lost = [pattern.lost / len(groups) for pattern in patterns]
-    kinds = [[each.readable for each in seen], [each.exact for each in seen], [each.shown for each in seen]]
+    kinds = [[run.readable for run in seen], [run.exact for run in seen], [run.shown for run in seen]]
     shares = [[float(frames.mean()) for frames in kind] for kind in kinds]
-    outages = [seconds for each in seen for seconds in each.outages] or [0.0]
+    outages = [seconds for run in seen for seconds in run.outages] or [0.0]
     decibels = measure_psnr(tok, runs[0], pictures, count)
     return [
         *map(format_shares, (lost, *shares)),
@@ -130,7 +129,7 @@ def measure(
 
 
 def format_shares(shares: list[float]) -> str:
-    """Their median, and from the least to the most."""
+    """Format the median of shares, and their range, in percent."""
     least, most = f"{100 * min(shares):.0f}", f"{100 * max(shares):.0f}"
     return f"{100 * median(shares):.0f} % ({least} to {most})" if least != most else f"{least} %"
 

@@ -1,9 +1,9 @@
-"""What fits where: bytes of weights and state per model, frame size and number of cameras, as a Markdown table.
+"""Prints a Markdown table of the memory of weights and state, by model and frame size, and how many cameras fit.
 
     python benchmarks/memory.py > table.md
 
-State is exact (the same code allocates it). `fused` is what the GPU engine keeps: rings with room for a step, 3 frames
-where plain layers keep 2. Working memory is not in it: `tools/gpu_check.py` measures that.
+State is exact (the same code allocates it). `fused` is the GPU engine's state: its rings have room for one more step, 3
+frames where plain layers keep 2. Working memory is not included; `tools/gpu_check.py` measures it.
 """
 
 import sys
@@ -28,7 +28,7 @@ def state_bytes(preset: str, size: tuple[int, int], context: int) -> tuple[int, 
     for name, tensor in flatten(model.init_state(spec, *size)).items():
         count = tensor.numel() * tensor.element_size()
         plain += count
-        # a ring of P + T frames in place of P; T is 2 in the first level of the 8x models, else 1
+        # The ring has P + T frames instead of P; T is 2 in the first level of the 8x models, else 1.
         twice = model.config.temporal_resamplings and (name.startswith("encoder.conv_in") or ".down.0.block" in name)
         grows = tensor.ndim == 5 and tensor.shape[1] == 2 and not model.config.predictive
         fused += count * (4 if twice else 3) // 2 if grows else count
@@ -36,7 +36,7 @@ def state_bytes(preset: str, size: tuple[int, int], context: int) -> tuple[int, 
 
 
 def weight_bytes(preset: str) -> tuple[int, int]:
-    """Bytes of the encoder's, and of all weights in half precision."""
+    """Bytes of the encoder's weights, and of all weights, in half precision."""
     with torch.device("meta"):
         model = build(PRESETS[preset])
     encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
@@ -54,7 +54,7 @@ def main() -> int:
         encoder, everything = weight_bytes(preset)
         for size in SIZES:
             plain, fused = state_bytes(preset, size, PRESETS[preset].context)
-            # half of the memory is left for frames, working memory and everything else on the machine
+            # Half of the memory is left for frames, working memory and other processes.
             cameras = [int((gigabytes * 5e8 - everything) // fused) for gigabytes in (8, 16, 80)]
             weights = f"{encoder / 1e6:.0f} / {everything / 1e6:.0f} MB"
             states = f"{plain / 1e6:.0f} MB | {fused / 1e6:.0f} MB | {(6 * fused + everything) / 1e9:.2f} GB"

@@ -1,4 +1,4 @@
-"""Peak memory of encoding a clip of any length, per model, on a CPU.
+"""Measures the peak memory of encoding a clip on a CPU, by model and clip length.
 
 python benchmarks/peak_memory.py nano cosmos-dv4x8x8 --size 1088x1920 --groups 1 8
 """
@@ -15,7 +15,7 @@ from streamtok.names import parse_size
 
 
 def measure(name: str, size: tuple[int, int], groups: int) -> None:
-    """Print the peak of this process before and after encoding a keyframe and so many groups, in MB.
+    """Print this process's peak memory in MB before and after encoding a keyframe and `groups` groups.
 
     An image model encodes one image.
     """
@@ -37,7 +37,7 @@ def main() -> int:
     if len(args.models) == len(args.groups) == 1:
         measure(args.models[0], args.size, args.groups[0])
         return 0
-    for name in args.models:  # a process each: a peak does not fall again
+    for name in args.models:  # in a process each, since a peak never falls
         for groups in args.groups:
             size = "x".join(map(str, args.size))
             command = [sys.executable, __file__, name, "--size", size, "--groups", str(groups)]

@@ -1,17 +1,17 @@
-"""The same live work by public peers: what each new group of frames costs, same frames, same threads, same run.
+"""Compares streamtok with public peers: the cost of each new group of frames, same frames, same threads, same run.
 
     pip install diffusers
     python benchmarks/peers.py --threads 1 --taehv PATH_OF_A_CHECKOUT_OF_TAEHV
 
-- streamtok: the engine as it plans it, with PyTorch's convolutions, and plain PyTorch; and as a stateless window.
+- streamtok: the planned engine, the same with PyTorch's convolutions, plain PyTorch, and a stateless window.
 - TAEHV (4x8x8, continuous), the small streaming autoencoder of https://github.com/madebyollin/taehv, by its own class.
 - diffusers' AutoencoderKLCosmos (8x8x8) has no state: it encodes its window again for every group.
 - diffusers' AutoencoderKLWan (4x8x8) keeps a feature cache inside one call; here it is kept between groups, as its own
   `_encode` does between the chunks of a clip.
 - x264, ultrafast and zerolatency, on one thread: bytes, not tokens.
 
-Other networks have random weights. Everything is timed in turn, round after round. Milliseconds are processor time over
-all threads, which holds on a machine that others use too (median, least), and the median by the clock.
+Other networks have random weights. All are timed in turn, round after round. Milliseconds are CPU time summed over all
+threads, which other processes hardly affect (median and least), and wall-clock time (median).
 """
 
 import argparse
@@ -41,7 +41,7 @@ WINDOW = 17  # frames that a network without state encodes again
 
 @dataclass
 class Work:
-    """One kind of work on each new group: whose, what, for how many frames, and what it found, in ms a call."""
+    """The work of one peer on each new group: who, what, frames per call, and the times of calls in ms."""
 
     peer: str
     what: str
@@ -51,13 +51,13 @@ class Work:
     busy: list[float] = field(default_factory=list)
 
     def measure(self) -> None:
-        """One call more, with caches as a loop has them."""
+        """Time one more call, with caches warm as in a loop."""
         walls, busy = time_calls(lambda _: self.call(), 1, warm_up=1)
         self.walls += walls
         self.busy += busy
 
     def describe(self) -> dict[str, str | int | float]:
-        """Plain values; `cpu_ms` of all threads, `ms` by the clock."""
+        """The figures as plain values: `cpu_ms` of all threads, `ms` of wall-clock time."""
         return {
             "peer": self.peer,
             "what": self.what,
@@ -69,7 +69,7 @@ class Work:
 
 
 def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[Work]:
-    """A group through our streams on three engines, and our own network as a stateless window."""
+    """Our streams on three engines, one group per call, and our network on a stateless window."""
     tok = streamtok.load(name)
     planned = plan_precision(tok, inspect_machine(tok.fingerprint, size), precision)
     group, grid = reference_clip(tok.group, *size), tok.config.grid(*size)
@@ -90,12 +90,12 @@ def ours(name: str, size: tuple[int, int], precision: str) -> Iterator[Work]:
 
 
 def read_floats(size: tuple[int, int], frames: int) -> Tensor:
-    """The same frames as the peers read them: float32 (1, 3, T, H, W) in -1..1."""
+    """The same frames for the peers: float32 (1, 3, T, H, W) in -1..1."""
     return reference_clip(frames, *size).float() / 127.5 - 1
 
 
 def taehv(folder: Path, size: tuple[int, int]) -> Iterator[Work]:
-    """Four frames in a row through TAEHV's streaming encoder, and a latent through its decoder."""
+    """TAEHV's streaming encoder on four consecutive frames, and its decoder on a latent."""
     sys.path.insert(0, str(folder))
     from taehv import TAEHV, StreamingTAEHV
 
@@ -118,7 +118,7 @@ def taehv(folder: Path, size: tuple[int, int]) -> Iterator[Work]:
 
 
 def cosmos(size: tuple[int, int]) -> Iterator[Work]:
-    """diffusers' AutoencoderKLCosmos: the window again for every group."""
+    """diffusers' AutoencoderKLCosmos, with the whole window encoded for every group."""
     from diffusers import AutoencoderKLCosmos
 
     vae = AutoencoderKLCosmos().eval()
@@ -141,7 +141,7 @@ def wan(size: tuple[int, int]) -> Iterator[Work]:
 
 
 def x264(size: tuple[int, int]) -> Iterator[Work]:
-    """Four frames through libx264 at its fastest, from RGB."""
+    """libx264 at its fastest on four frames, from RGB."""
     codec = av.CodecContext.create("libx264", "w")
     assert isinstance(codec, av.VideoCodecContext)
     codec.height, codec.width, codec.pix_fmt, codec.framerate, codec.thread_count = *size, "yuv420p", 30, 1
@@ -159,7 +159,7 @@ PEERS = {"x264": x264, "wan": wan, "cosmos": cosmos}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure what is installed; 1 if a peer is missing."""
+    """Measure the peers that are installed; returns 1 if one is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=parse_size, default=(256, 448), metavar="HxW")
     parser.add_argument("--models", default="nano", help="ours, with commas between")

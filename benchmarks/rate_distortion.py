@@ -1,10 +1,10 @@
-"""PSNR of pictures at the bits of coded tokens, by hold margin, beside video codecs at as many bits.
+"""Measures PSNR against the bits of coded tokens, by hold margin, beside video codecs at the same bits.
 
     python benchmarks/rate_distortion.py CLIP... [--model nano --model nano-p] [--hold 0 --hold 0.25]
 
-The first 33 frames of each clip at 256 lines, one key frame. Bits are those of the coded grids, which are decoded
-again, and of the codecs' packets: headers of neither side. x264 and x265 are veryfast and zerolatency; between the
-points of their curves PSNR is linear in log rate. Means over clips.
+It encodes the first 33 frames of each clip at 256 lines, with one keyframe. Bits are those of the coded grids, which
+are decoded again, and of the codecs' packets; neither includes headers. x264 and x265 are veryfast and zerolatency;
+between points of their curves PSNR is interpolated linearly in log rate. Figures are means over clips.
 """
 
 import argparse
@@ -28,16 +28,16 @@ Curve = tuple[list[float], list[float]]  # log2 of bits per pixel, rising, and P
 
 
 def trace(clip: Clip, codec: str) -> Curve:
-    """What a codec reaches on a clip."""
-    coded = [encode_at_crf(clip.frames, codec, crf) for crf in reversed(CRFS)]
-    rates = [float(np.log2(each.bits / clip.frames[..., 0].size)) for each in coded]
-    return rates, [psnr(pictures_to_unit(clip.frames), pictures_to_unit(each.frames)) for each in coded]
+    """Measure the rate-distortion curve of a codec on a clip."""
+    points = [encode_at_crf(clip.frames, codec, crf) for crf in reversed(CRFS)]
+    rates = [float(np.log2(point.bits / clip.frames[..., 0].size)) for point in points]
+    return rates, [psnr(pictures_to_unit(clip.frames), pictures_to_unit(point.frames)) for point in points]
 
 
 def measure(tok: Tokenizer, coder: TokenCoder, clip: Clip, hold: float) -> tuple[float, float, float]:
-    """Bits per token, bits per pixel and PSNR in dB of a clip's tokens, encoded with a margin."""
+    """Bits per token, bits per pixel and PSNR in dB of a clip that is encoded with a hold margin."""
     out = tok.encode(pictures_to_video(clip.frames), hold=hold)
-    assert out.indices is not None  # of a discrete tokenizer
+    assert out.indices is not None  # it is a discrete tokenizer
     grids = out.indices[0].numpy().astype(coder.dtype)
     bits = fmean(count_bits(coder, grids))
     decoded = video_to_unit(tok.decode(out.indices)[0])

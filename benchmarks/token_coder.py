@@ -1,8 +1,9 @@
-"""What the token coder costs beside the encoder: milliseconds of a step of each, one thread, alternating in one run.
+"""Compares the cost of the token coder with the encoder's: milliseconds per step, one thread, alternating in one run.
 
     python benchmarks/token_coder.py CLIP [--model nano]
 
-Medians over the groups of the clip's first 65 frames at 256 lines; bits are of the bytes that are made, decoded again.
+Figures are medians over the groups of the clip's first 65 frames at 256 lines. Bits are of real payloads, which are
+decoded again.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What a page that is open costs a node on this machine: `python benchmarks/view_cost.py [SECONDS]`.
+"""Measures what an open page costs a node on this machine: `python benchmarks/view_cost.py [SECONDS]`.
 
 One node (nano, 256x448, 5 frames per second, `ingest --view`) runs throughout; a page is open in every second stretch
-of SECONDS (10). Printed are medians of the stretches with a page over those without, so a busy machine tells little.
+of SECONDS (10). Printed are ratios of medians with a page to those without; on a busy machine they mean little.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from streamtok.wire.subscriber import Subscription
 
 NODE, PORT = "tcp://127.0.0.1:5997", 8097
 ROUNDS = 4
-StageTimes = tuple[int, int]  # of a group: encode, capture to publish, in ns
+StageTimes = tuple[int, int]  # of a group, in ns: encode, capture to publish
 
 
 def main() -> None:
@@ -32,17 +32,17 @@ def main() -> None:
     finally:
         node.terminate()
         node.wait()
-    for place, name in enumerate(("encode", "capture to publish")):
-        ratio = median(each[place] for each in with_page) / median(each[place] for each in without)
+    for stage, name in enumerate(("encode", "capture to publish")):
+        ratio = median(times[stage] for times in with_page) / median(times[stage] for times in without)
         print(f"{name}: {ratio:.2f} times with a page open ({len(with_page)}, {len(without)} groups)")
 
 
 def time_groups(seconds: float) -> tuple[list[StageTimes], list[StageTimes]]:
-    """The times of groups while a page was open, and while none was."""
+    """Measure the times of groups while a page is open, and while none is."""
     with_page, without = [], []
     with streamtok.subscribe(NODE, timeout=120) as stream:
         with open_page():
-            pass  # it is served now
+            pass  # wait until the page is served
         for _ in range(ROUNDS):
             without += measure(stream, seconds)
             with open_page():
@@ -51,7 +51,7 @@ def time_groups(seconds: float) -> tuple[list[StageTimes], list[StageTimes]]:
 
 
 def open_page() -> ClientConnection:
-    """What a browser opens, once it is served."""
+    """Open the page's WebSocket as a browser does, once it is served."""
     while True:
         try:
             return connect(f"ws://127.0.0.1:{PORT}/socket", max_size=None)
@@ -60,7 +60,7 @@ def open_page() -> ClientConnection:
 
 
 def measure(stream: Subscription, seconds: float) -> list[StageTimes]:
-    """The times of each group of the next `seconds`, without their first third."""
+    """The times of each group within `seconds`, without the first third."""
     start, found = time.monotonic(), []
     for message in stream:
         passed = time.monotonic() - start

@@ -1,9 +1,9 @@
-"""Reads a token stream with pyzmq and msgpack alone: what a client in another language has to do.
+"""Reads a token stream with pyzmq and msgpack alone, to show what a client in another language has to do.
 
     python examples/plain_client.py tcp://127.0.0.1:5555 front
     python examples/plain_client.py tcp://127.0.0.1:5555 front --join --messages 100
 
-One JSON object per message on standard output. docs/wire-protocol.md explains every field and rule used here.
+It prints one JSON object per message. docs/wire-protocol.md explains every field and rule used here.
 """
 
 import argparse
@@ -22,7 +22,7 @@ FORMATS = {"uint16": "H", "uint32": "I", "float16": "e"}
 MAX_GRID = 1 << 22
 Header = dict  # docs/wire-protocol.md lists its fields
 LISTS = ("frame_ids", "grid")  # of numbers
-FIELDS: dict[bytes, dict] = {  # what is used here of tokens and info, and what it has to be
+FIELDS: dict[bytes, dict] = {  # the fields of tokens and info that are used here, and their types
     b"tokens": {
         **dict.fromkeys(("session", "dtype", "compression"), str),
         **dict.fromkeys(("epoch", "seq", "checksum"), int),
@@ -34,7 +34,7 @@ FIELDS: dict[bytes, dict] = {  # what is used here of tokens and info, and what 
 
 
 def connect(context: zmq.Context, endpoint: str, stream: str) -> zmq.Socket:
-    """A SUB socket for one stream. Tokens are subscribed before info, so the first info proves that both arrive."""
+    """Open a SUB socket for one stream. Tokens are subscribed before info, so the first info proves that both come."""
     socket = context.socket(zmq.SUB)
     socket.set(zmq.RCVHWM, 64)
     socket.set(zmq.MAXMSGSIZE, 4 * MAX_GRID + 65536)
@@ -46,7 +46,7 @@ def connect(context: zmq.Context, endpoint: str, stream: str) -> zmq.Socket:
 
 
 def read_map(packed: bytes) -> dict:
-    """A msgpack map of this version, or ValueError."""
+    """Read a msgpack map of this version; ValueError if it is none."""
     try:
         read = msgpack.unpackb(packed)
     except Exception as error:  # msgpack raises several unrelated types for damaged input
@@ -57,7 +57,7 @@ def read_map(packed: bytes) -> dict:
 
 
 def read_header(parts: list[bytes]) -> Header:
-    """The header of a three-part message with the fields that are used here, or ValueError."""
+    """Read the header of a three-part message, and check the fields that are used here; raises ValueError."""
     if len(parts) != 3:
         raise ValueError(f"{len(parts)} parts, expected 3")
     header = read_map(parts[1])
@@ -73,7 +73,7 @@ def read_header(parts: list[bytes]) -> Header:
 
 
 def read_grid(header: Header, payload: bytes) -> tuple[float, ...]:
-    """The numbers of the grid, flat and row-major; ValueError if the payload is not what the header says."""
+    """Read the grid's numbers, flat and row-major; ValueError if the payload does not match the header."""
     if header["compression"] != "none" or header["dtype"] not in FORMATS:
         raise ValueError(f"compression {header['compression']!r} of {header['dtype']!r} is not read here")
     count = math.prod(header["grid"])
@@ -85,13 +85,13 @@ def read_grid(header: Header, payload: bytes) -> tuple[float, ...]:
 
 
 def resolve_control(control: str, endpoint: str) -> str:
-    """The address of the control socket: a node bound to all its addresses has the host that the stream comes from."""
+    """The address of the control socket; for a node bound to all its addresses, with the host of `endpoint`."""
     host, _, port = control.removeprefix("tcp://").rpartition(":")
     return f"{endpoint.rpartition(':')[0]}:{port}" if host in ("0.0.0.0", "[::]") else control
 
 
 def request(context: zmq.Context, control: str, op: str, stream: str, timeout_ms: int = 3000) -> dict:
-    """One request to the node's control socket; its result, or RuntimeError."""
+    """Send one request to the node's control socket; returns its result, or raises RuntimeError."""
     socket = context.socket(zmq.DEALER)
     socket.linger = 0
     try:
@@ -110,9 +110,9 @@ def request(context: zmq.Context, control: str, op: str, stream: str, timeout_ms
 
 
 class Continuity:
-    """Finds what was lost: a jump of `seq`, or `last_seq` in info ahead of what has come. A new session is no loss.
+    """Detects losses: a jump of `seq`, or an info whose `last_seq` is ahead of what came. A new session is no loss.
 
-    No single message moves what is known: one that jumps, or begins a session, is held until another comes behind it.
+    No single message can move the state: one that jumps, or begins a session, is held until another confirms it.
     """
 
     def __init__(self) -> None:
@@ -123,25 +123,25 @@ class Continuity:
         self.held: list[tuple[Header, tuple]] = []
 
     def believe(self, header: Header, numbers: tuple) -> list[tuple[Header, tuple]]:
-        """The messages that are to be taken now, oldest first: this one, the one that it bears out, both or none."""
+        """The messages to take now, oldest first: this one, the held one that it confirms, both or none."""
         session, before = header["session"], header["seq"] - 1
-        if (session, before + 1) == (self.session, self.seq):  # it has come
+        if (session, before + 1) == (self.session, self.seq):  # a repetition
             return []
         believed = self.held if self.bears_out(session, before) else []
-        last = [(each["session"], each["seq"]) for each, _ in believed] or [(self.session, self.seq)]
+        last = [(taken["session"], taken["seq"]) for taken, _ in believed] or [(self.session, self.seq)]
         goes_on = self.session is None or last == [(session, before)]
         self.held = [] if goes_on else [(header, numbers)]
         return [*believed, (header, numbers)] if goes_on else believed
 
     def bears_out(self, session: str, last: int) -> bool:
-        """Whether what comes after message `last` may follow the held one; a jump does not for what went back."""
+        """Whether what comes after message `last` confirms the held one; a jump ahead does not confirm a step back."""
         for header, _ in self.held:
             went_back = session == self.session and header["seq"] <= self.seq <= last
             return header["session"] == session and header["seq"] <= last and not went_back
         return False
 
     def take_message(self, header: Header) -> None:
-        """Follow a message that is believed."""
+        """Advance the state by a message that `believe` or `take_info` has returned."""
         if header["session"] != self.session or header["seq"] <= self.seq:
             self.session, self.seq, self.said, self.decodable = header["session"], header["seq"] - 1, -1, False
         missing = header["seq"] - self.seq - 1
@@ -150,7 +150,7 @@ class Continuity:
         self.seq = header["seq"]
 
     def take_info(self, info: Header) -> list[tuple[Header, tuple]]:
-        """The message that an info bears out. Counts what was lost with nothing behind it, once two infos say so."""
+        """Take an info; returns the held message if it confirms it. A loss at the end counts once two infos show it."""
         said, self.said = self.said, info["last_seq"]
         if self.bears_out(info["session"], self.said):
             believed, self.held = self.held, []
@@ -162,28 +162,28 @@ class Continuity:
 
 
 def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
-    """Yield (header, numbers, continuity) of each good message; what is malformed is reported and skipped."""
+    """Yield (header, numbers, continuity) of each good message; malformed ones are reported and skipped."""
     socket, continuity = connect(context, endpoint, stream), Continuity()
     fetched: tuple[str | None, int] = (None, -1)  # session and seq of the last message that came with the epoch
     token_topic, info_topic = f"tokens/{stream}".encode(), f"info/{stream}".encode()
     while True:
         parts = socket.recv_multipart()
-        # topics match by prefix (front also delivers front_left), so the whole topic is compared
+        # Subscriptions match by prefix (front also delivers front_left), so compare the whole topic.
         if parts[0] not in (token_topic, info_topic):
             continue
         try:
-            waiting = [] if join else [parts]  # the epoch will have it
+            waiting = [] if join else [parts]  # a joining reader will get it with the epoch
             if parts[0] == info_topic:
                 info = read_header(parts)
                 for each in continuity.take_info(info):
                     continuity.take_message(each[0])
                     yield *each, continuity
-                asked, join = join, False  # once: where that fails, live messages are read all the same
+                asked, join = join, False  # ask once; if that fails, go on with live messages
                 waiting = fetch_epoch(context, info, endpoint, stream) if asked else []
             for message in waiting:
                 header = read_header(message)
                 if message is parts and header["session"] == fetched[0] and header["seq"] <= fetched[1]:
-                    continue  # it came with the epoch already
+                    continue  # it has come with the epoch
                 for each in continuity.believe(header, read_grid(header, message[2])):
                     continuity.take_message(each[0])
                     yield *each, continuity
@@ -194,7 +194,7 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
 
 
 def fetch_epoch(context: zmq.Context, info: Header, endpoint: str, stream: str) -> list[list[bytes]]:
-    """The messages that the current epoch has sent already, if the node answers requests."""
+    """Fetch the messages that the current epoch has sent already, if the node has a control socket."""
     if not info["control"] or info["last_seq"] < 0:
         return []
     found = request(context, resolve_control(info["control"], endpoint), "epoch", stream).get("messages")
@@ -204,7 +204,7 @@ def fetch_epoch(context: zmq.Context, info: Header, endpoint: str, stream: str) 
 
 
 def is_message(parts: object, topic: bytes) -> bool:
-    """Whether this is what a reply should hold: a list of bytes, the topic first."""
+    """Whether an item of a reply is a message: a list of bytes that begins with the topic."""
     return isinstance(parts, list) and parts[:1] == [topic] and all(isinstance(part, bytes) for part in parts)
 
 

@@ -1,8 +1,8 @@
-"""Decode coded token grids with NumPy alone, in plain 64-bit integers: a reader for another language starts from here.
+"""Decodes coded token grids with NumPy alone, in plain 64-bit integers, as a start for readers in other languages.
 
     python examples/plain_coder.py streamtok/weights/nano/coder.safetensors tests/golden/coded_nano.json
 
-Nothing of streamtok is imported. docs/wire-protocol.md, "Coded payloads", says the same in words.
+Nothing of streamtok is imported. docs/wire-protocol.md, "Coded payloads", describes the same algorithm.
 """
 
 import argparse
@@ -21,7 +21,7 @@ KINDS = {"I8": "<i1", "U8": "<u1", "I16": "<i2", "U16": "<u2", "I32": "<i4"}
 
 
 def read_coder(path):
-    """Levels and tensors (int64, by name) of a coder.safetensors."""
+    """Read a coder.safetensors; returns its fingerprint, levels, and tensors (int64, by name)."""
     data = Path(path).read_bytes()
     (length,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + length])
@@ -34,7 +34,7 @@ def read_coder(path):
 
 
 def group_digits(levels):
-    """Digits in a row whose values together are at most 64: lists of digit numbers."""
+    """Group consecutive digits so that each group has at most 64 joint values; returns lists of digit indices."""
     groups = [[0]]
     for digit in range(1, len(levels)):
         if np.prod([levels[d] for d in groups[-1]]) * levels[digit] <= 64:
@@ -45,14 +45,14 @@ def group_digits(levels):
 
 
 def phase_of(y, x):
-    """When a cell is decoded, 0 to 3."""
+    """The phase in which a cell is decoded, 0 to 3."""
     if y % 2 == 0 and x % 2 == 0:
         return 0 if y % 4 == x % 4 else 1
     return 2 if y % 2 == 1 and x % 2 == 1 else 3
 
 
 class RangeDecoder:
-    """Symbols by their frequencies, from bytes that go on with zeros."""
+    """A range decoder: reads symbols by their frequencies; missing bytes at the end read as zeros."""
 
     def __init__(self, data):
         self.data, self.place, self.range = data, 8, 1 << 64
@@ -83,7 +83,7 @@ class PlainCoder:
         self.fingerprint, self.levels, self.tensors = read_coder(path)
         self.words, self.content = self.tensors.get("words"), np.prod(self.levels)
         self.groups = group_digits(self.levels)
-        if self.words is not None:  # tokens may refine: the age is a digit before theirs, and a group of its own
+        if self.words is not None:  # tokens may refine: the refinement's age is an extra first digit, its own group
             self.levels = [9, *self.levels]
             self.groups = [[0], *([digit + 1 for digit in group] for group in self.groups)]
         self.first_row = np.cumsum([0, *((level + 1) ** 2 for level in self.levels)])
@@ -95,20 +95,20 @@ class PlainCoder:
 
     def linear(self, name, x):
         weight, bias, shift = (self.tensors[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
-        return (x @ weight.T + bias) >> shift  # rounds down, as every shift of a negative number here
+        return (x @ weight.T + bias) >> shift  # an arithmetic shift: negative numbers round down
 
     def row(self, digit, a, b):
         return self.first_row[digit] + a * (self.levels[digit] + 1) + b
 
     def look_back(self, height, width):
-        """Features and head sums (h, w, ...) from the grids before, and the bias of all cells."""
+        """Compute features and head sums (h, w, ...) from the previous grids, and the bias of all cells."""
         none = np.broadcast_to(np.array(self.levels), (height, width, len(self.levels)))
         one, two, three = (*self.past, none, none, none)[:3]
         heads, parts = [], []
         for group in self.groups:
             found = [self.tensors["past"][self.row(d, one[..., d], two[..., d])] for d in group]
-            parts += [each[..., : -self.head] for each in found]
-            heads.append(sum(each[..., -self.head :] for each in found))
+            parts += [entry[..., : -self.head] for entry in found]
+            heads.append(sum(entry[..., -self.head :] for entry in found))
         older = sum(self.tensors["older"][self.row(d, two[..., d], three[..., d])] for d in range(len(self.levels)))
         narrow = np.concatenate([np.sum(parts, 0), older], -1).clip(0, 127)
         wide = narrow
@@ -120,7 +120,7 @@ class PlainCoder:
         return one, np.concatenate([wide, narrow], -1), np.stack(heads, -2), bias
 
     def begin(self, before):
-        """The digits (h, w, D) of a grid before anything of it is decoded."""
+        """The initial digits (h, w, D) of a grid, before anything of it is decoded."""
         if self.words is None:
             return np.zeros_like(before)
         digits = before.copy()
@@ -128,7 +128,7 @@ class PlainCoder:
         return digits
 
     def set_symbol(self, group, symbol, digits):
-        """Put what was decoded into the digits (D,) of a cell."""
+        """Write a decoded symbol into the digits (D,) of a cell."""
         if self.words is not None and group == 0:
             digits[0] *= symbol
             return
@@ -137,7 +137,7 @@ class PlainCoder:
             symbol //= self.levels[d]
 
     def join(self, decoder, digits, before, cells):
-        """Digits (h, w, D) -> tokens (h, w), with the codewords that follow in the bytes, in the order of `cells`."""
+        """Digits (h, w, D) -> tokens (h, w); reads the codewords that follow in the payload, in order of `cells`."""
         if self.words is None:
             return digits @ np.cumprod([1, *self.levels[:-1]])
         tokens = digits[..., 1:] @ np.cumprod([1, *self.levels[1:-1]])
@@ -147,7 +147,7 @@ class PlainCoder:
         return tokens
 
     def decode(self, data, height, width):
-        """The bytes of a grid -> tokens (h, w) int64."""
+        """Decode the payload of a grid to tokens (h, w) int64."""
         before, features, heads, bias = self.look_back(height, width)
         decoder = RangeDecoder(data)
         digits = self.begin(before)
@@ -165,7 +165,7 @@ class PlainCoder:
                 heads[y, x] += self.linear(f"heads.{phase}", hidden).reshape(len(self.groups), self.head)
             for group, members in enumerate(self.groups):
                 for y, x in cells:
-                    if self.words is None or group == 0 or digits[y, x, 0] == 0:  # otherwise it is as it was
+                    if self.words is None or group == 0 or digits[y, x, 0] == 0:  # a refined cell keeps its digits
                         logits = self.linear(f"symbols.{phase}.{group}", heads[y, x, group].clip(0, 127))
                         below = np.minimum(logits.max() - logits, 511)
                         symbol = decoder.next(self.tensors["exponential"][below].tolist())

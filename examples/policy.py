@@ -4,8 +4,8 @@
                      --source 'synthetic:256x448@30?seed=2' --stream left --realtime --bind tcp://127.0.0.1:5555
     python examples/policy.py tcp://127.0.0.1:5555 --stream front --stream left --rate 10 --steps 8
 
-The network here is small and untrained: it shows where yours goes. What matters is around it: cameras lined up in
-time, a mask for what is missing, no acting on old pictures, and a clock that does not drift.
+The network here is small and untrained; yours takes its place. What matters is around it: cameras aligned in time, a
+mask for missing grids, no actions from old pictures, and a clock that does not drift.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from streamtok.wire.header import Info
 from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
-AHEAD_NS = 500_000_000  # by which a step may seem to be ahead: infos take their time, too
-OFFSETS = 10  # infos of late, one a second: one of them with a wrong clock counts no longer
+AHEAD_NS = 500_000_000  # how far a step may seem to lie in the future, since infos are delayed too
+OFFSETS = 10  # latest infos, one a second, that decide a clock's offset, so a wrong one is soon forgotten
 
 
 class Policy(nn.Module):
     """The last N token grids of every camera -> (steering, acceleration), each in -1..1.
 
-    `levels` are those of the tokenizer, from `info`: a token is taken apart into its digits, which are ordered
-    numbers, so that similar places look similar to the network (an embedding of 64,000 codes would have to learn it).
+    `levels` are the tokenizer's, from `info`. A token is split into its FSQ digits, which are ordered numbers, so that
+    similar cells have similar inputs; an embedding of 64,000 codes would have to learn that.
     """
 
     levels: Tensor
@@ -56,7 +56,7 @@ class Policy(nn.Module):
 
 
 def describe(reader: Subscription, cameras: list[str]) -> Info:
-    """What the cameras share: their tokenizer and its levels; waits for their info."""
+    """Wait for the info of all cameras, and return one; ValueError unless they share one discrete tokenizer."""
     infos = [reader.info(camera, timeout=30) for camera in cameras]
     if len({info.tokenizer for info in infos}) > 1:
         raise ValueError(f"cameras {cameras} come from different tokenizers; a policy knows one")
@@ -66,10 +66,10 @@ def describe(reader: Subscription, cameras: list[str]) -> Info:
 
 
 class Freshness:
-    """How old the newest step of a window is, on whatever machine it was captured.
+    """Estimates the age of a window's newest step, also if it was captured on another machine.
 
-    `info.clock` tells what the capture clock says when an info is sent; the smallest difference to the clock here, of
-    late, is the offset between them. And no step can be younger than the time since the window last moved on here.
+    `info.clock` is the capture clock when an info is sent. The smallest recent difference to the clock here is the
+    offset between the two. A step is also at least as old as the time since the window last advanced here.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Freshness:
         """Take the newest info of a camera."""
         if self._seen.get(info.stream) is not info:
             self._seen[info.stream] = info
-            current = {each.session for each in self._seen.values()}
-            self._offsets = {each: self._offsets.get(each, deque(maxlen=OFFSETS)) for each in current}
+            current = {seen.session for seen in self._seen.values()}
+            self._offsets = {session: self._offsets.get(session, deque(maxlen=OFFSETS)) for session in current}
             self._offsets[info.session].append(time.monotonic_ns() - info.clock[0])
 
     def age(self, newest_ns: int, session: str) -> float:
@@ -102,12 +102,12 @@ def run(arguments: argparse.Namespace, reader: Subscription) -> None:
     period, late, freshness = 1 / arguments.rate, 0, Freshness()
     deadline = time.monotonic() + period
     for tick in range(arguments.ticks) if arguments.ticks else itertools.count():
-        # all that waits, also when late already: a policy slower than its period acts on the newest step, too
+        # Drain all waiting messages, even if late: a policy slower than its period still acts on the newest step.
         while (message := reader.get(max(0, deadline - time.monotonic()))) is not None:
-            if message.header.tokenizer == described.tokenizer:  # another's mean nothing here: the policy then holds
+            if message.header.tokenizer == described.tokenizer:  # others are skipped, and the policy then holds
                 window.push(message)
         late += time.monotonic() - deadline > period
-        deadline = max(deadline + period, time.monotonic())  # deadlines add up; after a stall they start anew
+        deadline = max(deadline + period, time.monotonic())  # no drift; after a stall, deadlines restart from now
         for camera in arguments.cameras:
             freshness.note(reader.infos[camera])
         session = reader.infos[arguments.cameras[0]].session
@@ -115,7 +115,7 @@ def run(arguments: argparse.Namespace, reader: Subscription) -> None:
 
 
 def decide(policy: Policy, window: streamtok.TokenWindow, max_age: float, freshness: Freshness, session: str) -> str:
-    """One action in words, or why there is none."""
+    """Describe one action, or why there is none."""
     if len(window) == 0:
         return "hold: no tokens yet"
     view = window.read()
@@ -131,7 +131,7 @@ def decide(policy: Policy, window: streamtok.TokenWindow, max_age: float, freshn
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read, act, print; 1 if the cameras cannot be read."""
+    """Read, act, print; returns 1 if the cameras cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("endpoint")
     parser.add_argument("--stream", action="append", dest="cameras", help="in the policy's order (default cam0)")
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments.cameras = arguments.cameras or ["cam0"]
     torch.manual_seed(0)
     try:
-        # the current epoch first: the window is full at once instead of after the next keyframe
+        # Joining by epoch fetches the current epoch first, so the window is full before the next keyframe.
         curve = load_keys(CurveClient, arguments.curve)
         with streamtok.subscribe(arguments.endpoint, arguments.cameras, join="epoch", curve=curve) as reader:
             run(arguments, reader)

@@ -1,13 +1,13 @@
-"""A small world model: predict the next token grid from those before it, and say in bits how well.
+"""Trains a small world model: it predicts the next token grid from those before it, and is measured in bits per token.
 
     python examples/world_model.py                     # tokenizes a synthetic drive first; two minutes on a laptop
     python examples/world_model.py recordings/         # on your own recordings or token files
 
-Tokens are there for this second stage: a model that knows what comes next. Each grid is predicted from the grids
-before it, every token as its FSQ digits, one after another, so that 64,000 codes need a few dozen outputs. The loss is
-cross-entropy in bits per token. The baseline is the entropy of the token frequencies of the held-out grids themselves:
-no model that ignores the past can do better, so what lies below it was learned from the past. The other figure is what
-the token coder takes, which sees the past and was trained on much more. Training ends once held-out bits rise.
+Each grid is predicted from the grids before it, every token as its FSQ digits, one after another, so that 64,000 codes
+need a few dozen outputs. The loss is cross-entropy in bits per token. The baseline is the entropy of the held-out
+grids' own token frequencies. No model that ignores the past can do better, so what lies below it was learned from the
+past. The other figure is the bits of the token coder, which sees the past and was trained on much more data. Training
+ends once held-out bits rise.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from streamtok.coding.library import coder_for
 from streamtok.data import TokenDataset
 from streamtok.tokens.files import EncodeOptions, encode_file
 
-CHECKS = 12  # of the held-out bits, in the time of training
-PATIENCE = 3  # checks without a better model
-CODED = 24  # windows, by the token coder
-FEW = 1_000_000  # tokens: some minutes of one camera
+CHECKS = 12  # evaluations on held-out windows during training
+PATIENCE = 3  # evaluations without a better model until training ends
+CODED = 24  # windows that the token coder is measured on
+FEW = 1_000_000  # tokens, some minutes of one camera
 
 
 class GridNorm(nn.GroupNorm):
-    """Normalises grid by grid: statistics over time would let the future leak into the past."""
+    """Normalizes each grid by itself, since statistics over time would leak the future into the past."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, N, h, w) -> same."""
@@ -48,7 +48,7 @@ class GridNorm(nn.GroupNorm):
 
 
 class CausalBlock(nn.Module):
-    """A residual block that sees neighbours in space, and in time this grid and the two before."""
+    """A causal residual block: its receptive field is 3x3 in space, and this grid and the two before in time."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -63,9 +63,9 @@ class CausalBlock(nn.Module):
 
 
 class WorldModel(nn.Module):
-    """Causal convolutions over the grids so far correct what counting says; FSQ `levels` are the digits of a token.
+    """Digit transition counts, corrected by causal convolutions over the past grids; FSQ `levels` are a token's digits.
 
-    tokens (B, N, h, w) int -> bits (B, N - 1, h, w): what each token of grids 1 to N - 1 costs, given those before.
+    tokens (B, N, h, w) int -> bits (B, N - 1, h, w): the cost of each token of grids 1 to N - 1, given those before.
     """
 
     def __init__(self, levels: tuple[int, ...], channels: int = 64, blocks: int = 3):
@@ -92,11 +92,11 @@ class WorldModel(nn.Module):
         for k, (changed, before, now) in enumerate(self.transitions(digits)):
             odds = self.heads[k](known) + self.counted[k][changed, before]
             bits.append(F.cross_entropy(odds.movedim(-1, 1), now, reduction="none") / math.log(2))
-            known = known + embedded[k][:, 1:]  # the digits that come after may know this one
+            known = known + embedded[k][:, 1:]  # later digits are conditioned on this one
         return torch.stack(bits).sum(0)
 
     def digits(self, tokens: Tensor) -> list[Tensor]:
-        """The FSQ digits of each token (B, N, h, w), the fastest-running first: one such tensor for each level."""
+        """Split tokens (B, N, h, w) into FSQ digits, least significant first: a tensor (B, N, h, w) for each level."""
         tokens, digits = tokens.long(), []
         for size in self.levels:
             digits.append(tokens % size)
@@ -104,7 +104,7 @@ class WorldModel(nn.Module):
         return digits
 
     def transitions(self, digits: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each digit (B, N - 1, h, w): whether an earlier digit differs from one grid before, it then, it now."""
+        """Yield (a lower digit changed, the digit before, the digit now) for each digit, all (B, N - 1, h, w)."""
         changed = torch.zeros_like(digits[0][:, 1:])
         for digit in digits:
             yield changed, digit[:, :-1], digit[:, 1:]
@@ -112,7 +112,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def count(self, data: Subset) -> None:
-        """Begin with the transitions that are counted in the training windows: the network learns the rest."""
+        """Initialize the transition tables by counting in the training windows; the network learns the rest."""
         counts = [torch.full_like(table, 0.5) for table in self.counted]
         for item in windows_of(data):
             seen = item["tokens"][item["mask"]][None]
@@ -123,18 +123,18 @@ class WorldModel(nn.Module):
 
 
 def windows_of(data: Subset) -> Iterator[dict[str, Tensor]]:
-    """Each window once: `tokens` (N, h, w) int and `mask` (N,) bool, False for grids that are only padding."""
+    """Yield each window once: `tokens` (N, h, w) int and `mask` (N,) bool, False for padding."""
     return (data[index] for index in range(len(data)))
 
 
 def bits_per_token(model: WorldModel, batch: dict[str, Tensor]) -> Tensor:
-    """The mean over the tokens that have a past in their window and are not masked, a scalar."""
+    """The mean bits of unmasked tokens that have a past in their window, a scalar."""
     bits, valid = model(batch["tokens"]), batch["mask"][:, 1:]
     return bits[valid].mean() if valid.any() else bits.sum() * 0
 
 
 def frequency_entropy(data: Subset) -> float:
-    """Bits per token of the best code that ignores the past: the entropy of the token frequencies of `data` itself."""
+    """Bits per token of the best code that ignores the past: the entropy of `data`'s own token frequencies."""
     counts: Counter[int] = Counter()
     for item in windows_of(data):
         values, numbers = item["tokens"][item["mask"]].unique(return_counts=True)
@@ -156,7 +156,7 @@ def evaluate(model: WorldModel, data: Subset) -> float:
 
 @dataclass(frozen=True)
 class Course:
-    """How training went: steps taken, the step of the best model, and its bits per token on what is held out."""
+    """The course of training: steps taken, the step of the best model, and its bits per token on held-out windows."""
 
     steps: int
     best_step: int
@@ -164,9 +164,9 @@ class Course:
 
 
 def train(model: WorldModel, data: Subset, seconds: float, held_out: Subset) -> Course:
-    """Train for so long, or until held-out bits have not fallen for a while; the best model is what is left.
+    """Train for `seconds`, or until held-out bits stop falling; then restore the best model.
 
-    The rate falls to nothing. What was counted before the first step is a model too, the first to beat.
+    The learning rate decays to 0. The counted model before the first step is the first one to beat.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     started, step, due, worse = time.monotonic(), 0, 0.0, 0
@@ -193,9 +193,9 @@ def train(model: WorldModel, data: Subset, seconds: float, held_out: Subset) -> 
 
 
 def coder_bits(data: TokenDataset, held_out: Subset) -> float | None:
-    """Bits per token of the token coder that ships with these tokens' tokenizer, on the tokens that `evaluate` counts.
+    """Bits per token of the tokenizer's token coder, on tokens that `evaluate` counts; None if no coder ships for it.
 
-    None where there is none. Of at most `CODED` windows, spread over what is held out.
+    It is measured on about `CODED` windows, spread over the held-out ones.
     """
     try:
         coder = coder_for(data.identity["tokenizer"] or "")
@@ -204,15 +204,15 @@ def coder_bits(data: TokenDataset, held_out: Subset) -> float | None:
     size = tokens = 0
     for index in range(0, len(held_out), max(1, len(held_out) // CODED)):
         item, past = held_out[index], FRESH
-        for place, grid in enumerate(item["tokens"][item["mask"]].numpy()):
+        for index_in_window, grid in enumerate(item["tokens"][item["mask"]].numpy()):
             coded, past = coder.encode(grid, past)
-            if place:  # the first has no past, and is not counted
+            if index_in_window:  # the first has no past, and is not counted
                 size, tokens = size + 8 * len(coded), tokens + grid.size
     return size / tokens if tokens else None
 
 
 def tokenize_synthetic_drives(folder: Path, tokenizer: str, frames: int) -> Path:
-    """Token files of three synthetic drives, the last of which is held out."""
+    """Encode three synthetic drives, the last of which is held out; returns the folder of their token files."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(3):
         out = folder / f"drive{seed}" / "front.safetensors"
@@ -224,9 +224,9 @@ def tokenize_synthetic_drives(folder: Path, tokenizer: str, frames: int) -> Path
 
 
 def open_windows(source: Path | list[str], window: int) -> tuple[TokenDataset, Subset, Subset]:
-    """All windows of the tokens; those to train on; and the last third by drive and time, held out.
+    """Open all windows, those to train on, and the held-out ones: the last third by drive and time.
 
-    ValueError where the tokens have no FSQ digits, or are too few.
+    Raises ValueError if the tokens have no FSQ digits, or are too few.
     """
     data = TokenDataset(source, window=window)
     border = 2 * len(data) // 3
@@ -238,7 +238,7 @@ def open_windows(source: Path | list[str], window: int) -> tuple[TokenDataset, S
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("source", nargs="*", help="recordings, token files or folders (default: synthetic drives)")
@@ -252,7 +252,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, evaluate, and compare with the baselines; 1 if the model does not beat the token frequencies."""
+    """Train, evaluate, and compare with the baselines; returns 1 if the model does not beat the token frequencies."""
     args = parse(argv)
     torch.manual_seed(0)
     source = args.source or tokenize_synthetic_drives(args.out, args.tokenizer, args.frames)

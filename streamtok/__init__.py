@@ -1,7 +1,7 @@
 """Live camera streams to discrete video tokens: stateful, exact, in real time.
 
-Names are imported when they are used, so that a command line starts at once. Imported before PyTorch, this package lets
-PyTorch's threads sleep where they wait for each other: on a busy machine spinning costs many times the work.
+Public names are imported on first use, so that a command line starts at once. If this package is imported before
+PyTorch, PyTorch's threads sleep while they wait for each other: on a busy machine, spinning costs many times the work.
 """
 
 import importlib

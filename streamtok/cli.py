@@ -1,4 +1,4 @@
-"""`streamtok COMMAND ...`: `streamtok/commands/COMMAND.py` gets the arguments.
+"""The entry point of `streamtok COMMAND ...`, which hands the arguments to `streamtok/commands/COMMAND.py`.
 
 Commands are imported only when they run, so `streamtok --help` needs nothing but the standard library.
 """
@@ -37,7 +37,7 @@ COMMANDS = {
     "fit-refinement": "give a trained network tokens that sharpen what stands still",
     "evaluate": "judge a tokenizer on a folder of videos or images",
 }
-UNLISTED = ("exactness", "ship")  # for those who work on streamtok itself
+UNLISTED = ("exactness", "ship")  # for work on streamtok itself
 
 
 def usage() -> str:
@@ -52,7 +52,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit status (2 for wrong use)."""
+    """Run one command; returns its exit status (2 for a usage error)."""
     if argv is None:
         keep_standard_streams()
     arguments = sys.argv[1:] if argv is None else argv
@@ -72,13 +72,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         status = importlib.import_module(f"streamtok.commands.{command.replace('-', '_')}").main(rest)
-    except KeyboardInterrupt:  # while it is imported
+    except KeyboardInterrupt:  # while the command is imported; a running one handles it
         status = 130
     return status if argv is not None else end_process(status)
 
 
 def run_script(command: str) -> NoReturn:
-    """Run `streamtok COMMAND` with the arguments of this process, and end it."""
+    """Run `streamtok COMMAND` with the arguments of this process, then exit."""
     sys.argv.insert(1, command)
     sys.exit(main())
 

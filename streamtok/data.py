@@ -1,4 +1,4 @@
-"""What users import of `streamtok.tokens`: datasets for training on tokens, and token files."""
+"""The public names of `streamtok.tokens`: token files, and datasets for training on tokens."""
 
 from streamtok.tokens.dataset import IterableTokenDataset, TokenDataset
 from streamtok.tokens.resuming import ResumableSampler

@@ -1,4 +1,4 @@
-"""Log lines on what may go wrong many times in a second."""
+"""Rate-limited logging of events that may happen many times a second."""
 
 import logging
 from collections import Counter
@@ -11,10 +11,10 @@ EVERY_NS = 10_000_000_000
 
 @dataclass(eq=False)
 class EventLog:
-    """The log lines of one source, a stream or a socket, on events of some kinds: of each kind at most one in 10 s.
+    """Logs the events of one source (a stream or a socket), at most one line in 10 s for each kind of event.
 
-    The first event is logged at once. Those that follow are summed up in the next line, with the facts of the newest of
-    them. `finish` logs what is left. `label` is what the name of the source is called.
+    The first event of a kind is logged at once. Later ones are summed up in the next line, with the newest's facts.
+    `finish` logs what is left. `stream` is the source's name, and `label` the key under which lines give it.
     """
 
     stream: str
@@ -26,7 +26,7 @@ class EventLog:
     def add(
         self, now_ns: int, event: str, counts: Mapping[str, int], level: int = logging.WARNING, **facts: Any
     ) -> None:
-        """Log an event, or add its `counts` to those that wait for the next line of its kind."""
+        """Log an event now, or add its `counts` to the next line of its kind."""
         sums = self._waiting[event][0] if event in self._waiting else Counter()
         sums.update(counts)
         self._waiting[event] = sums, level, facts
@@ -35,7 +35,7 @@ class EventLog:
             self._write(event)
 
     def finish(self) -> None:
-        """Log what still waits: the stream ends."""
+        """Log the events that still wait, when the source ends."""
         for event in list(self._waiting):
             self._write(event)
 

@@ -1,4 +1,4 @@
-"""What to install for a part of streamtok that does not come with it: an extra of pyproject.toml."""
+"""Optional dependencies: errors that say which extra of pyproject.toml is missing, and how to install it."""
 
 import sys
 import tomllib
@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1] / "pyproject.toml"  # of a checkout
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"  # exists in a checkout only
 
 
 def missing_extra(purpose: str, extra: str) -> ImportError:
-    """The error for `purpose` ("the live page") without its extra; it names the command that installs that."""
+    """The error to raise when `purpose` ("the live page") lacks its extra; it names the command that installs it."""
     return ImportError(f"{purpose} needs the extra {extra!r}: {install_command(extra)}")
 
 
 @contextmanager
 def needs_extra(purpose: str, extra: str) -> Iterator[None]:
-    """An import that fails in the block is a `missing_extra`."""
+    """Turn an ImportError within the block into `missing_extra`."""
     try:
         yield
     except ImportError as error:
@@ -25,13 +25,13 @@ def needs_extra(purpose: str, extra: str) -> Iterator[None]:
 
 
 def install_command(extra: str) -> str:
-    """The command that installs an extra; it lists the packages, so that it works beside a checkout and a wheel."""
+    """The command that installs an extra. It lists the packages, so it works for a checkout and for a wheel."""
     packages = " ".join(f"'{name}'" for name in list_packages(extra)) or f"'streamtok[{extra}]'"
     return f"{_find_installer()} {packages}"
 
 
 def _find_installer() -> str:
-    """What installs into this Python: pipx and `uv tool` make environments without pip, and say so in a file."""
+    """The installer of this Python environment; pipx and `uv tool` make ones without pip, and leave a file there."""
     prefix = Path(sys.prefix)
     if (prefix / "pipx_metadata.json").is_file():
         return "pipx inject streamtok"
@@ -39,7 +39,7 @@ def _find_installer() -> str:
 
 
 def list_packages(extra: str) -> list[str]:
-    """The requirements of an extra, as the checkout says, else as the installed package does."""
+    """The requirements of an extra, from the checkout's pyproject.toml, else from the installed package."""
     if PROJECT.is_file():
         return list(tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"].get(extra, []))
     try:

@@ -1,4 +1,4 @@
-"""Figures that several reports give, each with one definition; they need numpy alone."""
+"""Measures that several packages report, each defined once: PSNR, entropy, gaps, quantiles. Needs only numpy."""
 
 import math
 import time
@@ -11,23 +11,23 @@ import numpy as np
 
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
-GAP_STEPS = 1.75  # usual steps: the grid that comes later follows a gap, for one that is missing makes it two
-USUAL_STEPS, BURST_STEPS = 15, 127  # that say what is usual, of even and of uneven times
-LEAST_STEPS = 5  # fewest of them
-FALLS, LEAST_BACK = 8, 4  # a clock is set back once in so many times, and for so many
-STEP_DIFFERS, LEAST_USUAL = 0.25, 0.75  # of the usual step; fewer steps that differ by no more are of two passes
-NEW_RATE_STEPS = 5  # long ones in a row, alike: the rate has changed
-FAR_NS = 5 * 10**9  # so much later than it arrived: more than recorders hold back
-# No recording has a gap so long: the clock was set, by 54 years if it had no battery. So many steps, in a time lapse.
+GAP_STEPS = 1.75  # a step of token grids longer than so many usual ones is a gap; one missing grid makes it 2
+USUAL_STEPS, BURST_STEPS = 15, 127  # latest steps that define the usual one: of even times, of times in bursts
+LEAST_STEPS = 5  # with fewer steps nothing is judged
+FALLS, LEAST_BACK = 8, 4  # of a clock that was set back, at most one time in 8 falls, and at least 4 in a row lie back
+STEP_DIFFERS, LEAST_USUAL = 0.25, 0.75  # two passes overlap if fewer than 75 % of steps are within 25 % of the usual
+NEW_RATE_STEPS = 5  # after so many long steps in a row of about one length, the frame rate has changed
+FAR_NS = 5 * 10**9  # a time further ahead of its arrival than recorders buffer
+# After a step longer than both, the clock was set (by 54 years if it had no battery). A time lapse has long steps, too.
 DAY_NS, DAY_STEPS = 86_400 * 10**9, 1000
-# Usual steps after which images that nothing numbers count as lost. That starts an epoch, so it has to be sure: a
-# camera that is throttled to two images of three steps by one and by two.
+# After so many usual steps, images without numbers count as lost. A loss starts an epoch, so 2 are no loss: a camera
+# that is throttled to two images of three has steps of 1 and 2.
 LOST_STEPS = 2.5
-KEPT = 4096  # latest samples of a stage: enough for a p99, small enough to sort at each scrape
+KEPT = 4096  # latest samples of a stage: enough for a p99, few enough to sort at each scrape
 
 
 def psnr_from_mse(mse: float) -> float:
-    """Decibels of a mean squared error on the 0..1 scale; identical pictures give 100."""
+    """PSNR in dB of a mean squared error on the 0..1 scale; identical pictures give 100."""
     return PSNR_CEILING if mse <= 10 ** (-PSNR_CEILING / 10) else -10 * math.log10(mse)
 
 
@@ -44,55 +44,55 @@ def usual_step(times: np.ndarray) -> float:
 
 
 def count_between(step: float, usual: float) -> int:
-    """How many images or grids are missing in a step between two of them, `usual` being the step without any."""
+    """How many images or grids are missing within a step; `usual` is the step with none missing, in the same unit."""
     return max(0, round(step / usual) - 1)
 
 
 def is_uneven(steps: Sequence[int]) -> bool:
-    """Whether times come in bursts: without the two longest, the steps are on average far longer than their median."""
+    """Whether times come in bursts: the mean step is far longer than the median one, even without the two longest."""
     usual = sorted(steps)[:-2]
     return len(usual) >= LEAST_STEPS and sum(usual) / len(usual) > LOST_STEPS * max(1, median(usual))
 
 
 class Step(NamedTuple):
-    """What the time of an image says: how many are `missing` before it, or that its clock `was_set` there instead."""
+    """The verdict on an image's time: how many images are `missing` before it, or that its clock `was_set` there."""
 
     missing: int = 0
     was_set: bool = False
 
 
 class TimeJudge:
-    """Says what is missing before each image of one stream, live or recorded, from their times (ns) alone.
+    """Counts the images missing before each image of one stream, live or recorded, from their times (ns) alone.
 
-    A gap is a step of more than `gap_steps` times the usual one, the median of the latest `USUAL_STEPS`. Times of
-    arrival come in bursts, and mean nothing one by one. With `uneven`, a gap is more than `gap_steps` times the second
-    longest of the latest `BURST_STEPS`. The mean says how many frames fit in. `steps` are known before the first time.
+    A gap is a step of more than `gap_steps` times the usual one, the median of the latest `USUAL_STEPS`. Arrival times
+    come in bursts, so single steps mean little. With `uneven`, a gap exceeds `gap_steps` times the second longest of
+    the latest `BURST_STEPS`, and the mean step says how many frames it holds. `steps` (ns) are those known beforehand.
     """
 
     def __init__(self, uneven: bool = False, steps: Iterable[int] = (), gap_steps: float = LOST_STEPS) -> None:
         self._uneven, self._gap_steps = uneven, gap_steps
         self._steps: deque[int] = deque(steps, maxlen=BURST_STEPS if uneven else USUAL_STEPS)
-        self._long: list[int] = []  # the latest steps, if they were all gaps
+        self._long: list[int] = []  # the latest consecutive steps that were gaps
         self._last: tuple[int, int] | None = None
-        self._origin = 0, 0  # of both clocks, since one was set
+        self._origin = 0, 0  # both clocks' times when one was last set
 
     @property
     def usual_step(self) -> float:
-        """Of the latest, the median, or the mean of uneven ones; 0 until there are enough of them."""
+        """The median of the latest steps (ns), or the mean of uneven ones; 0 until there are enough of them."""
         if len(self._steps) < LEAST_STEPS:
             return 0.0
         return sum(self._steps) / len(self._steps) if self._uneven else median(self._steps)
 
     def restart(self) -> None:
-        """The next time has nothing to do with those before: the clock was set."""
+        """Forget the previous time, because the clock was set."""
         self._last = None
 
     def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
         """Judge the next image by its time.
 
-        Its clock was set if the time does not rise, or jumps by more than a day, or by more than 5 s while `arrival_ns`
-        does not. That is on a clock of its own (0: not known). It counts for nothing where it went at less than half
-        the pace so far, as in a file that was converted.
+        Its clock was set if the time does not rise, jumps by more than a day, or jumps by more than 5 s while
+        `arrival_ns` does not. `arrival_ns` is on another clock (0: unknown). It is ignored where it has run at less
+        than half the pace of `time_ns`, as in a file that was converted.
         """
         before, self._last = self._last, (time_ns, arrival_ns)
         if before is None:
@@ -115,7 +115,7 @@ class TimeJudge:
         return Step()
 
     def _has_new_rate(self, step: int) -> bool:
-        """Whether this and the steps before it are so much alike that they are the usual ones from now on."""
+        """Whether this step and the long ones before it are alike; if so, they become the usual steps."""
         self._long.append(step)
         if max(self._long) > GAP_STEPS * min(self._long):
             self._long = [step]
@@ -127,7 +127,7 @@ class TimeJudge:
 
 
 def find_time_jumps(times: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first of the `times` of grids, int64 (n,), and those after a gap or a step back."""
+    """Which `times` of token grids, int64 (n,), follow a gap or a step back, the first included; bool (n,)."""
     usual, jumps = usual_step(times), np.arange(len(times)) == 0
     steps = np.diff(times)
     if np.all((steps > 0) & (steps <= GAP_STEPS * usual)):
@@ -138,12 +138,12 @@ def find_time_jumps(times: np.ndarray) -> np.ndarray:
 
 
 def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
-    """Whether times, as they were written, go over the same stretch of time twice: the clock was set back or looped.
+    """Whether times, in the order written, cover a stretch of time twice: the clock was set back, or looped.
 
-    Times that are out of order, more than one of `FALLS` or fewer than `LEAST_BACK` in a row, do not, nor do parts in
-    another order. Nor do those that fill each other up: sorted, they go on there in steps like everywhere else. For
-    longer than recorders hold back (`FAR_NS`) that is another run, whose times lie between those of the first. Fewer
-    than `LEAST_BACK` that lie so far from those around them are wrong, and by time would come first or last.
+    Times that are merely out of order do not: more than one in `FALLS` falls, or fewer than `LEAST_BACK` in a row lie
+    back. Nor do parts in another order, nor interleaved times, whose sorted steps there are the usual ones. But times
+    interleaved over more than `FAR_NS`, longer than recorders buffer, are a second run, and count. So do a few wrong
+    times, fewer than `LEAST_BACK`, further than `FAR_NS` from their neighbours: sorting would put them first or last.
     """
     values = np.array(times, float)
     written = np.diff(values)
@@ -168,7 +168,7 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
 
 
 class LatestSamples:
-    """The latest `KEPT` durations of one stage, in seconds, and how many there were."""
+    """The latest `KEPT` durations of one stage, in seconds, with `count` and `total` of all that were added."""
 
     def __init__(self) -> None:
         self._samples = np.zeros(KEPT)
@@ -183,7 +183,7 @@ class LatestSamples:
 
     @property
     def samples(self) -> np.ndarray:
-        """The samples that are kept (n,), in no order."""
+        """The samples that are kept, float64 (n,), unordered."""
         return self._samples[: min(self.count, len(self._samples))]
 
     def quantiles(self) -> dict[str, float]:
@@ -191,7 +191,7 @@ class LatestSamples:
 
 
 def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """The least of five times that `work` takes, in the seconds of `clock`."""
+    """The shortest of five runs of `work`, in seconds of `clock`."""
     spent = []
     for _ in range(5):
         began = clock()

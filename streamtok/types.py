@@ -1,6 +1,6 @@
-"""What travels between the packages: a camera's frame on its way in, a group's tokens on their way out.
+"""The types that packages exchange: a camera's frames on their way in, a group's tokens on their way out.
 
-Times are nanoseconds of the monotonic clock. Nothing of streamtok is imported here, so every package may use these.
+Times are nanoseconds of the monotonic clock. This module imports nothing of streamtok, so every package may use it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Frame:
     capture_ns: int
     picture: np.ndarray | RawPicture
     packet: bytes | None = None
-    """The compressed packet this image was decoded from, where the source has one and was asked to keep it."""
+    """The compressed packet that this image was decoded from, if the source has one and was asked to keep it."""
     codec: str | None = None
 
     @cached_property
@@ -54,10 +54,10 @@ class Frame:
 
 
 class Planes(Protocol):
-    """A frame as the network takes it, uint8 RGB (3, H, W); it may still be on its way to the device."""
+    """A frame as the network takes it, uint8 RGB (3, H, W); its upload to the device may not have finished."""
 
     def copy_to(self, target: Tensor) -> None:
-        """Copy into `target`, uint8 (3, H, W) on the network's device, in order with what is queued there."""
+        """Copy into `target`, uint8 (3, H, W) on the network's device, in order with the work queued there."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,20 @@ class Prepared:
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What stays the same from group to group of a stream, as its readers are told. Sizes are (height, width)."""
+    """The facts of a stream that hold for all its groups, as its readers are told. Sizes are (height, width)."""
 
     stream: str
     tokenizer: str  # its fingerprint
     model: str
     grid: tuple[int, ...]  # shape of one group's tokens
     dtype: str  # of the tokens
-    levels: tuple[int, ...]  # factors of the codebook
-    image_size: tuple[int, int]  # that is encoded
+    levels: tuple[int, ...]  # of each FSQ dimension; their product is the codebook size
+    image_size: tuple[int, int]  # of the pictures that are encoded
     temporal_compression: int
     spatial_compression: int
     context: int | None
     predictive: bool
-    refinement: int  # so many upper values of an index keep what the cell shows and add to it
+    refinement: int  # how many of the highest indices refine: they keep what the cell shows and add to it
     engine: Mapping[str, Any]  # the engine configuration
     batch: tuple[str, ...]  # streams that share a step with this one, itself included
     source_size: tuple[int, int]
@@ -95,14 +95,14 @@ class StreamInfo:
     fit: str
     frame_rate: float | None = None
     keyframe_interval: float = 0.0  # s
-    hold: float = 0.0  # the largest margin, in levels, within which the encoder keeps those of the group before
-    bitrate: int | None = None  # to be held, in bits per second
+    hold: float = 0.0  # the largest margin, in levels, within which a token keeps its level of the previous group
+    bitrate: int | None = None  # the target, in bits per second
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """What one group of frames of one stream became.
+    """The tokens of one group of frames of one stream.
 
     `tokens` is the grid: (h, w) uint16, or uint32 above 65,536 codes, or (C, h, w) float16 for continuous models.
     Residual quantizers add a leading axis. `frame_ids` and `capture_ns` have one entry per real frame, oldest first.
@@ -118,5 +118,5 @@ class TokenGroup:
     repeated: int  # frames added to fill the group
     encode_ns: int  # a duration
     image_size: tuple[int, int]  # (H, W) that was encoded
-    hold: float = 0.0  # the margin, in levels, within which the encoder kept those of the group before
-    info: StreamInfo | None = None  # what the stream is; None for a group that was read from a file
+    hold: float = 0.0  # the margin, in levels, within which tokens kept their level of the previous group
+    info: StreamInfo | None = None  # facts of the stream; None for a group that was read from a file

@@ -6,8 +6,8 @@ Needs torch and triton, no network and no installation; runs from a plain copy o
     python tools/gpu_check.py --parts machine,kernels,step --max-seconds 100
 
 Parts: machine, compile, kernels, prepare, agreement, step, tests, bench (or its rows: bench0, bench1...), start, tune.
-Each runs in a process of its own, for a limited time; what it finds is in the JSON at once, and one that fails, crashes
-or hangs is recorded there and the next one runs. All of them end within `--max-seconds`; those left out are named.
+Each runs in its own process with a time limit, and writes its result to the JSON at once. One that fails, crashes or
+hangs is recorded, and the next one runs. All of them end within `--max-seconds`; skipped ones are named.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the parts; 1 if a check failed, 2 for wrong use or without a GPU."""
+    """Run the parts; returns 1 if a check failed, 2 for a usage error or without a GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--parts", default="machine,kernels,prepare,agreement,step,tests,bench,start,tune", help="comma-separated"

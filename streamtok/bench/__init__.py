@@ -1,4 +1,4 @@
-"""What `streamtok bench`, `doctor` and `soak` measure, and their reports.
+"""The measurements and reports of `streamtok bench`, `doctor` and `soak`.
 
-`tools/gpu_check.py` uses it on bare machines: what these lack (ZeroMQ, PyAV) is imported where it is used.
+`tools/gpu_check.py` uses this package on bare machines, so ZeroMQ and PyAV are imported only where they are used.
 """

@@ -1,4 +1,4 @@
-"""How many cameras this machine carries: measured steps against the time that a group may take."""
+"""Measures how many cameras this machine can serve in real time: the time of a step against that of a group."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,15 +12,15 @@ GROUPS = 4
 
 
 def count_cameras(latency: dict[str, Any], decode: dict[str, Any]) -> tuple[float, float, float]:
-    """How many cameras can be encoded, decoded, and both, by what `measure_latency` and `measure_decode` found."""
+    """Cameras that can be encoded, decoded, and both, from the results of `measure_latency` and `measure_decode`."""
     encoding, both = latency["share_of_group_time"] / latency["cameras"], decode["share_with_encoding"]
     return 1 / encoding, 1 / (both - encoding), 1 / both
 
 
 def measure_capacities(fast: Tokenizer) -> Iterator[tuple[BenchOptions, tuple[float, float, float]]]:
-    """What was run, one camera per step as in a node, and `count_cameras` of it, for each of SIZES.
+    """Yield, for each of SIZES, the options of a run with one camera per step, as in a node, and its `count_cameras`.
 
-    It takes a few seconds of a processor that is up to it.
+    It takes a few seconds on a processor that is fast enough.
     """
     for size in SIZES:
         options = BenchOptions(size=size, device=fast.device.type, groups=GROUPS)

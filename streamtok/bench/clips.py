@@ -1,4 +1,4 @@
-"""The frames that a benchmark encodes, and encoding them group by group."""
+"""Frames for benchmarks: clips from sources or of the synthetic scene, and encoding them group by group."""
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from streamtok.weights.golden import reference_clip
 
 
 def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
-    """uint8 (1, 3, frames, H, W) from the start of a file or any other source; None: `weights.golden.reference_clip`.
+    """Read the first frames of a source, uint8 (1, 3, frames, H, W); None reads `weights.golden.reference_clip`.
 
-    ValueError if it has fewer frames.
+    Raises ValueError if the source has fewer frames.
     """
     if source is None:
         return reference_clip(frames, *size)
@@ -27,15 +27,15 @@ def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
 
 
 def paint_groups(options: BenchOptions, groups: int, group: int, cameras: int = 1) -> list[Tensor]:
-    """Groups of the synthetic scene on the device, uint8 (cameras, 3, group, H, W), the same for every camera."""
+    """Make groups of the synthetic scene on the device, uint8 (cameras, 3, group, H, W), equal for all cameras."""
     scene = reference_clip(groups * group, *options.size).to(options.device)
     return [part.expand(cameras, -1, -1, -1, -1).contiguous() for part in scene.split(group, 2)]
 
 
 def encode_by_steps(stream: EncodeStream, clip: Tensor) -> tuple[Tensor, Tensor]:
-    """A clip (B, 3, 1 + k * G, H, W), uint8 or float in -1..1, through a fresh stream of B slots, one group per step.
+    """Encode a clip (B, 3, 1 + k * G, H, W), uint8 or float in -1..1, one group per step of a fresh stream of B slots.
 
-    Returns the latents, float (B, C, T', h, w), and the tokens, as `Encoded` has them.
+    Returns the latents, float (B, C, T', h, w), and the tokens, as in `Encoded`.
     """
     outs = [stream.step(part) for part in split_groups(clip, stream.model.group)]
     return torch.cat([out.latent for out in outs], 2), torch.cat([out.tokens for out in outs], -3)

@@ -1,6 +1,6 @@
-"""From capture to subscriber: a real `streamtok ingest` whose cameras play in real time, and a reader over ipc.
+"""Measures latency from capture to subscriber: a real `streamtok ingest` on files played in real time, read over ipc.
 
-The cameras deliver MJPEG, as USB cameras do, so what a frame costs the machine besides tokens is what it would there.
+The files are MJPEG, as from USB cameras, so a frame costs the machine as much besides encoding as a camera's does.
 """
 
 import itertools
@@ -20,16 +20,16 @@ from streamtok.io.synthetic import SyntheticDrive
 from streamtok.model import Tokenizer
 
 SCENE_FRAMES = 150  # painted, then repeated
-FIRST_MESSAGES = 2  # of each camera, not counted
+FIRST_MESSAGES = 2  # of each camera, left out of the figures as warm-up
 
 
 def measure_end_to_end(
     tok: Tokenizer, engine: EngineConfiguration, options: BenchOptions, seconds: float = 30.0
 ) -> dict[str, Any]:
-    """Milliseconds from the capture of each group's last frame to its arrival at a reader, and of transport alone.
+    """Measure milliseconds from the capture of a group's last frame to a reader, and those of transport alone.
 
-    Capture, encoding (as `engine` says) and publishing run in a process of their own, the reader in this one.
-    RuntimeError if the node fails.
+    Capture, encoding (by `engine`) and publishing run in another process, the reader in this one. Raises RuntimeError
+    if the node fails.
     """
     with tempfile.TemporaryDirectory(prefix="st-") as temporary:
         folder = Path(temporary)
@@ -56,7 +56,7 @@ def measure_end_to_end(
 
 
 def _time_arrivals(node: Program, socket: Path) -> tuple[list[float], list[float]]:
-    """Read until the node's streams end: milliseconds of each message from its capture, and from its publication."""
+    """Read until the streams end; returns milliseconds of each message since its capture, and since its publication."""
     from streamtok.wire.subscriber import subscribe
 
     whole, transport = [], []
@@ -74,7 +74,7 @@ def _time_arrivals(node: Program, socket: Path) -> tuple[list[float], list[float
 
 
 def record_camera(path: Path, size: tuple[int, int], fps: float, frames: int) -> None:
-    """Write a synthetic drive of `frames` frames as MJPEG; it repeats itself after SCENE_FRAMES."""
+    """Write a synthetic drive of `frames` frames as MJPEG; its scene repeats after SCENE_FRAMES."""
     height, width = size
     drive = SyntheticDrive(height, width, fps=fps)
     scene = [cv2.cvtColor(drive.frame(i), cv2.COLOR_RGB2BGR) for i in range(min(frames, SCENE_FRAMES))]

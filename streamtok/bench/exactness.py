@@ -1,4 +1,4 @@
-"""The figures of docs/exactness.md: how far streams, whole clips, modes and precisions are apart, on one machine."""
+"""Measures the figures of docs/exactness.md: how far streams, whole clips, modes and precisions differ here."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SIZE, REPEATS = (256, 448), 3
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: what was compared, on what, and what was found."""
+    """One comparison: what was compared, on which model, and the result in words."""
 
     comparison: str
     model: str
@@ -26,7 +26,7 @@ class Row:
 
 
 def measure_exactness(name: str, frames: int) -> Iterator[Row]:
-    """Compare the ways to encode one synthetic clip of so many frames with one discrete preset."""
+    """Compare the ways to encode a synthetic clip of `frames` frames with a preset; ValueError if it is continuous."""
     plain, deterministic = load(name), load(name, deterministic=True)
     clip = read_clip(f"synthetic:{SIZE[0]}x{SIZE[1]}@30?seed=7&frames={frames}", SIZE, frames)
     whole, exact = plain.encode(clip), deterministic.encode(clip)
@@ -58,13 +58,13 @@ def measure_exactness(name: str, frames: int) -> Iterator[Row]:
 
 
 def _encode_by_steps(tok: Tokenizer, clip: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """As `encode_by_steps` of a clip (B, 3, T, H, W), in a stream of its own in this precision."""
+    """Encode a clip (B, 3, T, H, W) by `encode_by_steps`, in a new stream of this precision."""
     slots, _, _, height, width = clip.shape
     return encode_by_steps(tok.stream(slots, height, width, dtype=dtype), clip)
 
 
 def _describe_distance(found: tuple[Tensor, Tensor], wanted: Encoded) -> str:
-    """How far latents (B, C, T', h, w) and indices (B, T', h, w) are from those wanted, in words."""
+    """Describe how far latents (B, C, T', h, w) and indices (B, T', h, w) are from the wanted ones."""
     latent, indices = found
     apart = (latent.double() - wanted.latent.double()).abs().max()
     bits = ", bit-identical" if torch.equal(latent, wanted.latent) else ""

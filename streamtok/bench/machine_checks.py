@@ -1,4 +1,4 @@
-"""What works on this machine, what is missing, and what to do about it."""
+"""The checks of `streamtok doctor`: what works on this machine, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Check:
 
 
 def run_checks(folder: Path, measure: bool) -> list[Check]:
-    """Every check, in the order of the report; `folder` is where recordings would go. A failure is a finding too."""
+    """Run every check, in the order of the report; `folder` is where recordings would go. Failures are reported too."""
     machine = [check_machine, check_torch, check_cuda, check_model, *([check_capacity] if measure else [])]
     outside = check_zmq, check_video, check_gstreamer, check_display, check_cameras, check_extras
     checks = [check for probe in (*machine, *outside) for check in collect(probe)]
@@ -37,7 +37,7 @@ def run_checks(folder: Path, measure: bool) -> list[Check]:
 
 
 def collect(probe: Callable[..., Iterator[Check]], *arguments: object) -> list[Check]:
-    """The findings of one probe; what it raises is a finding."""
+    """The findings of one probe; an exception that it raises becomes one."""
     found: list[Check] = []
     try:
         found.extend(probe(*arguments))
@@ -48,7 +48,7 @@ def collect(probe: Callable[..., Iterator[Check]], *arguments: object) -> list[C
 
 
 def check_machine() -> Iterator[Check]:
-    """Python, cores and memory."""
+    """Report Python, cores and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -57,7 +57,7 @@ def check_machine() -> Iterator[Check]:
 
 
 def check_torch() -> Iterator[Check]:
-    """Version, threads and instruction set of PyTorch."""
+    """Report the version, threads and instruction set of PyTorch."""
     import torch
 
     found = f"{torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
@@ -65,7 +65,7 @@ def check_torch() -> Iterator[Check]:
 
 
 def check_cuda() -> Iterator[Check]:
-    """Whether PyTorch has a GPU, and which."""
+    """Check whether PyTorch has GPUs, and which, and the package for our CUDA kernels."""
     import torch
 
     if not torch.cuda.is_available():
@@ -86,7 +86,7 @@ def check_cuda() -> Iterator[Check]:
 
 
 def check_model() -> Iterator[Check]:
-    """Whether the shipped model encodes."""
+    """Check that the shipped model encodes."""
     import torch
 
     from streamtok.engine.loading import load
@@ -97,7 +97,7 @@ def check_model() -> Iterator[Check]:
 
 
 def check_capacity() -> Iterator[Check]:
-    """How many cameras the shipped model encodes and decodes here in real time, measured."""
+    """Measure how many cameras the shipped model encodes and decodes here in real time."""
     import torch
 
     from streamtok.bench.capacity import measure_capacities
@@ -115,7 +115,7 @@ def check_capacity() -> Iterator[Check]:
 
 
 def check_zmq() -> Iterator[Check]:
-    """Version and transports of ZeroMQ."""
+    """Report the version, transports and encryption of ZeroMQ."""
     import zmq
 
     curve = zmq.has("curve")
@@ -126,7 +126,7 @@ def check_zmq() -> Iterator[Check]:
 
 
 def check_video() -> Iterator[Check]:
-    """Reading and writing video, and what OpenCV reads cameras by."""
+    """Check the video codecs of PyAV, and report OpenCV's camera backends."""
     import av
     import cv2
 
@@ -140,7 +140,7 @@ def check_video() -> Iterator[Check]:
 
 
 def check_gstreamer() -> Iterator[Check]:
-    """Which of the two ways gst: sources take here."""
+    """Report how gst: sources run here: inside OpenCV, or in GStreamer's launcher."""
     from streamtok.io.cameras.gstreamer_device import find_launcher, has_gstreamer
 
     if has_gstreamer():
@@ -154,14 +154,14 @@ def check_gstreamer() -> Iterator[Check]:
 
 
 def check_display() -> Iterator[Check]:
-    """Whether a window can be opened."""
+    """Check whether a window can be opened."""
     display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     advice = "" if display else "streamtok decode cannot open a window here: use --out FILE.mp4 or --out zmq:ENDPOINT"
     yield Check("display", OK if display else NOTE, "there is one" if display else "none", advice)
 
 
 def check_cameras() -> Iterator[Check]:
-    """V4L2 devices and whether this user may read them."""
+    """Check the V4L2 devices, and whether this user may read them."""
     devices = sorted(Path("/dev").glob("video*"))
     if not devices:
         advice = "plug one in, or try --source 'synthetic:256x448@30'; in a container pass --device /dev/video0"
@@ -177,7 +177,7 @@ def check_cameras() -> Iterator[Check]:
 
 
 def check_extras() -> Iterator[Check]:
-    """Which optional packages are installed, and the command for those that are not."""
+    """Report which optional packages are installed, with the command that installs the others."""
     for module, extra in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
         advice = "" if there else install_command(extra)
@@ -185,9 +185,9 @@ def check_extras() -> Iterator[Check]:
 
 
 def check_disk(folder: Path) -> Iterator[Check]:
-    """Room for recordings: a six-camera rig at 256x448 and 30 fps writes about 0.6 GB of tokens an hour.
+    """Check for room for recordings: a six-camera rig at 256x448 and 30 fps writes about 0.6 GB of tokens an hour.
 
-    `folder` may not be there yet: whoever records makes it.
+    `folder` need not exist yet, for a recorder creates it.
     """
     there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
     free = shutil.disk_usage(there).free / GIB

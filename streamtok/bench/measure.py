@@ -1,6 +1,6 @@
-"""Rates, latencies and ratios of one model on one machine; every comparison is made in the same run.
+"""Measures rates, latencies and ratios of one model on one machine; what is compared is measured in the same run.
 
-`measure_model` returns plain values in one schema (SECTIONS lists its parts) that `tables` prints and plots.
+`measure_model` returns plain values in one schema (SECTIONS lists its parts), which `tables` prints and plots.
 """
 
 import gc
@@ -38,13 +38,13 @@ SECTIONS = (
 def measure_model(
     tok: Tokenizer, options: BenchOptions, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Measure `tok` as the options say. Returns {"schema", "model", "options", and the sections that were run}."""
+    """Measure `tok`, with progress to `say`; returns {"schema", "model", "options", and the sections that were run}."""
     *_, report = grow_report(tok, options, say)
     return report
 
 
 def grow_report(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """The report of `measure_model` after each section."""
+    """Yield the report of `measure_model` after each section."""
     report: dict[str, Any] = {"schema": SCHEMA, "model": tok.config.name, "options": asdict(options)}
     for name, section in _measure_sections(tok, options, say):
         report[name] = section
@@ -53,12 +53,12 @@ def grow_report(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None
 
 
 def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
-    """The sections of a report, by name, as they are measured."""
+    """Measure and yield the sections of a report, each with its name."""
     machine = inspect_machine(tok.fingerprint, options.size, options.device)
     lacking = list_missing() if options.start else []
     if lacking:
         say(f"start not measured: no node can run here, for it lacks {', '.join(lacking)}")
-    elif options.start:  # before this process has any work, or memory of the device
+    elif options.start:  # first, while this process uses neither the CPU nor device memory
         found = measure_start(tok, options)
         say(f"start to first token: {found['second_ms']:.0f} ms, the second on this machine")
         yield "start", found
@@ -83,7 +83,7 @@ def _measure_sections(tok: Tokenizer, options: BenchOptions, say: Callable[[str]
 
 
 def describe_machine(device: str) -> dict[str, Any]:
-    """The device's name, versions and threads."""
+    """The device's name, library versions and PyTorch's threads."""
     facts = inspect_machine("", (0, 0), device)
     return {
         "device": device,
@@ -96,9 +96,9 @@ def describe_machine(device: str) -> dict[str, Any]:
 
 
 def measure_latency(fast: Tokenizer, options: BenchOptions) -> dict[str, Any]:
-    """Milliseconds per step of all cameras, frames on the device to tokens on the host, and what that is per second.
+    """Measure milliseconds per step of all cameras, from frames on the device to tokens on the host, and frames/s.
 
-    `cpu_ms` is the processor time of a step over all threads: what it costs on a machine that has other work too.
+    `cpu_ms` is a step's CPU time summed over all threads: its cost on a machine that has other work too.
     """
     stream = fast.stream(options.cameras, *options.size)
     groups = paint_groups(options, 4, fast.group, options.cameras)
@@ -119,9 +119,9 @@ def measure_latency(fast: Tokenizer, options: BenchOptions) -> dict[str, Any]:
 
 
 def measure_shared_step(tok: Tokenizer, engine: EngineConfiguration, options: BenchOptions) -> dict[str, Any]:
-    """As `measure_latency`, with all cameras in one step of the network (`batch_wait_ms` of a rig).
+    """Measure as `measure_latency` does, with all cameras in one step of the network (`batch_wait_ms` of a rig).
 
-    `kernels` says on which layers: those of the CPU step one slot at a time.
+    `kernels` in the result names the layers: PyTorch's replace the CPU engine's, which step one slot at a time.
     """
     kernels = "plain" if engine.kernels == "interleaved" else engine.kernels
     together = apply_configuration(tok, replace(engine, kernels=kernels, slots_per_step=options.cameras))
@@ -132,10 +132,10 @@ def measure_shared_step(tok: Tokenizer, engine: EngineConfiguration, options: Be
 
 
 def measure_decode(fast: Tokenizer, options: BenchOptions, step: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of one camera's group from tokens to float frames.
+    """Measure milliseconds of one camera's group from tokens to float frames.
 
-    With it comes the share of a group's time that this and a step of one camera take together; `step` is what
-    `measure_latency` found.
+    `share_with_encoding` is the share of a group's time that decoding and one camera's step take together; `step` is
+    the result of `measure_latency`.
     """
     encoder, grid = fast.stream(1, *options.size), fast.config.grid(*options.size)
     decoder = fast.decode_stream(1, *grid)
@@ -150,12 +150,12 @@ def measure_decode(fast: Tokenizer, options: BenchOptions, step: dict[str, Any])
 
 
 def _copy_to_host(out: Encoded) -> Tensor:
-    """Tokens as published: uint16 on the host, (S, T, h, w); of continuous models float16 (S, C, T, h, w)."""
+    """The tokens as published, on the host: uint16 (S, T, h, w), or float16 (S, C, T, h, w) of continuous models."""
     return out.tokens.to(torch.float16 if out.indices is None else torch.uint16).cpu()
 
 
 def measure_stages(fast: Tokenizer, options: BenchOptions) -> dict[str, float]:
-    """Median milliseconds of each stage of one camera's group, alone: prepare (4 frames), upload, encode, tokens."""
+    """Measure the median milliseconds of each stage of one camera's group alone: prepare, upload, encode, copy back."""
     stream, device = fast.stream(1, *options.size), options.device
     scene = reference_clip(fast.group, *options.size)
     big = max(options.size[0], 720), max(options.size[1], 1280)
@@ -175,7 +175,7 @@ def measure_stages(fast: Tokenizer, options: BenchOptions) -> dict[str, float]:
 
 
 def measure_steady(fast: Tokenizer, options: BenchOptions) -> dict[str, Any]:
-    """`steady` groups in one epoch: median of the first and the last tenth, and memory before and after."""
+    """Measure `options.steady` groups of one epoch: medians of the first and last tenth, memory before and after."""
     stream, count = fast.stream(1, *options.size), options.steady
     groups = paint_groups(options, 4, fast.group)
     stream.step(groups[0], keyframe=[True])
@@ -196,7 +196,7 @@ def measure_steady(fast: Tokenizer, options: BenchOptions) -> dict[str, Any]:
 
 
 def _read_memory(device: str) -> int:
-    """Bytes in use: of the device's allocator, or of this process at its largest."""
+    """Bytes in use by the GPU allocator, or on a CPU the peak resident size of this process."""
     if device == "cuda":
         return torch.cuda.memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,22 +1,22 @@
-"""What a benchmark run measures, in one value that the command fills and every part reads."""
+"""The options of a benchmark run, which the command fills and every part reads."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure; `streamtok bench --help` says the same of its flags."""
+    """What a benchmark run measures; the flags of `streamtok bench` set these."""
 
-    size: tuple[int, int] = (256, 448)  # height and width of the frames that are encoded, in pixels
+    size: tuple[int, int] = (256, 448)  # (height, width) of the encoded frames in pixels
     cameras: int = 1
     precision: str = "auto"  # or one of `engine.configuration.CHOICES`; "auto" measures all and chooses
     device: str = "cpu"  # or "cuda"
     fps: float = 30.0  # of each camera
-    groups: int = 50  # that are timed
-    windows: tuple[int, ...] = (17, 33, 49)  # frames of the stateless windows
+    groups: int = 50  # how many are timed
+    windows: tuple[int, ...] = (17, 33, 49)  # lengths of the stateless windows in frames
     steady: int = 0  # groups of the steady-state run; 0 leaves it out
     end_to_end: bool = False  # also measure from capture to a reader
-    compare: bool = True  # the precision with float32
+    compare: bool = True  # compare the precision with float32
     clip: str | None = None  # source of the frames for that comparison; None is a synthetic scene
     start: bool = False  # measure the start of a node
-    model: str | None = None  # name or folder that the model was loaded by; with None a node loads a copy
+    model: str | None = None  # name or folder that the model was loaded from; None: nodes load a copy

@@ -1,4 +1,4 @@
-"""What each precision costs and changes on one clip: milliseconds, tokens, and the pictures that its tokens give."""
+"""Compares precisions on one clip: milliseconds per group, tokens equal to float32's, and PSNR of decoded pictures."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,18 +31,17 @@ from streamtok.model.decoding import GridDecoder
 def compare_precisions(
     tok: Tokenizer, machine: EngineConfiguration, options: BenchOptions, say: Callable[[str], None]
 ) -> tuple[EngineConfiguration, dict[str, Any]]:
-    """The engine to measure, and what its precision and the others that were tried cost and change on one clip.
+    """Choose the engine to measure; returns it, and a comparison of the precisions that were tried, by name.
 
-    What each precision gives. That is milliseconds per group, the share of tokens equal to float32's, and the PSNR in
-    dB of the clip's first frames as the float32 decoder shows those tokens. Nothing is compared unless the options ask
-    for it.
+    Each has `ms` per group, `agreement` (the share of tokens equal to float32's), and `psnr` in dB of the clip's first
+    frames, decoded from its tokens by the float32 decoder. The comparison is empty unless the options ask for it.
     """
     auto = options.precision == "auto"
     clip = read_clip(options.clip, options.size, 1 + (GROUPS - 1) * tok.group)
     if not (auto or options.compare):
         return measure_kinds(tok, plan_precision(tok, machine, options.precision), clip, GROUPS)[0], {}
     names = list_candidates(options.device) if auto else [options.precision]
-    shown = ["int8"] if auto and options.device == "cpu" and cpu_has(INT8_UNITS) else []  # auto never takes it
+    shown = ["int8"] if auto and options.device == "cpu" and cpu_has(INT8_UNITS) else []  # auto never chooses it
     trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
     chosen = pick_trial(trials, names)
     engine = pick_configuration(tok, trials, names, clip) if auto else trials[chosen].configuration
@@ -57,7 +56,7 @@ def compare_precisions(
 
 
 def _psnr(tok: Tokenizer, tokens: Tensor, clip: Tensor, device: str) -> float:
-    """PSNR in dB of tokens (1, T', h, w), decoded, against the clip (1, 3, T, H, W) uint8 that they come from."""
+    """PSNR in dB of decoded tokens (1, T', h, w) against the clip that they encode, uint8 (1, 3, T, H, W)."""
     decoder = GridDecoder(tok, device=device)
     shown = [decoder.frames(grid[0], i == 0).cpu() for i, grid in enumerate(tokens.split(1, -3))]
     decoded = torch.cat(shown, 1)

@@ -1,4 +1,4 @@
-"""Commands of this project in processes of their own, as a user has them: measured, killed, stopped, begun again."""
+"""Runs streamtok commands in processes of their own, as users do, to measure, kill and restart them."""
 
 import os
 import signal
@@ -16,21 +16,21 @@ import torch
 from streamtok.checkpoint import WEIGHTS, save
 from streamtok.model import Tokenizer
 
-LIMIT_S = 600.0  # a first start measures every precision, and compiles on a GPU
-END_S = 20.0  # for a process to end on a busy machine, after SIGTERM
+LIMIT_S = 600.0  # of a run: a first start measures every precision, and compiles on a GPU
+END_S = 20.0  # from SIGTERM until a process on a busy machine has ended
 ROOT = Path(__file__).resolve().parents[2]
 HANDLES_SIGTERM = 1 << (signal.SIGTERM - 1)
 
 
 @dataclass
 class Program:
-    """One command in a process of its own; `arguments` gives those of its n-th start. Its cache is in `folder`."""
+    """One command in a process of its own. `arguments(n)` gives those of start n, from 0; `folder` has its cache."""
 
     name: str
     arguments: Callable[[int], list[str]]
     folder: Path
     starts: int = 0
-    down: bool = True  # by us: not started yet, killed, or ended
+    down: bool = True  # intentionally: not started yet, killed, or told to end
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _log_start: int = 0
 
@@ -52,7 +52,7 @@ class Program:
         return self.folder / f"{self.name}.out"
 
     def start(self) -> None:
-        """Start the command (anew)."""
+        """Start or restart the command."""
         command = [sys.executable, "-m", "streamtok.cli", *self.arguments(self.starts)]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"STREAMTOK_CACHE": str(self.folder / "cache"), "PYTHONPATH": paths}
@@ -81,28 +81,28 @@ class Program:
             return None
 
     def check_running(self) -> None:
-        """RuntimeError with its last words if the process has ended."""
+        """Raise RuntimeError with the end of its log if the process has ended."""
         if self.process.poll() is not None:
             raise RuntimeError(self.last_words())
 
     def wait_for(self, socket: Path) -> None:
-        """Wait until it has bound `socket`: a reader that is there before its node retries later and later."""
+        """Wait until the process has bound `socket`: a reader that connects earlier retries at growing intervals."""
         while not socket.exists():
             self.check_running()
             time.sleep(0.001)
 
     def has_ended(self) -> bool:
-        """Whether the process ended although nobody told it to."""
+        """Whether the process ended by itself, neither killed nor told to end."""
         return not self.down and self.process.poll() is not None
 
     def has_logged(self, words: str) -> bool:
-        """Whether the newest start has logged some words."""
+        """Whether the log of the newest start contains `words`."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return words.encode() in log.read()
 
     def takes_signals(self) -> bool:
-        """Whether it handles SIGTERM: one that comes before ends it as it ends any program."""
+        """Whether the process has installed its SIGTERM handler; before that, SIGTERM kills it like any program."""
         with suppress(OSError):
             for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
                 if line.startswith("SigCgt:"):
@@ -110,14 +110,14 @@ class Program:
         return False
 
     def last_words(self) -> str:
-        """The exit status of a process, and the last lines of its log."""
+        """The exit status, and the last lines of the log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()[-3:]
         return f"{self.name} ended with status {self.process.poll()}: " + " / ".join(lines)
 
 
 @contextmanager
 def run_program(name: str, arguments: list[str], folder: Path) -> Iterator[Program]:
-    """A command that ends by itself, or with the block if the block fails; RuntimeError unless its status is 0."""
+    """Run a command until it ends by itself, or the block fails; raises RuntimeError unless its status is 0."""
     program = Program(name, lambda _: arguments, folder)
     program.start()
     limit = threading.Timer(LIMIT_S, program.process.kill)
@@ -133,9 +133,9 @@ def run_program(name: str, arguments: list[str], folder: Path) -> Iterator[Progr
 
 
 def ingest_arguments(model: str, engine: str, device: str, socket: Path) -> list[str]:
-    """`streamtok ingest` without its sources; it publishes at `socket` and waits there for one reader.
+    """The arguments, without sources, of a `streamtok ingest` that publishes at `socket` once a reader has joined.
 
-    `engine`: "auto" or a file that holds an engine configuration. `device`: "cpu" or "cuda", that of this process.
+    `engine` is "auto" or a file with an engine configuration, `device` "cpu" or "cuda" (this process's current GPU).
     """
     where = device if device == "cpu" else f"cuda:{torch.cuda.current_device()}"
     told = {"model": model, "engine": engine, "device": where, "bind": f"ipc://{socket}", "wait-subscribers": "1"}
@@ -143,7 +143,7 @@ def ingest_arguments(model: str, engine: str, device: str, socket: Path) -> list
 
 
 def name_for_child(tok: Tokenizer, name: str | None, folder: Path) -> str:
-    """`name` if a process that loads it reads weights and does not make random ones, or a copy of `tok` in `folder`."""
+    """A name by which another process loads the weights of `tok`: `name` if it has weights, else a copy in `folder`."""
     if name is not None and (Path(name).exists() or (WEIGHTS / name).is_dir()):
         return name
     save(tok, folder / "model")

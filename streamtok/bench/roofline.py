@@ -1,4 +1,4 @@
-"""The work of a group counted, and how near to the device's measured peaks a step comes."""
+"""The roofline of a step: the work of a group counted, and compared with the device's measured peaks."""
 
 import torch
 
@@ -10,12 +10,12 @@ from streamtok.model.state import StateSpec, flatten
 
 
 def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
-    """FLOPs of one group of one camera, and the least bytes that must move: weights, state read, new state written."""
+    """Count FLOPs of one camera's group, and the least bytes to move: weights, frames, state read and written."""
     with torch.device("meta"):
         plain = build(tok.config)
     spec = StateSpec(1, tok.config.context, torch.float32, plain.device)
     encoder = sum(parameter.numel() for parameter in plain.encoder.parameters())
-    # all of the state is read; of rings of keys and values one step is written, of convolutions' pasts the newer half
+    # All state is read. Of a KV ring, one step is written; of a convolution's past frames, the newer half.
     moved = sum(
         tensor.numel() * (1 + (1 / spec.context if name.endswith((".key", ".value")) else 0.5))
         for name, tensor in flatten(plain.init_state(spec, *size)).items()
@@ -26,7 +26,7 @@ def count_work(tok: Tokenizer, size: tuple[int, int]) -> dict[str, float]:
 
 
 def measure_roofline(fast: Tokenizer, options: BenchOptions, step_ms: float) -> dict[str, float]:
-    """Counted work over this device's measured peaks: the least time a group could take, and the share reached."""
+    """The least time a group could take, its counted work over this device's measured peaks, and the share reached."""
     work, peak = count_work(fast, options.size), measure_peak(fast.dtype, options.device)
     compute_ms = work["flops"] / peak["tflops"] / 1e9
     memory_ms = work["bytes"] / peak["terabytes_per_s"] / 1e9
@@ -37,7 +37,7 @@ def measure_roofline(fast: Tokenizer, options: BenchOptions, step_ms: float) -> 
 
 
 def measure_peak(dtype: torch.dtype, device: str) -> dict[str, float]:
-    """TFLOP/s of a large product on random data and TB/s of a large copy (read and written), in this process."""
+    """Measure TFLOP/s of a large matrix product on random data, and TB/s of a large copy (read and write)."""
     if device == "cuda":
         return _measure_gpu_peak(dtype)
     a, b = (torch.randn(1024, 1024).to(dtype) for _ in range(2))

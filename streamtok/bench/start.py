@@ -1,6 +1,6 @@
-"""From the start of a process to its first token: on a machine that has stored nothing yet, then on one that has.
+"""Measures the time from the start of a node to its first token, with an empty cache and then with a filled one.
 
-The process is a real `streamtok ingest`, its first token counts when a reader of this process has it.
+The node is a real `streamtok ingest`; the time ends when a reader in this process has the token.
 """
 
 import tempfile
@@ -19,11 +19,11 @@ NEEDS = ("zmq", "msgspec", "msgpack", "pydantic", "yaml", "rich", "prometheus_cl
 
 
 def measure_start(tok: Tokenizer, options: BenchOptions) -> dict[str, Any]:
-    """Milliseconds of the first and the second start of a process with this model, `engine="auto"`, and what it was.
+    """Measure milliseconds of a node's first and second start with this model and `engine="auto"`, and its engine.
 
-    Without a name of its own, or if that names no weights, the process loads a copy of `tok`. The two share a cache
-    that is empty at first; files that Python and the system cache are warm. RuntimeError if one ends without a token,
-    or where a node cannot run.
+    The node loads a copy of `tok` unless `options.model` names weights. Both starts share a streamtok cache that is
+    empty at first; the file caches of Python and the system are warm. Raises RuntimeError if a start gives no token,
+    or if a node cannot run here.
     """
     if lacking := list_missing():
         raise RuntimeError(f"no node can run here, for it lacks {', '.join(lacking)}")
@@ -42,7 +42,7 @@ def measure_start(tok: Tokenizer, options: BenchOptions) -> dict[str, Any]:
 
 
 def list_missing() -> list[str]:
-    """The packages that `streamtok ingest` needs and this machine lacks."""
+    """The packages that `streamtok ingest` needs but this machine lacks."""
     return [name for name in NEEDS if find_spec(name) is None]
 
 

@@ -1,4 +1,4 @@
-"""The same network as published code is used live: the whole window again for every group."""
+"""Measures the network as published code runs it live: stateless, with the whole window encoded again per group."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from streamtok.weights.golden import reference_clip
 
 @contextmanager
 def _attend_as_published() -> Iterator[None]:
-    """On a GPU, attention over space as published code has it: two matrix products in the model's precision, the matrix
-    held. What PyTorch would choose for this head size is slower, and a comparison with that would flatter us."""
+    """On a GPU, compute spatial attention as published code does: two matrix products in the model's precision. What
+    PyTorch would choose for this head size is slower, so comparing with it would flatter us."""
     on_gpu, before = torch.cuda.is_initialized(), torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(on_gpu or before)
     try:
@@ -32,10 +32,10 @@ def _attend_as_published() -> Iterator[None]:
 def measure_stateless(
     tok: Tokenizer, dtype: torch.dtype, options: BenchOptions, step: dict[str, Any], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Milliseconds per window, eager and in `dtype`, with their ratios to a step.
+    """Measure milliseconds per window, eager and in `dtype`, and the ratios to a step.
 
-    `step` is what `measure_latency` found. The ratios are to one camera's step, to an eager step and, of processor
-    time, to one camera's step. A window that does not fit into memory has an `error`.
+    `step` is the result of `measure_latency`. `ratio` and `ratio_cpu` compare wall and CPU time with one camera's step,
+    `ratio_eager` with an eager step. A window that does not fit into memory has an `error` instead.
     """
     model = tok.cast(dtype, options.device)
     eager = model.stream(1, *options.size)
@@ -57,7 +57,7 @@ def measure_stateless(
 
 
 def _measure_window(model: Tokenizer, options: BenchOptions, window: int, steps: dict[str, Any]) -> dict[str, Any]:
-    """Milliseconds of one window of at most `window` frames, and its ratios to the `steps`."""
+    """Measure one window of at most `window` frames (a keyframe and whole groups), and its ratios to the `steps`."""
     clip = reference_clip(1 + (window - 1) // model.group * model.group, *options.size).to(options.device)
     try:
         walls, busy = time_calls(lambda _: model.encode(clip), 3, options.device)

@@ -1,4 +1,4 @@
-"""A benchmark report as a table for people, and as a picture; `measure` makes the values."""
+"""Prints a benchmark report of `measure` as a table, and plots its ratios."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from streamtok.extras import needs_extra
 
 
 def format_benchmark(report: dict[str, Any]) -> str:
-    """The report as a table for people."""
+    """The report as a table of text lines."""
     lines = [_title(report), *_speed_rows(report)]
     for name, found in report["precisions"].items():
         remark = f"equal to float32's; {found['ms']:.1f} ms per group, pictures {found['psnr']:.2f} dB"
@@ -40,7 +40,7 @@ def _row(name: str, value: str, remark: str = "") -> str:
 
 
 def _range(part: dict[str, Any], digits: int = 2) -> str:
-    """The median and the 99th percentile of a part."""
+    """Format the median and the 99th percentile of a part."""
     return f"{part['p50_ms']:.{digits}f} / {part['p99_ms']:.{digits}f} ms"
 
 
@@ -108,7 +108,7 @@ def _roofline_rows(part: dict[str, Any]) -> list[str]:
 
 
 def plot_ratios(report: dict[str, Any], path: Path) -> Path:
-    """Bars of a step against the stateless windows; written to `path` (.png or .svg)."""
+    """Plot a step against the stateless windows as bars, and write it to `path` (.png or .svg); returns `path`."""
     with needs_extra("drawing", "plot"):
         from matplotlib.figure import Figure
     part = report["stateless"]

@@ -1,4 +1,4 @@
-"""Timing: calls one by one, and on a GPU replays of a captured graph, so that launches on the host do not count."""
+"""Times calls one by one, and on a GPU by replays of a captured graph, which leave out the host's launch overhead."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ ROUNDS = 5
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """p50, p99, mean and count of a list of milliseconds."""
+    """The median, p99, mean and count of a list of milliseconds."""
     ordered = sorted(values)
     at = min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))
     middle, mean = statistics.median(ordered), statistics.fmean(ordered)
@@ -18,7 +18,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 def kernel_ms(function: Callable[[], object], repeat: int = 10) -> float:
-    """Median milliseconds of one call on the GPU, from graphs of `repeat` calls replayed ROUNDS times."""
+    """Median milliseconds of one call on the GPU, from a graph of `repeat` calls that is replayed ROUNDS times."""
     function()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -40,9 +40,9 @@ def kernel_ms(function: Callable[[], object], repeat: int = 10) -> float:
 def time_calls(
     function: Callable[[int], object], count: int, device: str = "cpu", warm_up: int = 0
 ) -> tuple[list[float], list[float]]:
-    """Wall-clock and processor milliseconds (of all threads) of each of `count` calls, the device's work included.
+    """Wall-clock and CPU milliseconds (of all threads) of each of `count` calls, the device's work included.
 
-    `function` is told the number of the call; `warm_up` more go before, with numbers below 0.
+    `function` gets the number of the call; `warm_up` calls come first, with numbers below 0, and are not returned.
     """
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     walls, busy = [], []

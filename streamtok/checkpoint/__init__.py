@@ -1,4 +1,4 @@
-"""Checkpoints: our folders, published Cosmos checkpoints, and diffusers' folders."""
+"""Reads and writes checkpoints: our folders, published Cosmos checkpoints, and diffusers' folders."""
 
 from streamtok.checkpoint.by_name import WEIGHTS, load_checkpoint
 from streamtok.checkpoint.cosmos import from_cosmos, to_published

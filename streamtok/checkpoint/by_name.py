@@ -1,4 +1,4 @@
-"""Tokenizers by name: presets, our folders and published checkpoints."""
+"""Loads a tokenizer by name: a preset, one of our folders, or a published checkpoint."""
 
 import difflib
 import sys
@@ -21,11 +21,11 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 @torch.inference_mode(False)
 def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
-    """A tokenizer by preset name, checkpoint folder, published Cosmos checkpoint, diffusers' folder or the
-    hub's org/name, in eval mode.
+    """Load a tokenizer in eval mode: a preset, our folder, a published Cosmos checkpoint, diffusers' folder, or
+    org/name of the Hugging Face Hub.
 
-    A preset whose weights ship comes with them. The others start from seeded random weights (with a warning), so that
-    their speed and size can be tried. Raises ValueError for an unknown name, with the nearest ones.
+    A preset whose weights ship has them. Others have seeded random weights (with a warning), so that their speed and
+    size can be tried. ValueError for an unknown name suggests the nearest ones.
     """
     path = Path(name)
     if str(name) in PRESETS:
@@ -50,13 +50,13 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a folder with a config.json is one of ours; published checkpoints may bring their own."""
+    """Whether a folder with a config.json is ours; published checkpoints may have a config.json too."""
     theirs = any((folder / name).is_file() for name in PUBLISHED_FILES) or any(folder.glob("iter_*"))
     return (folder / "model.safetensors").is_file() or not theirs
 
 
 def _find_callers_level() -> int:
-    """The `stacklevel` of whoever called into this package, for a warning of the function that asks."""
+    """The `stacklevel` that makes a warning point to the code that called into this package."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("streamtok", "torch"):
         level, frame = level + 1, frame.f_back

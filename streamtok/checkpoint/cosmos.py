@@ -1,4 +1,4 @@
-"""Checkpoints as NVIDIA publishes them: our parameters under their names and in their shapes, and back."""
+"""Loads checkpoints as NVIDIA publishes them: maps their names and shapes of parameters to ours, and back."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from streamtok.model import Tokenizer
 from streamtok.model.layers import Norm, TemporalConv
 from streamtok.model.network import HALVES
 
-# Parameters of resampling modules that published models hold but never run, and buffers that tracing adds.
+# Parameters of resampling modules that published models have but never use, and buffers that tracing adds.
 _UNUSED = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.(downsample|upsample)\.conv[123]\.conv3d\.(weight|bias)$")
 _BUFFER = re.compile(
     r"((encoder|decoder)\.)?(un)?patcher(3d)?\.(wavelets|_arange|patch_size_buffer)$"
@@ -25,7 +25,7 @@ _BUFFER = re.compile(
 
 
 def published_names(model: Tokenizer) -> dict[str, str]:
-    """Our parameter names -> those of the published checkpoints, for a model of the Cosmos family."""
+    """A dict of our parameter names -> published names, for a model of the Cosmos family."""
     infix = {}
     for path, module in model.named_modules():
         if isinstance(module, Norm):
@@ -56,7 +56,7 @@ def _their_shape(tensor: Tensor, model: Tokenizer, name: str) -> Tensor:
 
 
 def _our_shape(tensor: Tensor, ours: Tensor) -> Tensor:
-    """Published (D, C, kt, kh, kw) to ours; unchanged where it does not fit, so that the mismatch is reported."""
+    """Published (D, C, kt, kh, kw) -> the shape of `ours`; unchanged if it does not fit, so that callers report it."""
     if tensor.ndim == 5 and ours.ndim == 3 and tensor.shape[2:] == (3, 1, 1):
         return tensor[..., 0, 0].permute(2, 0, 1)
     if tensor.ndim == 5 and ours.ndim == 4 and tensor.shape[2] == 1:
@@ -73,13 +73,12 @@ def from_cosmos(
     """A tokenizer from a published Cosmos checkpoint, or from one of cosmos-predict1's trainer.
 
     Args:
-        source: a mapping of published names to tensors, a folder, or one of its files: `encoder.jit` and `decoder.jit`
-            (one of them makes a tokenizer that only encodes, or only decodes), `autoencoder.jit`, `model.pt`,
-            `iter_N_enc.jit` and `iter_N_dec.jit`, `iter_N.pt`; or a list of files, which are taken as they are. The
-            moving average of weights is preferred to them.
-            A `mean_std.pt` beside them is for `encode(..., normalize=True)`.
-        config: the published keyword dictionary, a `TokenizerConfig`, or None to find it: the variant by the folder's
-            name, its sizes by the shapes.
+        source: a mapping of published names to tensors, a folder, one of its files, or a list of files to read. Files
+            are `encoder.jit` and `decoder.jit` (one alone gives a tokenizer that only encodes, or only decodes),
+            `autoencoder.jit`, `model.pt`, `iter_N_enc.jit` and `iter_N_dec.jit`, `iter_N.pt`. A moving average of the
+            weights is preferred to them. A `mean_std.pt` beside them is for `encode(..., normalize=True)`.
+        config: the published keyword dictionary, a `TokenizerConfig`, or None to infer it: the variant from the
+            folder's name, its sizes from the shapes.
 
     Raises:
         ValueError: lists missing, unexpected and differing names, or says how name and weights disagree.
@@ -101,9 +100,9 @@ def from_cosmos(
 
 
 def load_published(model: Tokenizer, weights: Mapping[str, Tensor], what: str) -> None:
-    """Put tensors under published names into a model, which lets go of a half that they do not hold at all.
+    """Load tensors with published names into a model; if they lack its encoder or decoder, that is dropped.
 
-    ValueError that begins with `what` and lists the names that do not fit.
+    ValueError begins with `what`, and lists the names that do not fit.
     """
     parts = {name.partition(".")[0] for name in weights}
     held = [half for half, names in HALVES.items() if parts & set(names)]

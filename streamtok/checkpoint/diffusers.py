@@ -1,4 +1,4 @@
-"""Folders of diffusers' `AutoencoderKLCosmos`: the published continuous video tokenizers under other names."""
+"""Reads and writes folders of diffusers' `AutoencoderKLCosmos`: continuous video tokenizers under other names."""
 
 import json
 import re
@@ -19,9 +19,9 @@ from streamtok.model import Tokenizer
 
 CLASS = "AutoencoderKLCosmos"
 WEIGHTS = "diffusion_pytorch_model"
-RESOLUTION = 1024  # of frames, in pixels: what attention levels are counted from
+RESOLUTION = 1024  # of frames in pixels, by which diffusers' config gives the levels with attention
 SUFFIXES = (".safetensors", ".safetensors.index.json", ".fp16.safetensors", ".bf16.safetensors", ".bin")
-# A published name, without ".conv3d", to diffusers', in this order.
+# From published names without ".conv3d" to diffusers', applied in this order.
 _RENAMES = (
     (r"\.block\.(\d)", r".resnets.\1"),
     (r"mid\.block_1", "mid_block.resnets.0"),
@@ -41,7 +41,7 @@ _RENAMES = (
 
 
 def find_diffusers(path: Path) -> Path | None:
-    """The folder of the autoencoder where `path` is one of diffusers', or that of a pipeline of theirs; else None.
+    """The autoencoder's folder if `path` is a folder of diffusers, of an autoencoder or a pipeline; else None.
 
     ValueError for an autoencoder of another class.
     """
@@ -51,7 +51,7 @@ def find_diffusers(path: Path) -> Path | None:
     try:
         found = read_json(folder / "config.json").get("_class_name")
     except ValueError:
-        return None  # whoever reads it next says what is wrong with it
+        return None  # other readers of the folder report it
     if found not in (None, CLASS):
         raise ValueError(f"{folder / 'config.json'} is of a {found}, expected {CLASS} (a Cosmos tokenizer)")
     return folder if found else None
@@ -61,8 +61,7 @@ def find_diffusers(path: Path) -> Path | None:
 def from_diffusers(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     """A continuous video tokenizer from a folder that diffusers' `AutoencoderKLCosmos.save_pretrained` wrote.
 
-    `latents_mean` and `latents_std` are those of `encode(..., normalize=True)`. ValueError names the file that does not
-    fit.
+    `latents_mean` and `latents_std` are for `encode(..., normalize=True)`. ValueError names the file that does not fit.
     """
     folder = Path(folder)
     config = _read_config(folder / "config.json")
@@ -76,7 +75,7 @@ def from_diffusers(folder: str | Path, deterministic: bool = False) -> Tokenizer
 def save_diffusers(model: Tokenizer, folder: str | Path) -> None:
     """Write a folder that `AutoencoderKLCosmos.from_pretrained` of diffusers reads.
 
-    ValueError says what of the model that class cannot be.
+    ValueError says what of the model that class does not support.
     """
     folder, values = Path(folder), _to_values(model)
     names = _names(model)
@@ -87,7 +86,7 @@ def save_diffusers(model: Tokenizer, folder: str | Path) -> None:
 
 
 def _names(model: Tokenizer) -> dict[str, str]:
-    """Published names -> diffusers', which counts the decoder's levels from the coarsest."""
+    """A dict of published names -> diffusers', which counts the decoder's levels from the coarsest."""
     last, names = len(model.config.decoder_channels) - 1, {}
     for published in published_names(model).values():
         name = published.replace(".conv3d.", ".")
@@ -136,7 +135,7 @@ def _from_values(values: Mapping[str, Any]) -> TokenizerConfig:
 
 
 def _to_values(model: Tokenizer) -> dict[str, Any]:
-    """The config.json of a model; ValueError names the sizes that its class does not have."""
+    """The config.json of a model; ValueError names the settings that diffusers' class does not support."""
     config = model.config
     if not config.video:
         raise ValueError(f"{CLASS} of diffusers has no {config.name!r}: it is of videos")

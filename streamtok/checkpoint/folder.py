@@ -1,4 +1,4 @@
-"""Our checkpoints: a folder with the configuration, the weights and their fingerprint."""
+"""Reads and writes our checkpoints: a folder with configuration, weights and their fingerprint."""
 
 import json
 import re
@@ -18,8 +18,8 @@ from streamtok.model.network import HALVES
 
 FORMAT = 1  # of config.json
 MOST_BYTES = 1 << 20  # of a config.json
-MOST_UNFILLED = 1 << 28  # values of a tokenizer beyond a few per byte of its weights, of which a half may be missing
-MOST_BLOCKS = 64  # of a level
+MOST_UNFILLED = 1 << 28  # parameters allowed beyond 8 per byte of the weights, for checkpoints of one half
+MOST_BLOCKS = 64  # per level
 MOST_LEVELS = 16
 MOST_CODEBOOK_BITS = 24
 MOST_QUANTIZERS = 64
@@ -28,7 +28,7 @@ FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
 def check_fit(what: str, missing: list[str], unexpected: list[str], differing: list[str]) -> None:
-    """ValueError that says `what` does not fit and lists the names of tensors that are the reason, if there are any."""
+    """ValueError that begins with `what` and lists these names of tensors, if there are any."""
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
@@ -45,10 +45,10 @@ def save(
     tokens_of: Tokenizer | None = None,
     **extra: object,
 ) -> None:
-    """Write config.json and model.safetensors; `dtype` rounds the weights first (to float16, say).
+    """Write config.json and model.safetensors; weights are cast to `dtype` first (float16, for example).
 
-    The fingerprint is that of the weights as stored, or of `tokens_of`, whose tokens they make. `extra` values go to
-    config.json beside it. ValueError for half a model, and for weights whose tokens are not those of `tokens_of`.
+    The fingerprint is that of the stored weights, or of `tokens_of` if they make the same tokens. `extra` values are
+    added to config.json. ValueError for half a model, or for weights that make other tokens than `tokens_of`.
     """
     for half in HALVES:
         model.check_has(half)
@@ -57,7 +57,7 @@ def save(
     rounded = {name: tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor for name, tensor in weights}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in rounded.items()}
     copy = build(model.config)
-    copy.load_state_dict(stored)  # as the float32 that `read_folder` makes of them
+    copy.load_state_dict(stored)  # in float32, as `read_folder` loads them
     copy.known_as = model.known_as
     if tokens_of is not None:
         copy.keep_fingerprint(tokens_of)
@@ -83,7 +83,7 @@ def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
 
 
 def _identify(folder: Path, values: dict, model: Tokenizer) -> None:
-    """Hold the weights to what config.json says of them, and give them the fingerprint that it says."""
+    """Check the weights against the digest in config.json, and give the model the fingerprint stored there."""
     digest = model.weights_digest
     fingerprint = values.get("fingerprint") or digest
     expected = values.get("weights") or fingerprint
@@ -101,34 +101,34 @@ def _identify(folder: Path, values: dict, model: Tokenizer) -> None:
 
 
 def build_for(weights: Mapping[str, Tensor], config: TokenizerConfig, what: str, deterministic: bool) -> Tokenizer:
-    """A fresh tokenizer, for weights whose names and shapes are checked later.
+    """A fresh tokenizer for weights whose names and shapes are checked later.
 
-    ValueError that begins with `what`, before memory is taken, if the weights are far from filling it.
+    ValueError, beginning with `what`, if the weights are far too few for it; this is checked before memory is taken.
     """
     needed = sum(tensor.numel() for tensor in _outline(config, what).values())
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights.values()}
-    held = sum(storages.values())  # of a view the storage counts, which is what a file really holds
+    held = sum(storages.values())  # views of one storage count once, for a file holds it once
     if needed > 8 * held + MOST_UNFILLED:
         raise ValueError(f"{what}: it would have {needed} values, and its weights are {held} bytes")
     return build(config, deterministic)
 
 
 def _outline(config: TokenizerConfig, what: str | Path) -> dict[str, Tensor]:
-    """The state of a tokenizer without memory (device meta) and without its quantizer's: some need memory.
+    """The names and shapes of a tokenizer's state, on the meta device, without the quantizer's.
 
-    ValueError that begins with `what` for sizes that cannot be.
+    ValueError, beginning with `what`, for impossible sizes.
     """
     try:
         _check_extent(config)
         with torch.device("meta"):
             state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
-    except Exception as error:  # whatever PyTorch and Python say of sizes that cannot be
+    except Exception as error:  # PyTorch and Python raise many kinds for impossible sizes
         raise ValueError(f"{what}: {explain(error)}") from error
     return {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}
 
 
 def explain(error: Exception) -> str:
-    """What an error says, on one short line."""
+    """The message of an error, on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -143,8 +143,8 @@ def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tenso
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; ValueError if it is cut off or of another kind, FileNotFoundError if it is
-    missing."""
+    """The tensors of a safetensors file; ValueError if it is truncated or of another format, FileNotFoundError if it
+    is missing."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, or no file; expected safetensors")
     try:
@@ -154,7 +154,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
-    """What a config.json says, and the outline of its tokenizer. ValueError or FileNotFoundError names the file."""
+    """The values of a config.json, its configuration and `_outline`. ValueError or FileNotFoundError names the file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, or no file; expected a checkpoint folder, as training writes it")
     values = read_json(path)
@@ -162,13 +162,13 @@ def _read_config(path: Path) -> tuple[dict, TokenizerConfig, dict[str, Tensor]]:
         if values.get("format", FORMAT) != FORMAT:
             raise ValueError(f"its format is {values['format']!r}, expected {FORMAT}; a later streamtok may read it")
         config = TokenizerConfig.from_dict(values["tokenizer"])
-    except Exception as error:  # whatever Python says of values that are of other types
+    except Exception as error:  # Python raises many kinds for values of wrong types
         raise ValueError(f"{path} is not a tokenizer configuration: {explain(error)}") from error
     return values, config, _outline(config, f"{path} is not a tokenizer configuration")
 
 
 def read_json(path: Path, what: str = "a tokenizer configuration") -> dict[str, Any]:
-    """The object that a small JSON file holds, `what` it is to be; ValueError or OSError names a file that is not."""
+    """The object in a small JSON file; ValueError names the file and `what` it should be, OSError if unreadable."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_BYTES + 1)
@@ -183,7 +183,7 @@ def read_json(path: Path, what: str = "a tokenizer configuration") -> dict[str, 
 
 
 def _check_extent(config: TokenizerConfig) -> None:
-    """Raise ValueError for a tokenizer of more parts than any has."""
+    """ValueError for a tokenizer with implausibly many levels, blocks, quantizers or codes."""
     for blocks in (config.encoder_blocks, config.decoder_blocks):
         if len(blocks) > MOST_LEVELS or max(blocks) > MOST_BLOCKS:
             raise ValueError(f"expected at most {MOST_LEVELS} levels of {MOST_BLOCKS} blocks, found {blocks}")

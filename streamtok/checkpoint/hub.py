@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face Hub, by "org/name" or "org/name@revision". Its cache on this machine comes first."""
+"""Downloads and uploads checkpoints of the Hugging Face Hub, by "org/name[@revision]"; its local cache comes first."""
 
 import re
 import tempfile
@@ -11,7 +11,7 @@ from streamtok.extras import needs_extra
 from streamtok.model import Tokenizer
 
 REPOSITORY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
-# Beside a tokenizer a repository may hold gigabytes of other models; a pattern's * goes into folders too.
+# A repository may hold gigabytes of other models too. In these patterns * matches across folders.
 FILES = ["config.json", "model.safetensors", "coder.safetensors", *PUBLISHED_FILES, *STATISTICS.values()]
 FILES += [f"{WEIGHTS}*", "model_index.json", "vae/*"]
 CARD = """---
@@ -32,15 +32,15 @@ tok = streamtok.load("{name}")
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name may be one of the hub's: org/name, and no folder of this machine."""
+    """Whether a name looks like a hub repository, org/name, and is no path on this machine."""
     return REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
 
 
 def fetch_checkpoint(name: str) -> Path:
-    """The folder of a repository of the hub, from the hub's cache, else downloaded.
+    """The local folder of a hub repository, from the hub's cache or downloaded.
 
-    Raises ValueError if the hub has no such repository or does not let it be read. OSError says that the hub cannot be
-    reached, ImportError that the extra is missing.
+    Raises ValueError if the hub has no such repository or denies access, OSError if the hub cannot be reached,
+    ImportError if the extra is missing.
     """
     match = REPOSITORY.fullmatch(name)
     if match is None:
@@ -64,9 +64,9 @@ def fetch_checkpoint(name: str) -> Path:
 
 
 def push(tokenizer: Tokenizer, name: str, *, private: bool = True) -> str:
-    """Upload a tokenizer with a model card to "org/name" on the hub, which is made if it is not there; returns its URL.
+    """Upload a tokenizer with a model card to "org/name" on the hub, created if missing; returns its URL.
 
-    The account is that of `hf auth login`.
+    It uses the account of `hf auth login`.
     """
     with needs_extra("pushing to the Hugging Face Hub", "hub"):
         from huggingface_hub import HfApi

@@ -1,6 +1,6 @@
-"""The files of published checkpoints and of the trainer that makes them, by their tensors' published names.
+"""Finds and reads the files of published checkpoints and of cosmos-predict1's trainer: tensors by published name.
 
-Nothing here runs code of a file: archives go through `read_archive`, the rest through `weights_only`.
+No code of a file is run: archives are read by `read_archive`, other files with `weights_only`.
 """
 
 import re
@@ -21,20 +21,20 @@ _NETWORK, _AVERAGE = "network.", "ema."
 
 
 def read_published(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint, a folder or one of its files, by published name.
+    """The tensors of a published checkpoint, given as a folder or one of its files, by published name.
 
-    A folder may hold one half alone; an encoder's file brings its decoder's, if that lies beside it.
+    A folder may have only an encoder or a decoder. Given the file of one, the other beside it is read too.
     """
     return read_files(_choose_files(path))
 
 
 def read_files(files: Iterable[Path]) -> dict[str, Tensor]:
-    """The tensors of several files of one model; ValueError for one that is neither an archive nor plain tensors."""
+    """The tensors of all files of a model; ValueError for one that is neither an archive nor plain tensors."""
     return {name: tensor for file in files for name, tensor in read_weights(file).items()}
 
 
 def _choose_files(path: Path) -> list[Path]:
-    """The files to read, which together hold as much of the model as there is; FileNotFoundError names what may be."""
+    """The files of a folder to read, whole models preferred; FileNotFoundError lists what is supported."""
     if not path.is_dir():
         return _find_pair(path)
     runs = {match[1] for file in path.iterdir() if (match := _TRAINED.fullmatch(file.name))}
@@ -53,7 +53,7 @@ def _choose_files(path: Path) -> list[Path]:
 
 
 def _find_pair(path: Path) -> list[Path]:
-    """A file, with the other half of the model where it lies beside it under the name it then has."""
+    """A file, and the file of the other half of its model if that lies beside it under its usual name."""
     names = {"encoder.jit": "decoder.jit", "decoder.jit": "encoder.jit"}
     match = _TRAINED.fullmatch(path.name)
     if match and match[2] in ("enc", "dec"):
@@ -89,9 +89,9 @@ def _load_plain(path: Path) -> object:
 
 
 def clean_names(loaded: Mapping[str, object]) -> dict[str, Tensor]:
-    """Tensors by published name: what a trainer or a compiler puts before it is taken off.
+    """Tensors by published name, without the prefixes that trainers and compilers add.
 
-    Where a trainer kept the moving average of its weights (`ema.network-a-b` for `network.a.b`), it is what counts.
+    If a trainer has kept a moving average of its weights (`ema.network-a-b` for `network.a.b`), it replaces them.
     """
     tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     kept = {name.removeprefix(_AVERAGE): value for name, value in tensors.items() if name.startswith(_AVERAGE)}
@@ -108,10 +108,10 @@ def _plain_name(name: str) -> str:
 
 
 def read_statistics(path: Path, config: TokenizerConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of continuous latents, (channels * steps) values of each, where they lie beside a
-    checkpoint; else two empty tuples.
+    """Mean and standard deviation of continuous latents, (channels * steps) values each, from the file beside a
+    checkpoint; two empty tuples if there is none.
 
-    ValueError, which names the file, unless it holds two tensors of (channels, steps) values.
+    ValueError names a file that does not hold two tensors of (channels, steps) values.
     """
     file = (path if path.is_dir() else path.parent) / STATISTICS[config.video]
     if config.discrete or not file.is_file():

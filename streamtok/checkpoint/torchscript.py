@@ -1,8 +1,8 @@
-"""The tensors of a TorchScript archive, read without running it.
+"""Reads the tensors of a TorchScript archive without running its code, so that untrusted files are only data.
 
-`torch.jit.load` runs what an archive brings: a class may have a `__setstate__` of its own. The archive is a zip of
-`data.pkl`, which names modules and tensors, and of the tensors' bytes in `data/`. Here the names are read by an
-unpickler that knows tensors, lists and plain objects only. So a file from anywhere is data and nothing else.
+`torch.jit.load` may run code of an archive, such as a class's `__setstate__`. An archive is a zip of `data.pkl`, which
+names modules and tensors, and of the tensors' bytes in `data/`. The unpickler here allows only tensors, lists and plain
+objects.
 """
 
 import errno
@@ -28,11 +28,11 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-MOST_MODULES = 1 << 14  # of an archive; one that holds itself, or others many times over, has more
+MOST_MODULES = 1 << 14  # of an archive; a limit against cycles, and modules that are referred to very often
 MOST_PICKLED = 1 << 26  # bytes of data.pkl
 LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist")
-KNOWN: dict[tuple[str, str], Any] = {  # what a pickle may name
-    # A view, of its storage alone: copied, a small file could fill memory.
+KNOWN: dict[tuple[str, str], Any] = {  # the names that a pickle may refer to
+    # A view of its storage, not a copy: strides of zero would let a small file fill memory.
     ("torch._utils", "_rebuild_tensor_v2"): lambda storage, start, size, steps, *_: storage.as_strided(
         size, steps, start
     ),
@@ -44,7 +44,7 @@ KNOWN: dict[tuple[str, str], Any] = {  # what a pickle may name
 
 
 def is_archive(path: Path) -> bool:
-    """Say whether a file is a zip with TorchScript code in it; `torch.save` writes zips without."""
+    """Whether a file is a zip with TorchScript code in it; `torch.save` writes zips without code."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -55,13 +55,13 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     """Read the parameters and buffers of a TorchScript module, by their names in its state dict.
 
     Args:
-        path: a file as `torch.jit.save` writes it.
+        path: a file written by `torch.jit.save`.
 
     Returns:
         Tensors on the CPU. Some may share memory, as views of one storage.
 
     Raises:
-        ValueError: the file is no such archive, is damaged, or brings code that would have to run to read it.
+        ValueError: the file is no such archive, is damaged, or cannot be read without running its code.
         OSError: the file cannot be read.
     """
     try:
@@ -75,14 +75,14 @@ def read_archive(path: Path) -> dict[str, Tensor]:
             with archive.open(pickles[0]) as file:
                 root = _Reader(file, archive, folder).load()
         return dict(_tensors_below(root))
-    except Exception as error:  # whatever zipfile, zlib, pickle and PyTorch say of bytes from anywhere
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is a seek to an offset that lies
+    except Exception as error:  # zipfile, zlib, pickle and PyTorch raise many kinds for damaged bytes
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek to a corrupt offset
             raise
         raise ValueError(f"{path} is no TorchScript archive of plain tensors: {error}") from error
 
 
 class _Module:
-    """What stands for an object of the archive: its attributes, by name."""
+    """Placeholder for an object of the archive, with its attributes by name."""
 
     def __init__(self) -> None:
         self.attributes: Mapping[str, object] = {}
@@ -94,7 +94,7 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles modules and tensors; whatever else a pickle may name is refused."""
+    """Unpickles modules and tensors only; any other name in a pickle is refused."""
 
     def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(file)

@@ -1,4 +1,4 @@
-"""Which variant published weights are: by the name of their folder, and by the shapes of their tensors."""
+"""Infers the configuration of published weights, from the name of their folder and the shapes of their tensors."""
 
 import re
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ _NAMED = re.compile(r"([cd][iv])[-_]?((?:\d+x)?\d+x\d+)(-360p)?")
 
 
 def find_variant(path: str) -> str | None:
-    """The preset of the published variant that a path names; what is named last counts, for it is the folder itself."""
+    """The preset of the published variant that a path names, or None. The last name in it counts: the folder's own."""
     named = [f"cosmos-{kind}{sizes}" + (lines or "") for kind, sizes, lines in _NAMED.findall(path.lower())]
     known = [name for name in named if name in PRESETS]
     return known[-1] if known else None
 
 
 def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfig | None, hint: str) -> TokenizerConfig:
-    """The configuration of published weights: what is given, or what `hint`, a path, names, corrected by the shapes.
+    """The configuration of published weights: the given one, or that named by `hint`, a path, with sizes from shapes.
 
-    ValueError where neither tells the variant, and where name and weights are of different kinds.
+    ValueError if neither tells the variant, or if name and weights are of different kinds.
     """
     if config is None:
         config = _guess_config(weights, hint)
@@ -44,9 +44,9 @@ def _guess_config(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
 
 
 def _check_kind(weights: Mapping[str, Tensor], config: TokenizerConfig, hint: str) -> None:
-    """ValueError for weights of an image model where a video model is expected, of a discrete one where ..."""
+    """ValueError unless weights and configuration agree in video or image, and in the number of latent channels."""
     if not any(name.startswith(("encoder.", "decoder.")) for name in weights):
-        return  # nothing of a tokenizer: what is missing is told by name
+        return  # no tokenizer at all: loading reports the missing names
     video = any(".conv3d." in name for name in weights)
     channels = _latent_channels(weights, config)
     fitting = channels in (None, config.latent_channels)
@@ -61,7 +61,7 @@ def _check_kind(weights: Mapping[str, Tensor], config: TokenizerConfig, hint: st
 
 
 def _latent_channels(weights: Mapping[str, Tensor], config: TokenizerConfig) -> int | None:
-    """Channels of the latent by the weights of either half; None where they hold neither convolution."""
+    """The channels of the latent, by the weights of either half; None if both convolutions are missing."""
     infix = ".conv3d" if any(".conv3d." in name for name in weights) else ""
     into, out = (weights.get(f"{name}{infix}.weight") for name in ("post_quant_conv", "quant_conv"))
     if into is not None:
@@ -70,7 +70,7 @@ def _latent_channels(weights: Mapping[str, Tensor], config: TokenizerConfig) -> 
 
 
 def _read_sizes(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[str, Any]:
-    """The sizes of a configuration that follow directly from shapes of tensors."""
+    """The fields of a configuration that follow from the shapes of tensors."""
     infix = ".conv3d" if config.video else ""
     facts = _read_first_layer(weights, config)
     into, out = (weights.get(f"{name}{infix}.weight") for name in ("post_quant_conv", "quant_conv"))
@@ -92,7 +92,7 @@ def _read_sizes(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[
 
 
 def _read_first_layer(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[str, Any]:
-    """Stem and patch by the first convolution, or by the last one of a decoder alone."""
+    """Stem channels and patch size, by the first convolution, or by the last one if there is only a decoder."""
     facts: dict[str, Any] = {}
     first = weights.get("encoder.conv_in.0.conv3d.weight" if config.video else "encoder.conv_in.weight")
     last = weights.get("decoder.conv_out.1.conv3d.weight" if config.video else "decoder.conv_out.weight")
@@ -104,7 +104,7 @@ def _read_first_layer(weights: Mapping[str, Tensor], config: TokenizerConfig) ->
 
 
 def _mirror_sizes(facts: dict[str, Any], config: TokenizerConfig) -> dict[str, Any]:
-    """Sizes of a half that is not there, where the name's would not fit the wavelet's patch: as the other half's."""
+    """Sizes of a missing half, taken from the other half if the patch size differs from the named variant's."""
     mirrored: dict[str, Any] = {}
     if facts.get("patch_size", config.patch_size) == config.patch_size:
         return mirrored

@@ -1,4 +1,4 @@
-"""The token coder: token grids to what they carry, exact on every machine (docs/narrow-link.md).
+"""The token coder: lossless entropy coding of token grids, bit-exact on every machine (docs/narrow-link.md).
 
-Needs numpy and safetensors alone, so that readers without PyTorch can decode.
+It needs only numpy and safetensors, so that readers without PyTorch can decode.
 """

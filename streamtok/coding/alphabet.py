@@ -1,4 +1,4 @@
-"""Which symbols a token is coded as: those of an FSQ code, or of one that may refine its cell instead."""
+"""Maps tokens to the symbols that the range coder codes, for plain FSQ tokens and for those of refining tokenizers."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 from streamtok.coding.layout import Digits
 from streamtok.coding.range_coder import RangeDecoder
 
-OLDEST = 8  # how often in a row a cell was refined, as far as it is told apart
+OLDEST = 8  # refinements of a cell in a row; more are counted as this many
 Cells = slice | np.ndarray
 
 
 class Alphabet:
-    """Tokens of FSQ: a symbol for each group of `digits`, of `sizes` values. `levels` are as headers have them."""
+    """Tokens of FSQ: one symbol for each group of `digits`, with `sizes` values. `levels` are those of headers."""
 
     def __init__(self, levels: Sequence[int], first: tuple[int, ...] = ()):
         self.digits = Digits((*first, *levels), tuple(range(1, 1 + len(first))))
@@ -31,37 +31,36 @@ class Alphabet:
         return self.symbols.join(symbols)
 
     def begin(self, before: np.ndarray) -> np.ndarray:
-        """Symbols (..., groups), for `put` to complete: those of cells of which nothing is coded."""
+        """Initial symbols (..., groups), right where nothing is coded for a cell; `put` fills in the others."""
         return np.zeros(before.shape, np.int64)
 
     def coded(self, group: int, symbols: np.ndarray) -> Cells:
-        """The cells of which a group is coded: an index of symbols (n, groups), whose earlier groups are known."""
+        """Index of the cells whose symbol of this group is coded. `symbols` (n, groups): earlier groups are known."""
         return slice(None)
 
     def values(self, group: int, symbols: np.ndarray) -> np.ndarray:
-        """What is coded for symbols (n,) of a group, below `sizes[group]`."""
+        """The coded values, below `sizes[group]`, of symbols (n,) of a group."""
         return symbols
 
     def put(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
-        """Complete a group of symbols (n, groups) by what was decoded of its `coded` cells."""
+        """Fill in a group of symbols (n, groups) from the values decoded for its `coded` cells."""
         symbols[cells, group] = values
 
     def word_intervals(self, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """What the symbols (n, groups) do not say of tokens (n,), as `encode_range` takes it: int32 (3, any)."""
+        """Intervals for `encode_range`, int32 (3, any), of what symbols (n, groups) leave open of tokens (n,)."""
         return np.empty((3, 0), np.int32)
 
     def decode_words(self, decoder: RangeDecoder, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> None:
-        """Set what the symbols (n, groups) do not say in tokens (n,)."""
+        """Decode what the symbols (n, groups) leave open, and write it into tokens (n,)."""
 
 
 class RefiningAlphabet(Alphabet):
-    """Tokens of FSQ, and above them codewords, which keep a cell and add to it.
+    """Tokens of a refining tokenizer: FSQ tokens redraw a cell; those above them are codewords, which refine it.
 
-    The first symbol is the age: how often in a row the cell was refined, 0 where it is redrawn. Of it one bit is coded.
-    The others are those that the cell was last drawn with, coded where it is redrawn. Codewords follow when all symbols
-    of a grid are known. What is around codewords says next to nothing of them, their cell's age much. `words` (OLDEST +
-    2, codewords) is how frequent each is by the age before; its last row is for cells without one. ValueError for no
-    such table.
+    The first symbol is the cell's age: how often in a row it was refined, 0 if it is redrawn; one bit of it is coded.
+    The other symbols are those of the last FSQ token, coded where the cell is redrawn. Codewords follow the symbols of
+    the whole grid, with frequencies by the age before, for neighbours say little of them. `words` (OLDEST + 2,
+    codewords) uint16 has them, all above 0; its last row is for cells without an age. ValueError for other tables.
     """
 
     def __init__(self, levels: Sequence[int], words: np.ndarray):
@@ -113,5 +112,5 @@ class RefiningAlphabet(Alphabet):
 
 
 def make_alphabet(levels: Sequence[int], words: np.ndarray | None) -> Alphabet:
-    """The alphabet of FSQ with `levels`, and where tokens may refine with their `words` (ages, codewords)."""
+    """The alphabet of FSQ with `levels`; a refining tokenizer also has `words` (ages, codewords)."""
     return Alphabet(levels) if words is None else RefiningAlphabet(levels, words)

@@ -1,6 +1,6 @@
-"""Two ways to add up the same whole numbers: int8 weights times activations of 0 to 127, sums below 2^24.
+"""Exact integer arithmetic for the coder's network, in float32 or in int8: int8 weights, activations 0 to 127.
 
-Either is exact, so both give the same bytes. Which is faster depends on the processor.
+Sums stay below 2^24, so both are exact and give the same bytes. Which is faster depends on the processor.
 """
 
 import sys
@@ -16,39 +16,39 @@ from threadpoolctl import LibController, ThreadpoolController
 from streamtok.measures import time_least
 
 ACTIVATION_MAX = 127
-EXACT = 1 << 24  # float32 holds every whole number up to it
-Operand = Any  # an array, or what an arithmetic made of it beforehand
+EXACT = 1 << 24  # float32 represents every integer up to this
+Operand = Any  # an array, or what `scale` of the same arithmetic made of one
 _LOCK = threading.RLock()
 
 
 class Arithmetic(Protocol):
-    """What the network computes with: activations (n, C) of one type, sums (n, D) of another."""
+    """The network's arithmetic: activations (n, C) have one type, sums (n, D) another."""
 
     activation: type[np.generic]
     sums: type[np.generic]
-    threads: str  # the kind of threads that products are shared among, as threadpoolctl calls it
+    threads: str  # the thread pool that products run on, by threadpoolctl's name
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> Operand:
-        """Weights int8 (in, out) or biases int32 (out,), whose sums are divided by 2^shift, as the others take them."""
+        """Prepare int8 weights (in, out) or int32 biases (out,), whose sums are divided by 2^shift, as an operand."""
 
     def table(self, rows: np.ndarray, most: int) -> np.ndarray:
-        """A table int32 (n, W) whose rows are added up, to sums of -most to most."""
+        """Prepare an int32 table (n, W) whose rows are added up to sums from -most to most."""
 
     def multiply(self, x: Operand, weight: Operand) -> np.ndarray:
         """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
 
     def divide(self, y: np.ndarray, bias: Operand, shift: np.ndarray) -> np.ndarray:
-        """(Sums (n, out) + bias) / 2^shift, rounded down, in place; `bias` is scaled."""
+        """floor((y + bias) / 2^shift) of sums y (n, out), in place; `bias` comes from `scale`."""
 
     def activate(self, x: np.ndarray) -> np.ndarray:
-        """x (n, C) within 0 to 127, as activations."""
+        """x (n, C) clipped to 0 to 127, in the type of activations."""
 
     def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """A table (n,) at places of 0 to n - 1, sums of any shape."""
+        """The values of a table (n,) at places 0 to n - 1, of any shape and of the type of sums."""
 
 
 class Floats:
-    """Sums in float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which loses nothing."""
+    """Arithmetic in float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which is exact."""
 
     activation: type[np.generic] = np.float32
     sums: type[np.generic] = np.float32
@@ -71,11 +71,11 @@ class Floats:
         return x.clip(0, ACTIVATION_MAX).astype(self.activation, copy=False)
 
     def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
-        return table.take(places.astype(np.intp), mode="wrap")  # the modes that check take longer
+        return table.take(places.astype(np.intp), mode="wrap")  # faster than the modes that check bounds
 
 
 class Integers:
-    """Products of int8 and sums in int32, by PyTorch, for processors with instructions for that (VNNI)."""
+    """Arithmetic in int8 with sums in int32, by PyTorch, for processors with instructions for it (VNNI)."""
 
     activation: type[np.generic] = np.int8
     sums: type[np.generic] = np.int32
@@ -104,7 +104,7 @@ class Integers:
 
 
 def _tensor(x: Operand) -> Operand:
-    """x for PyTorch. Where a size is 1 it gets the strides of a new array: others are taken for a transposed one."""
+    """x for PyTorch. If a size is 1, x gets a new array's strides: PyTorch may take others for a transposed matrix."""
     import torch
 
     if isinstance(x, torch.Tensor):
@@ -114,9 +114,9 @@ def _tensor(x: Operand) -> Operand:
 
 @contextmanager
 def one_thread(arithmetic: Arithmetic) -> Iterator[None]:
-    """Products in the thread that calls: they are small, and threads that wait for each other cost many times as much.
-    It changes no byte."""
-    with _LOCK:  # each library itself: `limit` first asks all of them for their facts, which takes a tenth of a grid
+    """Compute products in the calling thread: they are small, and synchronizing threads costs many times as much.
+    The bytes stay the same."""
+    with _LOCK:  # not `limit` of threadpoolctl: it queries all libraries first, which takes a tenth of a grid's time
         pools = _pools(arithmetic.threads, "torch" in sys.modules)
         before = [pool.get_num_threads() for pool in pools]
         for pool in pools:
@@ -130,21 +130,21 @@ def one_thread(arithmetic: Arithmetic) -> Iterator[None]:
 
 @cache
 def _pools(threads: str, with_torch: bool) -> list[LibController]:
-    """The thread pools of the libraries that are loaded by then."""
+    """The thread pools of the libraries loaded so far; `with_torch` is only part of the cache's key."""
     return ThreadpoolController().select(user_api=threads).lib_controllers
 
 
 def choose_arithmetic() -> Arithmetic:
-    """The faster one of what this process has loaded: a reader does not load PyTorch for this."""
+    """The faster arithmetic of what this process has loaded: PyTorch is not imported for it."""
     return Integers() if "torch" in sys.modules and integers_pay() else Floats()
 
 
 @cache
 def integers_are_exact() -> bool:
-    """Whether PyTorch's products of int8 are exact on this processor.
+    """Whether PyTorch's int8 products are exact on this processor.
 
-    Without instructions for them they are not: sums of two products are cut to 16 bits. The name is private to PyTorch,
-    which may take it away, or refuse it on a processor.
+    Without VNNI they are not: sums of two products saturate at 16 bits. `torch._int_mm` is private, so a version may
+    lack it, or refuse it on a processor.
     """
     x, weight = _extremes()
     expected = x.astype(np.float32) @ weight.astype(np.float32)
@@ -157,7 +157,7 @@ def integers_are_exact() -> bool:
 
 @cache
 def integers_pay() -> bool:
-    """Whether PyTorch's products of int8 are exact on this processor, and faster than NumPy's of float32."""
+    """Whether PyTorch's int8 products are exact on this processor, and faster than NumPy's in float32."""
     x, weight = _extremes()
     floats = x.astype(np.float32), weight.astype(np.float32)
     if not integers_are_exact():
@@ -169,6 +169,6 @@ def integers_pay() -> bool:
 
 
 def _extremes() -> tuple[np.ndarray, np.ndarray]:
-    """Activations and weights with the largest sums of two products that there are."""
+    """Activations and weights with the largest possible sums of two products."""
     x = np.full((900, 264), ACTIVATION_MAX, np.int8)
     return x, np.repeat(np.array([[-128, ACTIVATION_MAX]], np.int8), 264, 0).repeat(32, 1)

@@ -1,4 +1,4 @@
-"""Token grids to bytes and back: the coder of one tokenizer's tokens."""
+"""The token coder of one tokenizer, grids to bytes and back, and its file. `network` predicts, `range_coder` codes."""
 
 import hashlib
 import itertools
@@ -20,23 +20,23 @@ from streamtok.coding.range_coder import CodingError, RangeDecoder, encode_range
 
 FILE = "coder.safetensors"
 FORMAT = "streamtok-token-coder-1"
-MOST_CELLS = 1 << 18  # of a grid: 8K video, and some seconds of one core
-MOST_BYTES = 3  # of a symbol
+MOST_CELLS = 1 << 18  # of a grid: enough for 8K video, and a few seconds on one core
+MOST_BYTES = 3  # per symbol
 
 
 @dataclass(frozen=True)
 class Past:
-    """The state of a stream: symbols uint8 (h * w, groups) of up to three grids of its epoch, the newest first,
-    cells in the order in which they are coded.
+    """The state of a stream: symbols uint8 (h * w, groups) of its epoch's last three grids or fewer, newest first.
 
-    Fresh: none. It is a value: to keep it is a snapshot, and every stream has its own.
+    Cells are in coding order. A fresh stream has no grids. It is immutable, so keeping it is a snapshot; every stream
+    has its own.
     """
 
     grids: tuple[np.ndarray, ...] = ()
     size: tuple[int, int] | None = None
 
     def match(self, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
-        """The grids, if they are of this size (h, w)."""
+        """The grids, or none if they are not of this size (h, w)."""
         return self.grids if size == self.size else ()
 
     def follow(self, symbols: np.ndarray, size: tuple[int, int]) -> "Past":
@@ -48,16 +48,16 @@ FRESH = Past()
 
 
 def grid_checksum(tokens: np.ndarray) -> int:
-    """zlib CRC-32 of a grid (h, w) as an uncompressed payload holds it: row-major, little-endian."""
+    """zlib CRC-32 of the bytes of a grid (h, w) in an uncompressed payload: row-major, little-endian."""
     return zlib.crc32(np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes())
 
 
 class TokenCoder:
-    """Codes grids of tokens of one tokenizer, whose fingerprint is `tokenizer`; `fingerprint` is the coder's own.
+    """Codes the token grids of one tokenizer, whose fingerprint is `tokenizer`; `fingerprint` is the coder's own.
 
-    `encode` and `decode` are functions of a grid, or of bytes, and of the past. Give `FRESH` at a keyframe and after a
-    gap, or always, for grids that can be decoded each by itself. The `arithmetic` changes no byte (default: the faster
-    one). ValueError for tensors that do not fit each other.
+    `encode` and `decode` are pure functions of a grid, or its bytes, and of the past. Give `FRESH` at a keyframe and
+    after a gap; given always, it makes every grid decodable by itself. The bytes do not depend on `arithmetic`, by
+    default the faster one. ValueError for tensors that do not fit each other.
     """
 
     def __init__(self, levels: Sequence[int], tokenizer: str, tensors: Tensors, arithmetic: Arithmetic | None = None):
@@ -80,7 +80,7 @@ class TokenCoder:
         return digest.hexdigest()[:32]
 
     def encode(self, grid: np.ndarray, past: Past = FRESH) -> tuple[bytes, Past]:
-        """Grid (h, w) of tokens, any integers -> its bytes, and the past of the next. ValueError for other grids."""
+        """Tokens (h, w), any integer dtype -> their bytes, and the next grid's past. ValueError for other grids."""
         self._check(grid)
         with one_thread(self.network.arithmetic):
             return self._encode(grid, past)
@@ -105,9 +105,9 @@ class TokenCoder:
         return data, past.follow(ordered.astype(np.uint8), grid.shape)
 
     def _find_intervals(self, group: int, logits: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-        """What the range coder needs of a group's symbols: those below each, its own frequency, and all, (3, n).
+        """The intervals of a group's symbols for the range coder, (3, n), by the logits (size, n).
 
-        What is not coded is certain: that changes nothing.
+        Symbols that are not coded get the whole interval, which costs no bits.
         """
         cells = self.alphabet.coded(group, symbols)
         intervals = np.array([[0], [1], [1]], np.int32).repeat(len(symbols), 1)
@@ -118,8 +118,8 @@ class TokenCoder:
     def decode(self, data: bytes, size: tuple[int, int], past: Past = FRESH) -> tuple[np.ndarray, Past]:
         """Bytes of a grid of `size` (h, w) -> the grid, uint16 or uint32, and the past of the next one.
 
-        CodingError for bytes that cannot be of such a grid. Other damage, another coder and another past give other
-        tokens, which only a checksum of the grid can tell.
+        CodingError for bytes that cannot be of such a grid. Other damage, another coder or another past give wrong
+        tokens, which only a checksum of the grid detects.
         """
         if not 0 < size[0] * size[1] <= MOST_CELLS:
             raise CodingError(f"a grid of {size[0]}x{size[1]} tokens, coded are at most {MOST_CELLS}")
@@ -131,7 +131,7 @@ class TokenCoder:
     def decode_checked(
         self, data: bytes, size: tuple[int, int], checksum: int, past: Past = FRESH
     ) -> tuple[np.ndarray, Past]:
-        """As `decode`: (h, w) tokens and the past; CodingError unless their `grid_checksum` is `checksum`."""
+        """As `decode`: tokens (h, w) and the past; CodingError also unless their `grid_checksum` is `checksum`."""
         tokens, after = self.decode(data, size, past)
         if grid_checksum(tokens) != checksum:
             raise CodingError("other tokens than were coded come out")
@@ -174,10 +174,10 @@ class TokenCoder:
 
 
 def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
-    """Intervals (3, n) of symbols (n,) by the frequencies (size, n) of all: what is below each, its own, the sum."""
+    """Intervals (3, n) of symbols (n,) by frequencies (size, n): the sum below each, its own, and the total."""
     places = symbols * len(symbols) + np.arange(len(symbols))
     own = frequencies.take(places)
-    up_to = frequencies  # in place: `cumsum` along this axis takes several times as long
+    up_to = frequencies  # cumulative, in place: `cumsum` along this axis takes several times as long
     for below, row in itertools.pairwise(up_to):
         row += below
     return np.stack([up_to.take(places) - own, own, up_to[-1]])
@@ -190,7 +190,7 @@ def save_coder(coder: TokenCoder, folder: Path) -> None:
 
 
 def load_coder(path: Path) -> TokenCoder:
-    """Read coder.safetensors, or that of a tokenizer's folder. ValueError names one that is altered, or no coder."""
+    """Read a coder.safetensors, given as a file or a tokenizer's folder. ValueError if it is altered or no coder."""
     path = path / FILE if path.is_dir() else path
     try:
         with safe_open(path, "numpy") as file:

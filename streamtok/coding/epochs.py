@@ -1,4 +1,4 @@
-"""Random access to coded grids in a file: each is decoded from the last keyframe before it."""
+"""Random access to coded grids in a file: each is decoded from the last keyframe on."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import numpy as np
 
 from streamtok.coding.coder import FRESH, CodingError, Past, TokenCoder
 
-KEPT = 512  # grids, decoded: some epochs, for datasets that read here and there
+KEPT = 512  # decoded grids in the cache: some epochs, for datasets that read at random
 
 
 @dataclass(frozen=True)
 class CodedGrid:
-    """One grid in a file: its bytes, its (h, w), and the CRC-32 of its tokens; `alone`: it was coded without a past.
+    """One grid in a file: its bytes, its (h, w) and the CRC-32 of its tokens.
 
-    `number` rises by one from grid to grid of an epoch.
+    `alone` says that it was coded without a past. The last part of `number` rises by one from grid to grid of an epoch.
     """
 
     payload: bytes
@@ -27,14 +27,14 @@ class CodedGrid:
 
 
 class EpochReader:
-    """Reads the grids that `load` gives by index; what was decoded last is kept."""
+    """Reads the grids that `load` gives by index, with a cache of those decoded last."""
 
     def __init__(self, load: Callable[[int], CodedGrid]):
         self._load = load
         self._kept: OrderedDict[int, tuple[np.ndarray, Past, tuple[int, ...]]] = OrderedDict()
 
     def read(self, index: int) -> np.ndarray:
-        """The tokens (h, w) of a grid. CodingError where they, or those that they are coded from, cannot be read."""
+        """The tokens (h, w) of a grid. CodingError if it, or a grid that it is coded from, cannot be read."""
         for place, grid in reversed(self._unread(index)):
             past = FRESH if grid.alone else self._kept[place - 1][1]
             decoded = grid.coder.decode_checked(grid.payload, grid.size, grid.checksum, past)
@@ -45,7 +45,7 @@ class EpochReader:
         return self._kept[index][0]
 
     def _unread(self, index: int) -> list[tuple[int, CodedGrid]]:
-        """The grids to decode for grid `index`, the newest first, with their places."""
+        """The grids to decode for grid `index`, newest first, with their indices."""
         unread: list[tuple[int, CodedGrid]] = []
         for place in range(index, -1, -1):
             grid = None if place in self._kept else self._load(place)

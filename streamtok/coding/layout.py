@@ -1,4 +1,4 @@
-"""How a token is taken apart, and in which order the cells of a grid are coded."""
+"""How tokens split into digits and symbols, and in which order the cells of a grid are coded."""
 
 import itertools
 import math
@@ -7,22 +7,22 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-MOST_SYMBOLS = 64  # of one step of the range coder
-PAD = 4  # cells around a grid, as far as a neighbour can lie outside
+MOST_SYMBOLS = 64  # that one step of the range coder chooses from
+PAD = 4  # cells around a grid: no neighbour lies further outside
 _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1))
 _STRAIGHT = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -2), (-1, 2), (1, -2), (1, 2), (-2, -1), (-2, 1), (2, -1), (2, 1))
 _NINE = tuple(itertools.product((-1, 0, 1), repeat=2))
 _WIDE = tuple((2 * y, 2 * x) for y, x in _STRAIGHT)
 NEIGHBOURS: tuple[tuple[tuple[int, int], ...], ...] = ((), _WIDE, _DIAGONAL, _STRAIGHT)
-"""Per phase, the (y, x) offsets of the cells around one that are known by then, as the network reads them."""
+"""Per phase, the (y, x) offsets of a cell's neighbours that are known by then, in the order the network reads them."""
 
 
 @dataclass(frozen=True)
 class Digits:
-    """Tokens of FSQ with `levels` as digits, the first varying fastest, and digits as symbols of several in a row.
+    """Splits FSQ tokens with `levels` into digits, the first varying fastest, and joins adjacent digits to symbols.
 
-    Digit d has `levels[d]` values; `levels[d]` itself stands for none, where there is no past. At `breaks` a symbol
-    begins, whatever is before it.
+    Digit d has `levels[d]` values; the value `levels[d]` itself means "no grid before". A symbol always begins at each
+    digit in `breaks`.
     """
 
     levels: tuple[int, ...]
@@ -34,7 +34,7 @@ class Digits:
 
     @cached_property
     def groups(self) -> tuple[range, ...]:
-        """Which digits make one symbol: as many in a row as have at most 64 values together."""
+        """The digits of each symbol: as many in a row as have at most MOST_SYMBOLS values together."""
         groups = [range(1)]
         for digit in range(1, len(self.levels)):
             joined = range(groups[-1].start, digit + 1)
@@ -46,24 +46,24 @@ class Digits:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """How many symbols each group has."""
+        """How many values the symbol of each group has."""
         return tuple(math.prod(self.levels[d] for d in group) for group in self.groups)
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Where each digit's rows begin in a table of pairs, int64 (D + 1,): a row per (a, b), each value or none."""
+        """Where each digit's rows begin in a table of pairs, int64 (D + 1,): a row for each (a, b), with "none" too."""
         return np.cumsum([0, *((level + 1) ** 2 for level in self.levels)])
 
     @cached_property
     def none(self) -> np.ndarray:
-        """The digits of a cell that is not there, int64 (D,)."""
+        """The digits that mean "no grid before", int64 (D,)."""
         return np.array(self.levels)
 
     def split(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens (...) -> digits int64 (..., D), in memory digit by digit: NumPy is slow over short rows."""
+        """Tokens (...) -> digits int64 (..., D), with digits outermost in memory: NumPy is slow over short rows."""
         digits, rest = np.empty((len(self.levels), *tokens.shape), np.int64), tokens.astype(np.int64)
         for digit, level in enumerate(self.levels):
-            rest, whole = rest // level, rest  # not `divmod`: NumPy has fast instructions for this alone
+            rest, whole = rest // level, rest  # not `divmod`: NumPy vectorizes only this
             digits[digit] = whole - rest * level
         return np.moveaxis(digits, 0, -1)
 
@@ -72,7 +72,7 @@ class Digits:
         return digits @ self._weights
 
     def spread(self, symbols: np.ndarray) -> np.ndarray:
-        """Symbols (..., groups), the first of a group's digits varying fastest -> digits int64 (..., D)."""
+        """Symbols (..., groups) -> digits int64 (..., D); the first digit of a group varies fastest."""
         parts = []
         for taken, group, size in zip(self.groups, np.moveaxis(symbols, -1, 0), self.sizes, strict=True):
             own = Digits(self.levels[taken.start : taken.stop])
@@ -80,9 +80,9 @@ class Digits:
         return np.concatenate(parts, -1)
 
     def join_table(self, table: np.ndarray) -> np.ndarray:
-        """A table of pairs of digits, (rows, W), as one of pairs of symbols: a row is the sum of its digits' rows.
+        """Turn a table of pairs of digits, (rows, W), into one of pairs of symbols: each row sums its digits' rows.
 
-        Its rows are those of `Digits(sizes)`: symbols are the digits of the same token with fewer, larger levels.
+        The result has the rows of `Digits(sizes)`: symbols are the same token's digits with fewer, larger levels.
         """
         joined = []
         for taken in self.groups:
@@ -92,7 +92,7 @@ class Digits:
         return np.concatenate(joined)
 
     def pairs(self, a: np.ndarray, b: np.ndarray, digits: range | None = None) -> np.ndarray:
-        """The rows of pairs of digits, (..., D) each, or (..., of `digits`) -> int64 of that shape."""
+        """Table rows of the pairs (a, b), each (..., D), or only those of `digits` -> int64 of that shape."""
         taken = digits or range(len(self.levels))
         return a * (self.none[taken.start : taken.stop] + 1) + b + self.rows[taken.start : taken.stop]
 
@@ -103,12 +103,12 @@ class Digits:
 
 @dataclass(frozen=True)
 class Phases:
-    """The order in which a grid's cells are coded: four phases, each between the cells of those before it.
+    """The order in which a grid's cells are coded: four phases, each between the cells of the earlier ones.
 
-    `order` (n,): the cells, row-major numbers, phase by phase; phase p has those from `cuts[p]` to `cuts[p + 1]`.
-    The others are numbers in the grid padded by PAD cells on each side, of `padded` cells, and `order` is that of their
-    rows. `neighbours[p]` (cells, 12 or 0) are the known neighbours of a phase, `inside` (n,) the cells themselves,
-    `nine` (n, 9) the 3x3 around each.
+    `order` (n,) has the row-major indices of cells in coding order; phase p is `cuts[p]` to `cuts[p + 1]` of it. The
+    other arrays have rows in that order too, and index the grid padded by PAD cells a side, of `padded` cells in all.
+    `inside` (n,) are the cells themselves, `nine` (n, 9) the 3x3 around each. `neighbours[p]` (cells of phase p, 12 or
+    0) are the known neighbours.
     """
 
     order: np.ndarray
@@ -119,7 +119,7 @@ class Phases:
     padded: int
 
     def restore(self, ordered: np.ndarray) -> np.ndarray:
-        """What is in `order` (n, ...) -> row-major."""
+        """Values in coding order (n, ...) -> row-major."""
         rows = np.empty_like(ordered)
         rows[self.order] = ordered
         return rows

@@ -1,4 +1,4 @@
-"""Where coders are found: those that ship with weights, and those that a reader is given."""
+"""Finds token coders: those that ship with our weights, and those that a reader is given."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -10,17 +10,17 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 
 
 class MissingCoder(ValueError):
-    """Tokens are coded by a coder that is not here."""
+    """No coder here has the fingerprint that tokens were coded with, or is for their tokenizer."""
 
 
 def coders_beside(path: Path) -> list[Path]:
-    """The coder in the folder of a file of tokens, if there is one."""
+    """The path of the coder in the folder of a token file, or no path."""
     beside = path.parent / FILE
     return [beside] if beside.is_file() else []
 
 
 class Coders:
-    """The coders that a reader has: the shipped ones, and those `given` as files or as folders of tokenizers.
+    """The coders of a reader: the shipped ones, and those `given` as files or as tokenizers' folders.
 
     ValueError for one that cannot be read.
     """
@@ -29,7 +29,7 @@ class Coders:
         self._given = {coder.fingerprint: coder for coder in map(load_coder, map(Path, given))}
 
     def find(self, fingerprint: str) -> TokenCoder:
-        """The coder of a fingerprint; MissingCoder says what to give."""
+        """The coder with a fingerprint; MissingCoder says what to give."""
         coder = self._given.get(fingerprint) or _shipped().get(fingerprint)
         if coder is None:
             raise MissingCoder(
@@ -45,7 +45,7 @@ def _shipped() -> dict[str, TokenCoder]:
 
 
 def find_coder(tokenizer: str, folder: Path | None = None) -> TokenCoder | None:
-    """What `coder_for` gives, or None if there is none. ValueError for one of other weights in the folder."""
+    """As `coder_for`, but None if there is no coder. ValueError if the folder's coder is for other weights."""
     try:
         return coder_for(tokenizer, folder)
     except MissingCoder:
@@ -53,7 +53,10 @@ def find_coder(tokenizer: str, folder: Path | None = None) -> TokenCoder | None:
 
 
 def coder_for(tokenizer: str, folder: Path | None = None) -> TokenCoder:
-    """The coder of a tokenizer's fingerprint: that in its `folder`, or one that ships; MissingCoder without either."""
+    """The coder for a tokenizer's fingerprint, from its `folder` or a shipped one.
+
+    MissingCoder if there is neither. ValueError if the folder's coder is for other weights.
+    """
     if folder is not None and (folder / FILE).is_file():
         coder = load_coder(folder)
         if coder.tokenizer != tokenizer:

@@ -1,8 +1,8 @@
-"""The network that says how likely each symbol is, in whole numbers.
+"""The coder's network: predicts each symbol's frequency in integer arithmetic, so that every machine agrees.
 
-Activations are 0 to 127, weights int8 with one power of two per output, sums below 2^24, which is checked on loading.
-So sums do not depend on their order, on threads, instructions or devices (`arithmetic`). There is no `conv2d`: some of
-its algorithms are not exact.
+Activations are 0 to 127, weights int8 with a power-of-two scale per output. Sums stay below 2^24, which is checked on
+loading. So they do not depend on summation order, threads, instructions or device (`arithmetic`). Convolutions do not
+use `conv2d`: some of its algorithms are not exact.
 """
 
 import itertools
@@ -21,10 +21,10 @@ Tensors = Mapping[str, np.ndarray]
 
 
 class IntLinear:
-    """y = floor((W x + b) / 2^shift), of activations x (n, in) -> sums y (n, out).
+    """y = floor((W x + b) / 2^shift): activations x (n, in) -> sums y (n, out).
 
-    The tensors NAME.weight int8 (out, in), NAME.bias int32 (out,) and NAME.shift uint8 (out,), 1 to 24. `parts` are the
-    weights (in, out), cut where the inputs are. ValueError if a sum could reach 2^24.
+    Its tensors are NAME.weight int8 (out, in), NAME.bias int32 (out,) and NAME.shift uint8 (out,), 1 to 24. Inputs may
+    come in parts, cut at `cuts`, as are the weights `parts` (in, out). ValueError if a sum could reach 2^24.
     """
 
     def __init__(self, arithmetic: Arithmetic, tensors: Tensors, name: str, *cuts: int):
@@ -39,24 +39,24 @@ class IntLinear:
         self._column = self._bias[:, None], self._shift[:, None]
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
-        """y (n, out) of x in its parts; those at the end that are not given are zero."""
+        """y (n, out) for x (n, in) given in parts; parts left out at the end are zero."""
         y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
         for each in more:
             y += each
         return self._arithmetic.divide(y, self._bias, self._shift)
 
     def by_output(self, x: np.ndarray) -> np.ndarray:
-        """As a call, but y (out, n)."""
+        """As a call, but x is one part and y is (out, n)."""
         y = self._arithmetic.multiply(self.parts[0].T, x.T)
         return self._arithmetic.divide(y, *self._column)
 
 
 @dataclass(frozen=True)
 class Glance:
-    """What the past of a grid says of it, cells in the order of `phases`.
+    """What the grids before tell of a grid; cells are in the coding order of `phases`.
 
-    `features` (n, C); `heads` (n, groups * H), to be added to the heads. `bias` (hidden,) is the same for all cells,
-    `before` (n, groups) are the symbols of the grid before.
+    `features` (n, C) go into `mix`, whose output `bias` (hidden,) is added to, the same for all cells. `heads` (n,
+    groups * H) are added to the heads. `before` (n, groups) are the symbols of the grid before.
     """
 
     phases: Phases
@@ -67,16 +67,16 @@ class Glance:
 
 
 class CoderNetwork:
-    """Frequencies of symbols from the three grids before, the cells around that are known, and the symbols before.
+    """Predicts symbol frequencies from the three grids before, the known neighbours and the cell's earlier symbols.
 
-    `tensors` has three int16 tables of pairs of digits, by the grids that they are from:
+    `tensors` has three int16 tables with a row for each pair of digits, taken from two grids:
 
-    - `past` (rows, E + H), 1 and 2 before
-    - `older` (rows, F), 2 and 3 before
-    - `known` (rows, K + groups * H), now and 1 before; it also holds what a digit says to the heads of later groups
+    - `past` (rows, E + H): 1 and 2 grids before
+    - `older` (rows, F): 2 and 3 grids before
+    - `known` (rows, K + groups * H): this grid and the one before; its last part adds to the heads of later groups
 
-    Its layers are `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. For each phase p it has `mix.p`,
-    `hidden.p`, `heads.p` and, for each group g, `symbols.p.g`. `exponential` is int32 (512,).
+    The layers are `conv.0` and `conv.1` (3x3, nine taps row by row) and `mean`. Each phase p has `mix.p`, `hidden.p`,
+    `heads.p` and, for each group g, `symbols.p.g`. `exponential` is int32 (512,): a frequency by logits below the top.
     """
 
     def __init__(self, alphabet: Alphabet, tensors: Tensors, arithmetic: Arithmetic):
@@ -112,7 +112,7 @@ class CoderNetwork:
             raise ValueError(f"tables of {rows} rows and symbols {sizes} do not fit levels {list(alphabet.levels)}")
 
     def _split_later(self, known: np.ndarray) -> list[np.ndarray]:
-        """Per group the table (rows of the group, later groups * H) of what its symbols say to later heads."""
+        """Per group, the table (rows of the group, later groups * H) that its symbols add to later heads."""
         later = []
         for group, (first, last) in enumerate(itertools.pairwise(self.symbols.rows)):
             start = self.known_width + (group + 1) * self.head
@@ -122,7 +122,7 @@ class CoderNetwork:
         return later
 
     def look_back(self, past: tuple[np.ndarray, ...], height: int, width: int) -> Glance:
-        """`past`: the symbols (h * w, groups) of up to three grids before, the newest first, in the order of phases."""
+        """Summarize the past: symbols (h * w, groups) of up to three grids before, newest first, in coding order."""
         phases, count = make_phases(height, width), height * width
         if len(past) < GRIDS_BEFORE:
             none = np.broadcast_to(self.symbols.none, (count, len(self.symbols.levels)))
@@ -135,13 +135,13 @@ class CoderNetwork:
             padded = np.zeros((phases.padded, wide.shape[1]), wide.dtype)
             padded[phases.inside] = wide
             wide = self.arithmetic.activate(conv(_gather(padded, phases.nine)))
-        parts = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # few each: exact in float32
+        parts = wide.reshape(height, width, -1).sum(int(width < height), self.sums)  # short sums: exact in float32
         mean = self.arithmetic.activate(parts.sum(0, np.float64, keepdims=True) // count)
         heads = self._own.take(rows.ravel(), 0).reshape(count, -1)
         return Glance(phases, np.concatenate([wide, narrow], 1), heads, self._mean(mean)[0], one)
 
     def heads(self, phase: int, glance: Glance, known: np.ndarray) -> np.ndarray:
-        """The heads of a phase's cells (cells, groups * H), but for what the cell's own digits add; may be negative."""
+        """The heads of a phase's cells (cells, groups * H), before `say_later` adds the cells' own symbols."""
         cells = slice(*glance.phases.cuts[phase : phase + 2])
         near = [_gather(known, glance.phases.neighbours[phase])] if phase else []  # the first has no known neighbours
         x = self._mix[phase](glance.features[cells], *near)
@@ -152,37 +152,36 @@ class CoderNetwork:
         return x
 
     def say_around(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """What symbols that are known, (n, groups), and those of the grid before say to the cells around: activations
-        (n, K)."""
+        """Activations (n, K) that known symbols (n, groups), and those of the grid before, pass to neighbours."""
         return self.arithmetic.activate(_sum_rows(self._around, self.symbols.pairs(now, before)))
 
     def say_later(self, group: int, now: np.ndarray, before: np.ndarray, heads: np.ndarray) -> None:
-        """Add what the symbols (n,) of a group and those of the grid before say to the heads (n, groups * H)."""
+        """Add a group's symbols (n,), with those of the grid before, to the heads (n, groups * H) of later groups."""
         rows = now * (self.symbols.levels[group] + 1) + before
         heads[:, (group + 1) * self.head :] += self._later[group].take(rows, 0)
 
     def logits(self, phase: int, group: int, heads: np.ndarray) -> np.ndarray:
-        """The logits of a group's symbols in cells of a phase, by their heads (n, groups * H): (symbols, n)."""
+        """The logits (symbols, n) of a group's symbols in a phase's cells, from their heads (n, groups * H)."""
         own = heads[:, group * self.head : (group + 1) * self.head]
         return self._logits[phase][group].by_output(self.arithmetic.activate(own))
 
     def frequencies(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (symbols, n), which are lost -> how frequent each symbol is, int32 of the same shape."""
+        """Logits (symbols, n), which are overwritten -> frequencies of the symbols, int32 of the same shape."""
         rows = np.subtract(logits.max(0), logits, out=logits)
         return self.arithmetic.look_up(self._exponential, np.minimum(rows, EXPONENTS - 1, out=rows))
 
     def blank(self, phases: Phases) -> np.ndarray:
-        """What is known of cells before any is coded: zeros (padded cells, K)."""
+        """What `say_around` gives before any cell is coded: zeros (padded cells, K)."""
         return np.zeros((phases.padded, self.known_width), self.arithmetic.activation)
 
 
 def _gather(padded: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """What is at k cells of each of n in a padded grid: (padded cells, C) and (n, k) -> (n, k * C)."""
+    """Gather and concatenate k cells of a padded grid for each of n: (padded cells, C), (n, k) -> (n, k * C)."""
     return padded.take(cells, 0).reshape(len(cells), cells.shape[1] * padded.shape[1])
 
 
 def _sum_rows(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The sums of a table's rows, (n, k) of them -> (n, W)."""
+    """Sum k rows of a table (rows, W) for each of n: indices (n, k) -> (n, W)."""
     total = table.take(rows[:, 0], 0)
     for column in rows.T[1:]:
         total += table.take(column, 0)

@@ -1,7 +1,7 @@
-"""A range coder (Martin 1979): symbols to bytes by their frequencies, in integers without a limit.
+"""A range coder (Martin 1979): symbols to bytes and back, given the frequencies of the symbols.
 
-The bytes are the digits, base 256, of a number within the interval that the symbols have narrowed. Zeros at its end are
-left out. docs/wire-protocol.md says the same in words.
+The bytes are the base-256 digits of a number inside the interval that the symbols have narrowed, without trailing
+zeros. docs/wire-protocol.md specifies it.
 """
 
 from bisect import bisect_right
@@ -15,39 +15,40 @@ MASK = LOWEST - 1
 
 
 class CodingError(ValueError):
-    """Bytes that are no coded grid, or of another grid, another coder or another past than they were made with."""
+    """The bytes are no coded grid, or one of another size, coder or past."""
 
 
 def encode_range(intervals: np.ndarray) -> bytes:
-    """The shortest bytes for symbols by their frequencies, whole numbers (3, n) below 2^32: those of the symbols below
-    each, its own, and of all.
+    """The shortest bytes for n symbols. `intervals` (3, n), integers below 2^32, has for each symbol the summed
+    frequency of the symbols below it, its own frequency, and the total.
 
-    What the symbols add to the lower end of the interval is added up at last, 32 bits to a word.
+    What each symbol adds to the interval's lower end is summed afterwards, in 32-bit words with carries.
     """
-    below, own, total = intervals.compress(intervals[2] > 1, 1)  # what is certain changes nothing
+    below, own, total = intervals.compress(intervals[2] > 1, 1)  # a total of 1 is a certain symbol: it takes no bits
     parts = np.fromiter(_narrow(own.data, total.data), np.uint64, len(own))
     widths = parts * own.astype(np.uint64)
     moves = widths < LOWEST
     word, added = moves.cumsum() - moves, parts * below.astype(np.uint64)
-    words = np.zeros(moves.sum() + 2)  # float64 is exact: all that is added to a word is below 2^53
+    words = np.zeros(moves.sum() + 2)  # float64 is exact: the sum in each word stays below 2^53
     for shift, half in enumerate((added >> WORD, added & MASK)):
         words += np.bincount(word + shift, half, len(words))
     return _finish(words.astype(np.uint64), int(widths[-1]) << WORD * int(moves[-1]) if len(own) else 1 << 2 * WORD)
 
 
 def _narrow(own: memoryview, total: memoryview) -> Iterator[int]:
-    """How wide a frequency of one is at each symbol, while their frequencies narrow the interval."""
+    """Narrow the interval symbol by symbol, and yield the width of one unit of frequency at each."""
     width = 1 << 2 * WORD
-    for each, whole in zip(own, total, strict=True):
-        width //= whole
+    for frequency, sum_of_all in zip(own, total, strict=True):
+        width //= sum_of_all
         yield width
-        width *= each
+        width *= frequency
         if width < LOWEST:
             width <<= WORD
 
 
 def _finish(words: np.ndarray, width: int) -> bytes:
-    """The shortest bytes of a number from `words`, most significant first, each with a carry, to `width` above."""
+    """The shortest bytes of a number in [low, low + width), low given as `words`, most significant first, with carries
+    to propagate."""
     low = (int(words[-2]) << WORD) + int(words[-1])
     drop = 2 * WORD
     while (low + width - 1) >> drop << drop < low:
@@ -61,7 +62,7 @@ def _finish(words: np.ndarray, width: int) -> bytes:
 
 
 class RangeDecoder:
-    """Finds the symbols again; behind the end of the bytes there are zeros."""
+    """Decodes symbols from the bytes of `encode_range`; past their end it reads zeros."""
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(8 + -len(data) % 4), ">u4").tolist()
@@ -71,10 +72,10 @@ class RangeDecoder:
         self._read, self._size = 8, len(data)
 
     def decode(self, up_to: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """The next symbols (n,) int64, by the frequencies of the symbols up to and with each, int32 (n, symbols).
+        """The next symbols (n,) int64, given their cumulative frequencies (inclusive), int32 (n, symbols).
 
-        With `rows` (n,) those of each symbol are a row of `up_to`. CodingError for bytes that no encoder gives, though
-        not for all of them.
+        With `rows` (n,), symbol i has row `rows[i]` of `up_to` instead. CodingError for bytes that no encoder makes,
+        though not all such bytes are detected.
         """
         count, size = up_to.shape
         sums = up_to.ravel().data
@@ -97,5 +98,5 @@ class RangeDecoder:
 
     @property
     def exhausted(self) -> bool:
-        """Whether all bytes have been read: with some left over, they were not made for these symbols."""
+        """Whether all bytes have been read; if some are left over, they were not made for these symbols."""
         return self._read >= self._size

@@ -1,12 +1,12 @@
-"""Measure this machine: start to first token, latency per group, throughput, ratios against a stateless encoder,
-roofline, end to end.
+"""Measure streamtok on this machine: start to first token, latency, throughput, roofline, end to end.
 
     streamtok bench
     streamtok bench --model cosmos-dv4x8x8 --size 720x1280 --precision bfloat16 --cameras 8
     streamtok bench --precision int8 --clip drive.mp4 --windows ''
     streamtok bench --steady 10000 --end-to-end --out benchmarks/ --plot bench.png
 
-Every comparison is made in one run, with the same input and precision. `--json` prints the whole report as one line.
+A step is compared with a stateless encoder. Every comparison is made in one run, with the same input and precision.
+`--json` prints the whole report as one line.
 """
 
 import json
@@ -76,7 +76,7 @@ def run(settings: BenchSettings) -> int:
 
 
 def write_benchmark(report: dict[str, Any], out: Path) -> Path:
-    """The report as JSON in `out`; in a folder under the device's, the model's and the size's name."""
+    """Write the report as JSON to `out`; in a folder, under a name made of device, model, size and precision."""
     if out.suffix != ".json":
         device = re.sub(r"[^A-Za-z0-9]+", "-", report["machine"]["name"]).strip("-").lower()
         height, width = report["options"]["size"]

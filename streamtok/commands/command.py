@@ -1,4 +1,4 @@
-"""What all commands share: settings from the command line, and how a command ends."""
+"""The frame of every command: settings from the command line, signals, errors as one line, and the exit status."""
 
 import functools
 import importlib
@@ -22,7 +22,7 @@ Main = Callable[..., int]  # of (argv: list[str] | None = None)
 
 
 def make_main(name: str, kind: type[Kind], run: Callable[[Kind], int], words: str | None) -> Main:
-    """`main(argv)` of `streamtok NAME`: settings of a kind from its flags, `run` with them, the ending of a command."""
+    """Make `main(argv)` of `streamtok NAME`: it parses settings of a `kind` and calls `run`; `words` are its help."""
 
     @command(name)
     def main(argv: list[str] | None = None) -> int:
@@ -32,11 +32,11 @@ def make_main(name: str, kind: type[Kind], run: Callable[[Kind], int], words: st
 
 
 def command(name: str) -> Callable[[Main], Main]:
-    """Make `main(argv)` end as every command does: an error that its user can act on is one line, not a traceback.
+    """Decorate `main(argv)` so that an error that its user can act on is one line on stderr, not a traceback.
 
-    The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 when whoever reads the output has
-    left (`streamtok subscribe ... | head -1`). Errors of the program itself (TypeError, KeyError, ...) keep theirs.
-    `python -m streamtok.commands.NAME` is the same command.
+    The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 if the reader of the output has gone
+    (`streamtok subscribe ... | head -1`). Bugs of the program (TypeError, KeyError, ...) keep their traceback.
+    `python -m streamtok.commands.NAME` runs the same command.
     """
     started = getattr(sys.modules["__main__"].__spec__, "name", "")
     if started.startswith("streamtok.commands.") and started not in sys.modules:
@@ -47,10 +47,10 @@ def command(name: str) -> Callable[[Main], Main]:
         def run(argv: list[str] | None = None) -> int:
             share_cores()
             if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are no UTF-8 go out as they are
+                sys.stdout.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 keep their bytes
             try:
                 status = main(argv)
-                sys.stdout.flush()  # a reader that has left is noticed here, not when the interpreter ends
+                sys.stdout.flush()  # fails here if the reader has gone, not when the interpreter exits
                 return status
             except KeyboardInterrupt:
                 return 130
@@ -64,7 +64,7 @@ def command(name: str) -> Callable[[Main], Main]:
 
 @contextmanager
 def until_stopped(settings: NodeSettings) -> Iterator[threading.Event]:
-    """Log as the settings say, and give the event that a signal to end sets (see `stop_on_signals`)."""
+    """Set up logging, and yield an event that is set on SIGINT or SIGTERM (see `stop_on_signals`)."""
     log_to_stderr(settings.log_format)
     stop = threading.Event()
     with stop_on_signals(stop.set):
@@ -72,7 +72,7 @@ def until_stopped(settings: NodeSettings) -> Iterator[threading.Event]:
 
 
 def tell_error(name: str, error: Exception) -> int:
-    """Say in one line why a command ends; returns its status."""
+    """Print one line on why a command fails; returns its exit status."""
     if isinstance(error, BrokenPipeError) and reader_has_left():
         return 141
     reason = clean_text(str(error)) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
@@ -81,7 +81,7 @@ def tell_error(name: str, error: Exception) -> int:
 
 
 def reader_has_left() -> bool:
-    """Whether nobody reads standard output any more; what is still buffered for it then goes nowhere."""
+    """Whether the reader of standard output has gone; if so, output that is still buffered is discarded."""
     poll = select.poll()
     poll.register(1, 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):

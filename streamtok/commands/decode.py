@@ -1,4 +1,4 @@
-"""A token file, or a live token stream, back to pictures.
+"""Decode a token file, or a live token stream, to pictures.
 
 streamtok decode tokens.safetensors -o back.mp4
 streamtok decode tcp://127.0.0.1:5555                                    (a window; q closes it)
@@ -20,9 +20,9 @@ LIVE_ONLY = "stream", "join", "timeout", "across_losses", "curve", "max_pixels"
 
 
 class DecodeSettings(NodeSettings):
-    """What to decode and where to: `out` is "window", "zmq:ENDPOINT", or a name that `open_pictures` knows.
+    """What to decode, and where to: `out` is "window", "zmq:ENDPOINT", or a path for `open_pictures`.
 
-    `stream` None takes the first stream that the node names; `join` is that of `streamtok.subscribe`.
+    `stream` None is the first stream that the node names; `join` is that of `streamtok.subscribe`.
     """
 
     input: Annotated[str, Flag("INPUT", positional=True)] = Field(description="a token file, or the endpoint of a node")
@@ -47,7 +47,7 @@ class DecodeSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "DecodeSettings":
-        """ValueError for flags that only live streams have, and a file is given."""
+        """Raise ValueError if the input is a file and flags for live streams are given."""
         if self.live:
             return self
         given = [name for name in LIVE_ONLY if name in self.model_fields_set]
@@ -60,7 +60,7 @@ class DecodeSettings(NodeSettings):
 
 
 def run(settings: DecodeSettings) -> int:
-    """Decode; 0 at the end of the file or stream, or when told to stop."""
+    """Decode; returns 0 at the end of the file or stream, or when told to stop."""
     summary = decode_stream(settings) if settings.live else decode_tokens(settings)
     words = ", ".join(f"{name} {value}" for name, value in summary.items())
     print(settings.format_result(summary, words))
@@ -68,7 +68,7 @@ def run(settings: DecodeSettings) -> int:
 
 
 def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
-    """A token file to pictures; returns where they are and what was left out."""
+    """Decode a token file; returns where the pictures are, and counts."""
     from streamtok.tokens.files import decode_file
 
     done = decode_file(
@@ -83,9 +83,9 @@ def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
 
 
 def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
-    """A live stream to pictures, until it ends, is told to stop or its window is closed; returns counts.
+    """Decode a live stream until it ends, its window is closed, or a signal stops it; returns counts.
 
-    Raises ValueError for another tokenizer than the stream's, TimeoutError if no stream comes in time.
+    Raises ValueError if the model is not the stream's tokenizer, TimeoutError if no stream comes in time.
     """
     from streamtok.coding.coder import FILE
     from streamtok.node.live_decoder import LiveDecoder
@@ -94,7 +94,7 @@ def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
     from streamtok.wire.subscriber import subscribe
 
     names = [settings.stream] if settings.stream else None
-    to_file = settings.out != "window" and not settings.out.startswith("zmq:")  # a file wants every picture
+    to_file = settings.out != "window" and not settings.out.startswith("zmq:")  # a file has to get every picture
     beside = [settings.model] if settings.model and (Path(settings.model) / FILE).is_file() else []
     with (
         until_stopped(settings) as stop,

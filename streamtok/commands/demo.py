@@ -1,4 +1,4 @@
-"""The whole pipeline on this machine in one command: a drive becomes tokens, and tokens become pictures again.
+"""Show the whole pipeline on this machine in one command: a drive becomes tokens, and tokens become pictures again.
 
     streamtok demo
     streamtok demo --source drive.mp4 --model nano --out out/demo
@@ -31,9 +31,9 @@ PLAIN_EVERY_S = 2.0
 
 
 class DemoSettings(CommandSettings):
-    """What to show: `source` and `model` as `streamtok ingest` takes them, `size` (H, W) or None for a suitable one.
+    """What to show: `source` and `model` are those of `streamtok ingest`; `size` (H, W) None chooses one.
 
-    The node is told to stop after `max_frames` or `max_seconds`, whichever comes first.
+    The demo ends after `max_frames` or `max_seconds`, whichever comes first.
     """
 
     source: SourceSpec = option("synthetic:256x448@30?seed=7&frames=301", "what ingest takes")
@@ -46,7 +46,7 @@ class DemoSettings(CommandSettings):
 
 
 def run(settings: DemoSettings) -> int:
-    """Run the demo; 1 if a part of it failed."""
+    """Run the demo; returns 1 if a part of it failed."""
     from streamtok.node.demo import run_demo
 
     with show_progress(settings.max_frames) as on_progress:
@@ -57,7 +57,7 @@ def run(settings: DemoSettings) -> int:
 
 @contextmanager
 def show_progress(frames: int) -> Iterator[Callable[["DemoResult"], None]]:
-    """A bar on standard error, or a line every two seconds where that is no terminal."""
+    """Yield what shows progress on stderr: a bar on a terminal, else a line every two seconds."""
     if not sys.stderr.isatty():
         due = time.monotonic()
 
@@ -76,7 +76,7 @@ def show_progress(frames: int) -> Iterator[Callable[["DemoResult"], None]]:
 
 
 def format_status(result: "DemoResult") -> str:
-    """One line on how far the demo is."""
+    """One line on the demo's progress."""
     if not result.pictures:
         return "the ingest node is running, waiting for its first tokens"
     rate = result.pictures / max(result.seconds, 1e-3)
@@ -88,7 +88,7 @@ def format_status(result: "DemoResult") -> str:
 
 
 def to_dict(settings: DemoSettings, result: "DemoResult") -> dict[str, Any]:
-    """Plain values, for --json."""
+    """The result as plain values, for --json."""
     return {
         "source": without_password(settings.source),
         "model": settings.model,
@@ -119,7 +119,7 @@ def format_demo(settings: DemoSettings, result: "DemoResult") -> str:
 
 
 def speed_rows(settings: DemoSettings, result: "DemoResult", info: "Info") -> Iterator[tuple[str, str]]:
-    """What was shown, and how fast."""
+    """Yield rows (name, text) on what was shown, and how fast."""
     latency = result.node.get("latency_ms", {})
     encode, total = latency.get("encode", {}).get("p50", 0.0), latency.get("total", {})
     height, width = info.image_size
@@ -144,7 +144,7 @@ def speed_rows(settings: DemoSettings, result: "DemoResult", info: "Info") -> It
 
 
 def token_rows(result: "DemoResult", info: "Info") -> Iterator[tuple[str, str]]:
-    """What the tokens are, how many, and how good."""
+    """Yield rows (name, text) on the tokens: their grid, rate and quality, and losses."""
     grid = "x".join(map(str, info.grid))
     values = f" of {math.prod(info.levels):,} values" if info.levels else ""
     ratio = result.raw_bits_per_second / max(result.token_bits_per_second, 1e-9)

@@ -1,11 +1,11 @@
-"""What this machine can do and what is missing; what a source is and what would be done with it.
+"""Report what this machine can do and what is missing, or what a source is and how it would be read.
 
     streamtok doctor
     streamtok doctor drive.ts
     streamtok doctor 'images:DIR?unit=ns' --json
     streamtok doctor rtsp://192.168.1.10/stream1
 
-Without a source it also measures how many cameras this machine carries. A source is anything that `streamtok ingest`,
+Without a source it also measures how many cameras this machine can serve. A source is anything that `streamtok ingest`,
 `encode` or `replay` takes; it is opened and read for a while. The exit status is 1 if something does not work.
 """
 
@@ -39,7 +39,7 @@ class DoctorSettings(CommandSettings):
 
 
 def run(settings: DoctorSettings) -> int:
-    """Print the report; 1 if something that streamtok needs, or the source, does not work."""
+    """Print the report; returns 1 if something that streamtok needs, or the source, does not work."""
     if settings.source is not None:
         try:
             return look_at_source(settings, settings.source)
@@ -61,9 +61,9 @@ def run(settings: DoctorSettings) -> int:
 
 
 def look_at_source(settings: DoctorSettings, source: str) -> int:
-    """Print what a source is, or a drive that is no source; 1 if no frame comes. Raises as opening it does.
+    """Print what a source or a drive is; returns 1 if no frame comes. Raises OSError or ValueError as opening it does.
 
-    What reads sources is imported here: where OpenCV, PyAV or ZeroMQ does not import, the machine's checks say so.
+    Readers are imported here, so that the machine's checks run even if OpenCV, PyAV or ZeroMQ cannot be imported.
     """
     from streamtok.commands.info import format_contents, is_empty
     from streamtok.io.probe import probe_source
@@ -81,7 +81,7 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
 
 
 def is_drive(source: str) -> bool:
-    """Whether a source is a folder, or a recording of several cameras, which `replay` reads."""
+    """Whether a source is a drive that `replay` reads: a folder, or a file other than a video."""
     from streamtok.drives.folders import find_kind
 
     with contextlib.suppress(ValueError):
@@ -91,7 +91,7 @@ def is_drive(source: str) -> bool:
 
 
 def format_probe(found: "Probe") -> str:
-    """What was found, in words."""
+    """The findings on a source as lines of text."""
     rates = {"claimed": found.claimed_rate, "by its times": found.rate}
     rate = ", ".join(f"{rate:.4g} {what}" for what, rate in rates.items() if rate) or "not known"
     places = ", ".join(f"{count} behind {seconds:.3f} s" for seconds, count in found.missing[:5])

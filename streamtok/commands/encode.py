@@ -5,9 +5,9 @@
     streamtok encode 'synthetic:256x448@30?seed=1&frames=300' -o tokens.safetensors --size 128x224
     streamtok decode tokens.safetensors -o back.mp4
 
-Frames go through one group at a time, so the length does not matter. Sizes that are not on the tokenizer's grid are
-padded, and cropped again when decoding. A group that is cut short (by a gap, the end) repeats its last frame. Pictures
-that change their size begin an epoch in a file of their own, OUT.001.safetensors; --size gives all the same.
+Frames are encoded one group at a time, so memory does not depend on the length. Sizes that are not on the tokenizer's
+grid are padded, and cropped again when decoding. A group that is cut short (by a gap, the end) repeats its last frame.
+Where pictures change their size, an epoch begins in a new file, OUT.001.safetensors; --size resizes all to one.
 """
 
 from typing import Annotated
@@ -32,7 +32,7 @@ class EncodeSettings(CommandSettings, EncodeOptions):
 
 
 def run(settings: EncodeSettings) -> int:
-    """Encode one source into a token file; always 0, or an error."""
+    """Encode one source into a token file, and print its counts; returns 0."""
     from streamtok.tokens.files import encode_file
 
     done = encode_file(settings.source, settings.out, settings.model, settings)

@@ -1,12 +1,12 @@
-"""Judge a tokenizer on videos or pictures: a report in Markdown and JSON with a contact sheet.
+"""Evaluate a tokenizer on videos or pictures: a report in Markdown and JSON with a contact sheet.
 
     streamtok evaluate clips/ --model nano --baselines --out out/evaluation
     streamtok evaluate DAVIS/ --model runs/mine --lines native
     streamtok evaluate val2017/ --images --inception inception-2015-12-05.pt
 
 PLACES are folders (any tree of videos, DAVIS with its JPEGImages, or pictures) and files. The first 33 frames of each
-clip are judged at 256 lines, unless told otherwise. Unreadable files are named and skipped; damaged frames are left out
-and counted.
+clip are evaluated, at 256 lines by default. Unreadable files are named and skipped; damaged frames are left out and
+counted.
 """
 
 import itertools
@@ -43,7 +43,7 @@ NATIVE = "native"
 
 
 def read_lines(value: object) -> int | None:
-    """A short side in pixels; None for `native`, the clip's own."""
+    """Parse a short side in pixels; None for `native`, the clip's own."""
     text = str(value)
     if value is None or text == NATIVE:
         return None
@@ -75,7 +75,7 @@ class EvaluateSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "EvaluateSettings":
-        """ValueError for pictures that shall be clips of their own and one clip."""
+        """Raise ValueError if both --images and --sequences are given."""
         if self.images and self.sequences:
             raise ValueError("images makes every picture a clip, sequences a folder of them: choose one")
         return self
@@ -83,7 +83,7 @@ class EvaluateSettings(CommandSettings):
 
 @command("evaluate")
 def main(argv: list[str] | None = None) -> int:
-    """Run one evaluation; 0 with a report, 1 when nothing could be judged."""
+    """Run one evaluation; returns 0 with a report, 1 if nothing could be evaluated."""
     settings = parse_settings(EvaluateSettings, "evaluate", __doc__, argv)
     arguments = sys.argv[1:] if argv is None else argv
     values, lines = evaluate(settings, shlex.join(["streamtok", "evaluate", *arguments]))
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, Any], list[str]]:
-    """Load, run and write; the report's values and its main lines."""
+    """Load the model, run the suite and write the report; returns its values and its main lines."""
     from streamtok.engine.loading import pick_device
     from streamtok.evaluation.dataset import ClipSet, find_clips
     from streamtok.evaluation.report import Run, format_scores, write_report
@@ -120,6 +120,6 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
 
 
 def make_progress(total: int) -> Callable[[str], None]:
-    """What prints one line per clip on standard error."""
+    """Make a function that prints one line per clip on standard error."""
     counter = itertools.count(1)
     return lambda name: print(f"[{min(next(counter), total)}/{total}] {name}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Measure what docs/exactness.md states: streams against whole clips, modes and precisions, on a synthetic drive.
+"""Measure the figures of docs/exactness.md: streams against whole clips, modes and precisions, on a synthetic drive.
 
 streamtok exactness
 streamtok exactness --models nano nano-p --frames 65

@@ -4,7 +4,7 @@
     streamtok export drive.mcap --to parquet --out tables
     streamtok export drive.mcap --to lerobot --out dataset --task 'drive through the city' --video
 
-The source is a token file, a recording, or a folder of these. Windows and episodes never go on across a gap.
+The source is a token file, a recording, or a folder of these. Windows and episodes never continue across a gap.
 """
 
 from typing import Annotated, Literal
@@ -29,7 +29,7 @@ class ExportSettings(CommandSettings, ExportOptions):
 
 
 def run(settings: ExportSettings) -> int:
-    """Write the export and say what it holds; returns 0."""
+    """Write the export and print its counts; returns 0."""
     from streamtok.tokens.export import export
 
     counts = export(settings.source, settings.out, settings.to, settings)

@@ -1,12 +1,12 @@
-"""One step of a model as a file for C++, browsers, TensorRT: every state tensor goes in and comes out.
+"""Export one step of a model for C++, browsers or TensorRT; state tensors are inputs and outputs.
 
     streamtok export-model nano --size 256x448 --direction encode -o nano_encode.onnx
     streamtok export-model nano --size 256x448 --direction decode -o nano_decode.onnx
     streamtok export-model FOLDER --size 256x448 --direction encode --format aoti -o step.pt2
 
-FILE.json beside it names inputs, outputs, state, levels, preprocessing and the fingerprint; an ONNX file holds it too.
-A file is for one size and float32. An ONNX file is run over a clip afterwards and compared with PyTorch. It is for
-other languages, not for speed. docs/export.md says how to use it.
+FILE.json beside it names inputs, outputs, state, levels, preprocessing and the fingerprint; an ONNX file contains it
+too. A file is for one size and float32. An ONNX file is then run over a clip and compared with PyTorch. It serves
+other languages, not speed. docs/export.md says how to use it.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from streamtok.settings.shared import CommandSettings
 
 
 class ExportModelSettings(CommandSettings):
-    """Which step to write, and how."""
+    """Which step to export, and in which format."""
 
     model: Annotated[Model, Flag("MODEL", positional=True)] = Field(description="preset name or checkpoint folder")
     size: Size = Field(description="of the frames, height first")
@@ -31,7 +31,7 @@ class ExportModelSettings(CommandSettings):
 
 
 def run(settings: ExportModelSettings) -> int:
-    """Export a step; of ONNX, compare it with PyTorch's."""
+    """Export a step; compare ONNX with PyTorch; returns 0."""
     from streamtok.engine.loading import load
     from streamtok.exporting.comparing import compare_with_onnx
     from streamtok.exporting.formats import SUFFIXES, export_step

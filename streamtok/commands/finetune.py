@@ -1,10 +1,10 @@
-"""Fine-tune a tokenizer on your own videos, and see what it gains.
+"""Fine-tune a tokenizer on your own videos, and report what it gains.
 
     streamtok finetune my/videos --minutes 3
     streamtok finetune drive.mp4 --model Cosmos-Tokenize1-DV4x8x8-360p --out out/mine --minutes 30
 
-It holds out videos by itself: one of five, or the last fifth of each where there are fewer than five. The folder `out`
-gets model/ (for --model of every command), sample_*.png, curve.png (PSNR of what is held out), log.jsonl and last.pt.
+It holds out one video of five, or the last fifth of each if there are fewer than five. The folder `out` gets model/
+(for --model of every command), sample_*.png, curve.png (PSNR on the held-out videos), log.jsonl and last.pt.
 """
 
 import json
@@ -20,8 +20,8 @@ from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Positi
 from streamtok.settings.shared import CommandSettings
 from streamtok.training.config import TrainConfig
 
-ONE_OF = 5  # videos is held out, or a fifth of each
-LINES = 256  # of the held-out pictures
+ONE_OF = 5  # one video of five is held out, or a fifth of each
+LINES = 256  # short side of the held-out pictures in pixels
 RECIPE: dict[str, Any] = {
     "data": {"max_frames": 400, "strides": (1,), "reverse": 0.0, "brightness": 0.05},
     "optimizer": {"muon_lr": 3e-4, "adamw_lr": 3e-4, "warmup": 20, "ema": 0.98},
@@ -44,14 +44,14 @@ class FinetuneSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "FinetuneSettings":
-        """ValueError when there is nothing to train on."""
+        """Raise ValueError if there is nothing to train on."""
         if not self.videos:
             raise ValueError("nothing to train on: give videos, or folders of them")
         return self
 
 
 def run(settings: FinetuneSettings) -> int:
-    """Fine-tune and tell what was gained; 0 also when nothing was."""
+    """Fine-tune, and print the gain on the held-out videos; returns 0, also without a gain."""
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 
@@ -71,7 +71,7 @@ def run(settings: FinetuneSettings) -> int:
     if after <= before:
         print(f"it did not gain: go on with {settings.model}, or give it more --minutes or more videos")
     print("use it with")
-    if settings.decoder_only:  # the node may go on with the model that it has
+    if settings.decoder_only:  # the node may keep its model, for tokens have not changed
         print(f"  streamtok decode tcp://127.0.0.1:5555 --model {shlex.quote(str(folder))} -o back.mp4")
     else:
         print(f"  streamtok ingest --source /dev/video0 --model {shlex.quote(str(folder))} --bind tcp://127.0.0.1:5555")
@@ -80,7 +80,7 @@ def run(settings: FinetuneSettings) -> int:
 
 
 def plan_run(settings: FinetuneSettings) -> TrainConfig:
-    """The training run that the settings ask for."""
+    """The configuration of the training run."""
     from streamtok.training.data import list_media
 
     paths = list_media(tuple(settings.videos))

@@ -1,8 +1,8 @@
-"""Give a trained network refinement tokens: fit the codebooks by which a cell that stands still sharpens.
+"""Add refinement tokens to a trained network: fit the codebooks that sharpen a cell whose picture stands still.
 
     streamtok fit-refinement clips/ --model nano --holdout cosmos_ar_4 sam2_coffee --out out/nano-r
 
-The network and the tokens that redraw a cell stay as they are. Minutes on a CPU; the folder is for streamtok.load.
+The network and the tokens that redraw a cell do not change. It takes minutes on a CPU; streamtok.load reads the folder.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Count, Flag, Folder, Model, Texts, Whole, option
 from streamtok.settings.shared import CommandSettings
 
-CROP = 256  # pixels of the pictures that are held
+CROP = 256  # side in pixels of the still pictures to fit to
 
 
 class FitRefinementSettings(CommandSettings):

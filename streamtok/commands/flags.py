@@ -1,7 +1,7 @@
-"""Flags from the fields of settings: a field with a description is a flag, or an argument, of its command.
+"""Makes command line flags from settings: each field with a description is a flag, or an argument, of its command.
 
-Name, choices, metavar and default follow from the field; `Flag` says what does not. A flag that is not given is left
-out, so that its value comes from --config FILE, else from the settings' defaults. All checking is the settings'.
+Name, choices, metavar and default follow from the field; `Flag` overrides them. A flag that is not given is left out,
+so that its value comes from --config FILE, else from the settings' defaults. The settings check all values.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from streamtok.settings.yaml_file import parse_set
 
 
 def parse_settings(kind: type[Kind], name: str, words: str | None, argv: list[str] | None) -> Kind:
-    """The settings of `streamtok NAME`, from its command line and the YAML file that this names.
+    """Read the settings of `streamtok NAME` from its command line, and from the YAML file that --config names.
 
-    Raises SystemExit for flags that do not exist, SettingsError for values that are wrong.
+    `words` are the help. Raises SystemExit for unknown flags, SettingsError for wrong values.
     """
     given = vars(new_parser(name, words, kind).parse_args(argv))
     path, changes = given.pop("config", None), parse_set(given.pop("set", []))
@@ -28,7 +28,7 @@ def parse_settings(kind: type[Kind], name: str, words: str | None, argv: list[st
 
 
 def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.ArgumentParser:
-    """The parser of `streamtok NAME`; its description is shown as it is written, examples and all."""
+    """Make the parser of `streamtok NAME`; `words` are shown as they are written, with their line breaks."""
     parser = new_plain_parser(name, words)
     parser.add_argument(
         "--config",
@@ -50,12 +50,12 @@ def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.A
 
 
 def new_plain_parser(name: str, words: str | None) -> argparse.ArgumentParser:
-    """A parser without flags."""
+    """Make a parser without flags."""
     return Parser(f"streamtok {name}", description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse takes the value of `--flag=--` away: here it is refused. Behind a bare `--` there are no flags."""
+    """Refuses `--flag=--`, whose value argparse would drop. After a bare `--` there are no flags."""
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         for item in takewhile(lambda item: item != "--", sys.argv[1:] if args is None else args):
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type[Strict]) -> None:
-    """A flag for every described field: those that a class adds before those that it inherits."""
+    """Add a flag for every described field, a class's own before inherited ones."""
     names = [name for base in kind.__mro__ for name in getattr(base, "__annotations__", {})]
     for name in dict.fromkeys(name for name in names if name in kind.model_fields):
         field = kind.model_fields[name]
@@ -74,9 +74,9 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Strict]) -> None:
 
 
 def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> None:
-    """One flag or argument; what is parsed is stored under the field's key in a YAML file."""
+    """Add one flag or argument; its value is stored under `key`, the field's name in a YAML file."""
     parts = [*walk_annotation(field.annotation), *field.metadata]
-    flags = [vars(part).items() for part in parts if isinstance(part, Flag)]  # the kind's first, then the field's own
+    flags = [vars(part).items() for part in parts if isinstance(part, Flag)]  # the type's first, then the field's own
     flag = Flag(**{name: value for items in flags for name, value in items if value})
     several = any(get_origin(part) is list for part in parts)
     choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
@@ -96,7 +96,7 @@ def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> Non
 
 
 def walk_annotation(annotation: Any) -> Iterator[Any]:
-    """A field's annotation and all that it is made of: types, unions, metadata."""
+    """Yield a field's annotation and all its parts: types, unions, metadata."""
     yield annotation
     for part in get_args(annotation):
         yield from walk_annotation(part)

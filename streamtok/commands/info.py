@@ -1,9 +1,9 @@
-"""What a recording, a token file or a drive holds.
+"""Report what a recording, a token file or a drive holds.
 
     streamtok info drive.mcap
     streamtok info drive.mcap --plot tokens.png --json
 
-Duration, streams, rates, gaps, keyframes, bits per second and code usage; --plot draws the tokens over time.
+The report has duration, streams, rates, gaps, keyframes, bits per second and code usage; --plot draws tokens over time.
 """
 
 import json
@@ -32,7 +32,7 @@ class InfoSettings(CommandSettings, ReadSettings):
 
 
 def run(settings: InfoSettings) -> int:
-    """Inspect one file or folder; 1 if nothing of it can be read."""
+    """Inspect one file or folder; returns 1 if nothing of it can be read."""
     reading = settings.clock, settings.depth_range
     report, surveys = inspect(settings.path, settings.plot is not None, *reading)
     if settings.plot:
@@ -45,13 +45,13 @@ def run(settings: InfoSettings) -> int:
 
 
 def is_empty(report: dict[str, Any]) -> bool:
-    """Whether not one frame and not one group of tokens can be read."""
+    """Whether neither a frame nor a token group can be read."""
     frames = sum(camera["frames"] for camera in report.get("cameras", {}).values())
     return not frames and not any(stream.get("groups") for stream in report["streams"].values())
 
 
 def format_contents(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as lines of text."""
     lines = [f"{report['kind']}, {report['bytes'] / 1e6:.2f} MB: {', '.join(report['files'])}"]
     if report.get("complete") is False:
         lines.append("cut off or not closed: everything below is what can be read (`streamtok repair` makes it whole)")

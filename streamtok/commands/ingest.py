@@ -1,4 +1,4 @@
-"""Cameras, files or a synthetic drive to a token stream over ZeroMQ.
+"""Encode cameras, files or a synthetic drive, and publish the tokens over ZeroMQ.
 
     streamtok ingest --source 'synthetic:256x448@30?seed=7' --model nano --bind tcp://127.0.0.1:5555
     streamtok ingest --source /dev/video0 --stream front --size 256x448 --bind ipc:///tmp/front.ipc
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class SourceFlags(StreamDefaults):
-    """What the command line says of a rig's streams: the source and name of each, and what holds for all of them."""
+    """Flags for a rig's streams: the source and name of each, and settings for all of them."""
 
     source: Annotated[list[str], Flag("SRC")] = option(
         [],
@@ -47,7 +47,7 @@ class SourceFlags(StreamDefaults):
 
 
 def read_rig(argv: list[str] | None) -> RigSettings:
-    """The rig: the configuration file with the flags on top."""
+    """Read the rig from the configuration file with the flags on top."""
     given = vars(new_parser("ingest", __doc__, SourceFlags, RigSettings).parse_args(argv))
     path, changes = given.pop("config", None), parse_set(given.pop("set", []))
     names, sources = given.pop("stream", []), given.pop("source", [])
@@ -64,12 +64,12 @@ def read_rig(argv: list[str] | None) -> RigSettings:
 
 @command("ingest")
 def main(argv: list[str] | None = None) -> int:
-    """Run the node; 0 when its sources have ended or it was told to stop, 1 if one failed, 2 for wrong use."""
+    """Run the node; returns 0 if its sources ended or it was told to stop, 1 if one failed, 2 for a usage error."""
     return run(read_rig(argv))
 
 
 def run(settings: RigSettings) -> int:
-    """Run the node until its sources have ended or it is told to stop; its exit status."""
+    """Run the node until its sources have ended or it is told to stop; returns the exit status."""
     log_to_stderr(settings.log_format)
     nodes: list[IngestNode] = []
     with stop_on_signals(
@@ -94,7 +94,7 @@ def run(settings: RigSettings) -> int:
 
 
 def end_node(nodes: list[IngestNode], settings: RigSettings) -> None:
-    """Ask the node to end; a process that has not made it yet, and so has opened nothing, ends here."""
+    """Ask the node to end; if there is none yet, nothing is open and the process exits at once."""
     if nodes:
         nodes[0].stop()
         return
@@ -105,7 +105,7 @@ def end_node(nodes: list[IngestNode], settings: RigSettings) -> None:
 
 
 def show_summary(nodes: list[IngestNode], settings: RigSettings) -> None:
-    """Print what the node has done, nothing if it was not made yet."""
+    """Print the node's summary, an empty one if there is no node yet."""
     streams = [stream.name for stream in settings.streams]
     summary = nodes[0].summary() if nodes else summarize(Metrics(), streams, None, 0.0)
     print_result(settings.format_result(summary, format_ingest(summary)))
@@ -116,7 +116,7 @@ def make_node(
     tokenizer: Tokenizer | None = None,
     on_update: Callable[[IngestNode], None] = lambda node: None,
 ) -> IngestNode:
-    """The node that the settings describe, and beside it the page if they ask for one; raises as `IngestNode` does."""
+    """Make the node of the settings, with a page beside it if they ask for one; raises as `IngestNode` does."""
     from streamtok.node.ingest import IngestNode
 
     if settings.view is None:
@@ -130,7 +130,7 @@ def make_node(
 
 
 def start_viewer(endpoint: str, port: int) -> BaseProcess:
-    """A process of its own that shows the node, as one more reader: what becomes of it does not matter to the node."""
+    """Start a process that shows the node as one more reader; if it fails, the node is not affected."""
     process = get_context("spawn").Process(target=view_beside, args=(endpoint, port), daemon=True)
     process.start()
     return process

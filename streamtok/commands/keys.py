@@ -1,4 +1,4 @@
-"""CURVE keys for secure streams.
+"""Make CURVE keys for secure streams, and let readers in.
 
     streamtok keys generate --out keys               a key pair for the node and one for a reader named "client"
     streamtok keys generate --out keys --name laptop one more reader
@@ -23,7 +23,7 @@ from streamtok.wire.security import allow, generate
 
 
 class KeySettings(Strict):
-    """What both sub-commands take."""
+    """Flags of both sub-commands."""
 
     out: Annotated[Folder, Flag(short="-o")] = option(Path("keys"), "the node's key folder")
 
@@ -41,7 +41,7 @@ class AllowSettings(KeySettings):
 
 
 def new_keys_parser() -> argparse.ArgumentParser:
-    """A parser with the two sub-commands."""
+    """Make a parser with the two sub-commands."""
     parser = new_plain_parser("keys", __doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_flags(commands.add_parser("generate", help="make keys for the node (once) and for a reader"), GenerateSettings)
@@ -51,7 +51,7 @@ def new_keys_parser() -> argparse.ArgumentParser:
 
 @command("keys")
 def main(argv: list[str] | None = None) -> int:
-    """Make or allow keys; 0 if it worked, 1 with one line on standard error if not, 2 for wrong use."""
+    """Make or allow keys; returns 0 if it worked, 1 with one line on stderr if not, 2 for a usage error."""
     given = vars(new_keys_parser().parse_args(argv))
     kind: type[GenerateSettings | AllowSettings]
     kind = GenerateSettings if given.pop("command") == "generate" else AllowSettings
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GenerateSettings | AllowSettings) -> int:
-    """Do one of the two; returns 0."""
+    """Run one of the sub-commands, and print the files that it wrote; returns 0."""
     if isinstance(settings, GenerateSettings):
         made = generate(settings.out, settings.name)
     else:

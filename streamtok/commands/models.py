@@ -1,13 +1,13 @@
-"""List the presets: what they compress, what they cost, what they remember.
+"""List the presets with their compression, cost and state, or prepare this machine for them.
 
     streamtok models                          # at 720p, 30 frames per second
     streamtok models --size 256x448 --fps 10
     streamtok models nano --json
-    streamtok models nano --size 256x448 --prepare    # what the first start would do here, so that it need not
-    streamtok models FOLDER --size 256x448 --prepare --clip drive.mp4    # own weights, measured on what they will see
+    streamtok models nano --size 256x448 --prepare    # tune now, which the first start would do otherwise
+    streamtok models FOLDER --size 256x448 --prepare --clip drive.mp4    # own weights, measured on your own video
 
 FLOPs count a multiply-add as 2 and are those of one more group in a stream (context of one latent step). The state is
-that of one camera in float16: convolution tails, and `context` steps of attention keys and values.
+that of one camera in float16: convolutions' past frames, and `context` steps of attention keys and values.
 """
 
 from typing import Annotated, Any
@@ -54,7 +54,7 @@ def run(settings: ModelsSettings) -> int:
 
 
 def format_presets(rows: list[dict[str, Any]], size: tuple[int, int], fps: float) -> str:
-    """The rows as text; a continuous model has no codebook and no tokens per second."""
+    """The rows as a text table; a continuous model has no codebook and no tokens per second."""
     cells = [
         {
             "preset": row["name"],
@@ -83,12 +83,12 @@ def format_presets(rows: list[dict[str, Any]], size: tuple[int, int], fps: float
 
 
 def format_or_dash(value: float | None, form: str) -> str:
-    """The value in a format, a dash for None."""
+    """Format the value by `form`; a dash for None."""
     return "-" if value is None else format(value, form)
 
 
 def prepare_machine(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
-    """Prepare this machine for models by name or folder, on the first frames of `source`."""
+    """Tune and store engines for models by name or folder, measured on the first frames of `source`."""
     from streamtok.bench.clips import read_clip
     from streamtok.engine.precision import GROUPS
     from streamtok.engine.tuning import prepare

@@ -1,12 +1,12 @@
-"""Encode and decode many videos or images in one go, and tell how good the pictures are.
+"""Encode and decode many videos or images in one go, and report the PSNR.
 
     streamtok reconstruct 'videos/*.mp4' --model nano --out out/reconstructed
     streamtok reconstruct --video_pattern 'videos/*.mp4' --output_dir out --dtype float32 \\
         --checkpoint_enc Cosmos-Tokenize1-DV4x8x8-360p/encoder.jit \\
         --checkpoint_dec Cosmos-Tokenize1-DV4x8x8-360p/decoder.jit
 
-The second form has the flags of Cosmos' video_cli and image_cli. State goes on through a video; --temporal_window 17
-starts afresh every 17 frames, as those commands do.
+The second form has the flags of Cosmos' video_cli and image_cli. State is kept through a video; --temporal_window 17
+resets it every 17 frames, as those commands do.
 """
 
 import glob
@@ -63,7 +63,7 @@ class ReconstructSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "ReconstructSettings":
-        """ValueError when there is nothing to reconstruct, or two models are named."""
+        """Raise ValueError if there is nothing to reconstruct, or two models are named."""
         if not self.sources and self.pattern is None:
             raise ValueError("nothing to reconstruct: give videos, images, folders or a pattern in quotes")
         if "model" in self.model_fields_set and self.files:
@@ -72,12 +72,12 @@ class ReconstructSettings(CommandSettings):
 
     @property
     def files(self) -> list[Path]:
-        """The published files to load."""
+        """The published checkpoint files to load."""
         return [file for file in (self.checkpoint, self.checkpoint_enc, self.checkpoint_dec) if file is not None]
 
 
 def run(settings: ReconstructSettings) -> int:
-    """Reconstruct every source; 1 if one of them failed."""
+    """Reconstruct every source; returns 1 if one of them failed."""
     from streamtok.compat.reconstruct import output_name, reconstruct_file
 
     sources = find_sources(settings.sources + ([settings.pattern] if settings.pattern else []))
@@ -99,7 +99,7 @@ def run(settings: ReconstructSettings) -> int:
 
 
 def find_sources(given: list[str]) -> list[str]:
-    """The files that paths, folders and patterns name, each once; ValueError for one that names none."""
+    """List the files that paths, folders and patterns name, each once; ValueError for one that names none."""
     known, found = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}, []
     for text in given:
         if Path(text).is_dir():
@@ -113,7 +113,7 @@ def find_sources(given: list[str]) -> list[str]:
 
 
 def load_model(settings: ReconstructSettings) -> "Tokenizer":
-    """The tokenizer in its precision on its device; float32 of a CPU runs on our own layers."""
+    """Load the tokenizer in its precision on its device; float32 on a CPU uses our own layers."""
     import torch
 
     from streamtok.checkpoint import from_cosmos
@@ -133,7 +133,7 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
 
 
 def print_results(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
-    """Print what was reconstructed and what failed."""
+    """Print the reconstructed files with their PSNR, and the failures."""
     mean = round(fmean(one["psnr"] for one in done), 3) if done else None
     if settings.as_json:
         facts = {"model": tok.config.name, "dtype": settings.dtype, "psnr": mean, "files": done, "failed": failed}

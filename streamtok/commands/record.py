@@ -1,11 +1,11 @@
-"""Record token streams, and camera frames if asked, to MCAP.
+"""Record token streams, and camera frames on request, to MCAP.
 
     streamtok record tcp://127.0.0.1:5555 -o drive.mcap
     streamtok record tcp://127.0.0.1:5555 -o drive.mcap --record-frames lossless --max-minutes 10 --pictures
 
 Frames come only from a node that runs with --publish-frames (or let that node record: `streamtok ingest --record`).
-With them a recording begins at the next keyframe, so that all of it can be replayed.
-Ctrl-C ends it with a summary. A file that was cut off is still readable; `streamtok repair` gives it an index.
+A recording with frames begins at the next keyframe, so that all of it can be replayed. Ctrl-C ends it with a summary.
+A file that was cut off is still readable; `streamtok repair` gives it an index.
 """
 
 import sys
@@ -46,7 +46,7 @@ class RecordSettings(NodeSettings):
 
 
 def run(settings: RecordSettings) -> int:
-    """Record and print the summary; 1 if recording failed or stopped early, or lacks all images of a stream."""
+    """Record and print the summary; returns 1 if recording stopped early, or has no image of some stream."""
     summary = record_streams(settings)
     print(settings.format_result(summary, format_recording(summary)))
     if summary["error"]:
@@ -79,7 +79,7 @@ def record_streams(settings: RecordSettings) -> dict[str, Any]:
 
 
 def format_recording(summary: dict[str, Any]) -> str:
-    """The summary for people."""
+    """The summary as text."""
     counts = f"{summary.get('tokens', 0)} token messages, {summary.get('frames', 0)} frames"
     return (
         f"recorded {counts}, {summary.get('bytes', 0) / 1e6:.1f} MB in {', '.join(summary['files'])}; "

@@ -1,10 +1,10 @@
-"""Code the tokens of a file to what they carry, or make them plain again; they stay the same, bit for bit.
+"""Code the tokens of a file losslessly to fewer bytes, or make them plain again; they stay bit-identical.
 
     streamtok repack drive.safetensors -o small/drive.safetensors
     streamtok repack drive.mcap -o small.mcap --compression independent
     streamtok repack small.mcap -o plain.mcap --compression none
 
-Token files and recordings with coded tokens are read by everything that reads plain ones (docs/narrow-link.md).
+All commands read token files and recordings with coded tokens as they read plain ones (docs/narrow-link.md).
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ class RepackSettings(CommandSettings):
 
 
 def run(settings: RepackSettings) -> int:
-    """Write the file with its tokens coded otherwise, and tell both sizes."""
+    """Write the file with its tokens recoded, and print both sizes; returns 0."""
     before, after = repack(Path(settings.path), Path(settings.out), settings.compression, settings.coder)
     words = f"{settings.out}: {after / 1e6:.2f} MB, {after / before:.2f} of {settings.path}"
     print(settings.format_result({"out": str(settings.out), "bytes_before": before, "bytes": after}, words))

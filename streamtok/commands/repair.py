@@ -4,8 +4,8 @@
     streamtok repair drive.mcap -o recovered.mcap
 
 Everything that can still be read, attachments and metadata too, goes into a new MCAP file with an index (default:
-drive_repaired.mcap). The old file is not touched, and left out where both are given. Replay and info read a cut-off
-file as it is, too: repair is for other programs, and for speed. Status 1: nothing could be recovered.
+drive_repaired.mcap). The old file is not changed; commands that are given both files leave it out. Replay and info can
+read a cut-off file, too: repair is for other programs, and for speed. Status 1: nothing could be recovered.
 """
 
 from typing import Annotated
@@ -26,7 +26,7 @@ class RepairSettings(CommandSettings):
 
 
 def run(settings: RepairSettings) -> int:
-    """Repair one file; 0 when done or nothing was wrong, an error if nothing could be recovered."""
+    """Repair one file; returns 0 if it was repaired or intact; raises if nothing could be recovered."""
     done = repair(settings.path, settings.out)
     out = None if done.path is None else str(done.path)
     lines = [f"{settings.path}: nothing to repair ({done.messages} messages)"]

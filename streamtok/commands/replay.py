@@ -1,4 +1,4 @@
-"""Recorded drives through the same core as live.
+"""Encode recorded drives through the same core as live streams, or publish their tokens again.
 
     streamtok replay drive.mcap --verify
     streamtok replay drive.mcap --bind tcp://127.0.0.1:5555 --realtime
@@ -8,9 +8,9 @@
 A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
 folder with one video or one folder of images per camera. images:DIR?fps=10 is a folder of images without times,
 FILE?fps=20 a video without. A file with several video streams has as many cameras; FILE?stream=1 is one of them. A
-recording with tokens is cut exactly as it was live. --verify compares every token and prints the first difference. Its
-exit status is 1 unless every recorded group (up to --max-groups) was compared and is identical. --size, --fit,
---on-gap, --keyframe-interval and --tail are for drives without recorded tokens.
+recording with tokens is cut into the same groups as it was live. --verify compares every token and prints the first
+difference. Its exit status is 1 unless every recorded group (up to --max-groups) was compared and is identical. --size,
+--fit, --on-gap, --keyframe-interval and --tail apply to drives without recorded tokens.
 """
 
 import sys
@@ -23,12 +23,12 @@ from streamtok.settings.replay import ReplaySettings
 
 
 def run(settings: ReplaySettings) -> int:
-    """Replay and print the summary; 1 if it failed, or tokens differ or were not all compared."""
+    """Replay and print the summary; returns 1 if it failed, or tokens differ or were not all compared."""
     from streamtok.node.replay_node import ReplayNode, format_replay
     from streamtok.node.rig import check_binding
 
     log_to_stderr(settings.log_format)
-    with blame_settings():  # what these settings forbid now, they forbid at every start
+    with blame_settings():  # a ValueError is a fault of the settings, so it would come at every start
         if settings.bind is not None:
             check_binding(settings, settings.bind)
         node = ReplayNode(settings)

@@ -1,4 +1,4 @@
-"""Put a trained model into streamtok/weights: float16 weights, their config, and the golden tokens of just these.
+"""Put a trained model into streamtok/weights: float16 weights, their config, and the golden tokens that they give.
 
 streamtok ship out/nano/model --name nano
 """

@@ -1,10 +1,10 @@
-"""A real node with readers, under faults for a while: does it keep its promises?
+"""Run a real node with readers under random faults, and check that it keeps its promises.
 
     streamtok soak --seconds 60 --seed 3 --out soak.json
     streamtok soak --fault kill_node --fault flood_requests --every 2
 
 It starts `streamtok ingest` with a synthetic camera, which records, and beside it a subscriber, a recorder, a decoder
-and a scraper. Faults come at random times, the same ones for the same seed. Status 1 means that a promise was broken.
+and a metrics scraper. The seed decides the faults and their times. Status 1 means that a promise was broken.
 """
 
 import json
@@ -35,7 +35,7 @@ FaultName = Literal[
 
 
 class SoakSettings(CommandSettings, SoakOptions):
-    """A run, its faults, and where its report goes."""
+    """Settings of a run, its faults, and where its report goes."""
 
     out: Annotated[File, Flag(short="-o")] | None = option(None, "also write the report here (JSON)")
     faults: Annotated[list[FaultName], BeforeValidator(read_list), Flag(long="--fault")] | None = option(
@@ -45,7 +45,7 @@ class SoakSettings(CommandSettings, SoakOptions):
 
 
 def run(settings: SoakSettings) -> int:
-    """Run, print and write the report; 1 if a promise was broken."""
+    """Run, then print and write the report; returns 1 if a promise was broken."""
     from streamtok.bench.soak.faults import FAULTS
     from streamtok.bench.soak.run import Soak
 
@@ -62,7 +62,7 @@ def run(settings: SoakSettings) -> int:
 
 
 def format_soak(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as lines of text."""
     faults = ", ".join(f"{name} {count}" for name, count in sorted(report["faults"].items())) or "none"
     lines = [f"{report['seconds']} s, seed {report['seed']}; faults: {faults}"]
     for name, found in report["promises"].items():

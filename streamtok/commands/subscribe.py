@@ -4,9 +4,9 @@
     streamtok subscribe ipc:///tmp/rig.ipc --stream front --stream left --max-messages 100 --json
     streamtok subscribe tcp://10.0.0.2:5555 --curve keys --forward ipc:///tmp/rig.ipc
 
-One line per message on standard output: stream, position, grid, and the time from the capture of its last frame to
-its publishing. Ctrl-C ends it with a summary of what came and what was lost. --forward passes the messages on
-unchanged, to any number of readers. --config reads the same options from a YAML file (endpoint: ..., streams: [...]).
+It prints one line per message: stream, position, grid, and the time from the capture of its last frame to its
+publication. Ctrl-C ends it with a summary of received and lost messages. --forward relays the messages unchanged to
+any number of readers. --config reads the same options from a YAML file (endpoint: ..., streams: [...]).
 """
 
 import threading
@@ -32,7 +32,7 @@ WAIT_S = 0.05
 
 
 class SubscribeSettings(NodeSettings):
-    """A reader of token streams: what it reads, and where it passes it on."""
+    """A reader of token streams: what it reads, and where it relays it to."""
 
     endpoint: Annotated[Endpoint, Flag(positional=True)] = Field(
         description="where the node publishes, such as tcp://127.0.0.1:5555"
@@ -61,14 +61,14 @@ class SubscribeSettings(NodeSettings):
 
     @model_validator(mode="after")
     def check_together(self) -> "SubscribeSettings":
-        """ValueError for `ipc_group` without sockets to bind."""
+        """Raise ValueError for `ipc_group` without sockets to bind."""
         if self.ipc_group is not None and self.forward is None:
             raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
         return self
 
 
 def run(settings: SubscribeSettings) -> int:
-    """Read until the end, Ctrl-C or --max-messages; TimeoutError after --timeout seconds of silence."""
+    """Read until the end, Ctrl-C or --max-messages; raises TimeoutError after --timeout seconds without a message."""
     began = time.monotonic()
     with ExitStack() as stack:
         stop = stack.enter_context(until_stopped(settings))
@@ -86,17 +86,17 @@ def run(settings: SubscribeSettings) -> int:
 
 
 def print_messages(reading: "Reading", quiet: bool) -> None:
-    """Read to the end, with a line per message unless `quiet`."""
+    """Read to the end, and print a line per message unless `quiet`."""
     for message in reading:
         if not quiet:
             print(format_message(message), flush=True)
 
 
 class Ages:
-    """How old live messages were when they came. Between two machines that is as exact as their clocks agree.
+    """Latencies of live messages. Between two machines they are only as exact as the clocks agree.
 
-    `before_capture` counts those that came before their capture time, as from a file that is read faster than it was
-    taken. `before_publish` counts those that came before they were sent: the clocks disagree, by `disagree_s` at least.
+    `before_capture` counts messages that came before their capture time, as from a file that is read faster than real
+    time. `before_publish` counts those that came before they were sent: the clocks differ by `disagree_s` at least.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Ages:
         self._samples = {"publish_to_reader": LatestSamples(), "capture_to_reader": LatestSamples()}
 
     def add(self, since_publish: float, since_capture: float) -> None:
-        """Note one message: seconds since it was sent, and since its newest frame was taken."""
+        """Add one message: seconds since it was sent, and since the capture of its last frame."""
         if since_publish < 0:
             self.before_publish += 1
             self.disagree_s = max(self.disagree_s, -since_publish)
@@ -117,9 +117,9 @@ class Ages:
             self._samples["capture_to_reader"].add(since_capture)
 
     def summary(self) -> dict[str, Any]:
-        """`latency_ms` of those that have an age, and `without_age`, how many have none.
+        """`latency_ms`, quantiles of valid latencies, and `without_age`, counts of messages without one.
 
-        If most came before their capture time, the age of the others since then means nothing, and is left out.
+        If most messages came before their capture time, latencies since capture mean nothing, and are left out.
         """
         parts = {part: kept for part, kept in self._samples.items() if kept.count}
         if self.before_capture > self._samples["capture_to_reader"].count:
@@ -139,7 +139,7 @@ class Ages:
 
 @dataclass
 class Reading:
-    """The messages a reader's settings ask for, forwarded on the way if there is a relay, and counted."""
+    """Iterates over the messages that the settings ask for, counts them, and forwards them if there is a relay."""
 
     settings: SubscribeSettings
     subscription: Subscription
@@ -150,7 +150,7 @@ class Reading:
     ages: Ages = field(default_factory=Ages)
 
     def __iter__(self) -> Iterator[TokenMessage]:
-        """Until `stop`, `max_messages` or the end; raises TimeoutError after `timeout` seconds without a message."""
+        """Yield messages until `stop`, `max_messages` or the end; TimeoutError after `timeout` seconds without one."""
         heard = time.monotonic()
         while not self.stop.is_set() and self.messages != self.settings.max_messages:
             message = self.subscription.get(WAIT_S)
@@ -168,7 +168,7 @@ class Reading:
                 )
 
     def summary(self) -> dict[str, Any]:
-        """What came, what was lost, what was refused, and how old it was (see `Ages`; replays have no age)."""
+        """Counts of received, lost and malformed messages, and their latencies (see `Ages`), except of replays."""
         result = {"messages": self.messages, "bytes": self.nbytes, "streams": self.subscription.counts()}
         result["malformed"] = dict(self.subscription.rejects.counts)
         result |= self.ages.summary()
@@ -184,7 +184,7 @@ class Reading:
             self.relay.forward(message)
 
     def _note_age(self, message: TokenMessage) -> None:
-        """Note the age of a message; one that came with joining waited in the node, and tells nothing of the way."""
+        """Add a message's latencies, unless it is replayed, or was fetched on joining and so had waited in the node."""
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return
@@ -193,7 +193,7 @@ class Reading:
 
 
 def open_subscription(settings: SubscribeSettings) -> Subscription:
-    """What reads the endpoint; who forwards joins by epoch, unless told otherwise."""
+    """Open the subscription; a relay joins by epoch unless the settings say otherwise."""
     join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
     return subscribe(
         settings.endpoint,
@@ -208,7 +208,7 @@ def open_subscription(settings: SubscribeSettings) -> Subscription:
 
 
 def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.Event) -> Publisher:
-    """What publishes the messages again, bound to `endpoint`."""
+    """Open the publisher of the relayed messages, bound to `endpoint`."""
     return Publisher(
         endpoint,
         settings.control,
@@ -222,7 +222,7 @@ def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.E
 
 
 def format_message(message: TokenMessage) -> str:
-    """One line per message."""
+    """One line of text on a message."""
     header = message.header
     marks = "keyframe" if header.keyframe else "" if message.decodable else "not decodable"
     marks += f" lost {message.lost}" if message.lost else ""
@@ -235,7 +235,7 @@ def format_message(message: TokenMessage) -> str:
 
 
 def format_reading(summary: dict[str, Any]) -> str:
-    """The summary for people."""
+    """The summary as lines of text."""
     lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
     for stream, counts in summary["streams"].items():
         lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
@@ -248,7 +248,7 @@ def format_reading(summary: dict[str, Any]) -> str:
 
 
 def format_without_age(before_capture: int, before_publish: int, clocks_disagree_ms: float) -> list[str]:
-    """Lines on messages whose age is not known, if there are any."""
+    """Lines on messages without a valid latency, if there are any."""
     lines = []
     if before_capture:
         lines.append(f"  {before_capture} came before their capture time (a file read faster than taken), not counted")

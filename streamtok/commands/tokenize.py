@@ -1,4 +1,4 @@
-"""Tokenize many recorded drives: parallel, resumable, the same bytes however often it is interrupted.
+"""Tokenize many recorded drives: parallel, resumable, with the same bytes however often it is interrupted.
 
     streamtok tokenize drives/*.mcap --out tokens --workers 2
     streamtok tokenize --list drives.txt --out s3://bucket/tokens --shard 3/16
@@ -6,8 +6,8 @@
     streamtok tokenize --plan 100000 --size 256x448
 
 A drive is what `streamtok replay` reads: a recording, a bag, a video, a folder. Recordings in a folder that do not
-belong together are a drive each. When the command runs again, what is done is skipped, and what broke is tried again
-and listed. `--plan` measures this machine and computes what so many hours of video need.
+belong together are a drive each. When the command runs again, it skips drives that are done, and retries and lists
+broken ones. `--plan` measures this machine and computes what so many hours of video need.
 """
 
 import functools
@@ -51,13 +51,13 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
 
     @model_validator(mode="after")
     def check_together(self) -> "TokenizeSettings":
-        """ValueError unless there are drives and a place for their tokens, or a plan is asked for."""
+        """Raise ValueError unless there are drives and an output, or a plan is asked for."""
         if self.plan is None and not (self.out and (self.drives or self.listed)):
             raise ValueError("give drives (or --list FILE) and --out, or --plan HOURS")
         return self
 
     def fleet_options(self) -> "FleetOptions":
-        """The options of every drive, the engine settled."""
+        """The options of every drive, with the engine fixed for all workers."""
         from streamtok.fleet.job import FleetOptions, settle_engine
 
         options = FleetOptions(**self.model_dump(include=set(DriveOptions.model_fields)))
@@ -65,7 +65,7 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
 
 
 def run(settings: TokenizeSettings) -> int:
-    """Plan or tokenize; 1 if a drive is broken or left."""
+    """Plan or tokenize; returns 1 if a drive is broken or left."""
     if settings.plan is not None:
         from streamtok.fleet.plan import plan
 
@@ -83,10 +83,10 @@ def run(settings: TokenizeSettings) -> int:
 
 
 def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
-    """Tokenize all drives; returns what became of them."""
+    """Tokenize all drives; returns the result of `Fleet.run`."""
     from streamtok.fleet.fleet import Fleet
 
-    assert settings.out is not None  # as the settings have checked
+    assert settings.out is not None  # checked by `check_together`
     drives = list(settings.drives)
     if settings.listed:
         drives += [
@@ -104,7 +104,7 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
 
 
 def format_outcome(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as one line of text."""
     words = f"{result['done']} drives done, {result['skipped']} were done before, {len(result['broken'])} broken"
     words += f", {result['left']} left" if result["left"] else ""
     return f"{words}; {result['frames']} frames in {result['seconds']:.1f} s ({result['fps']:.1f} per second)"

@@ -3,8 +3,8 @@
     streamtok train --config configs/train_nano.yaml --set data.paths='[my/videos]' --set out=out/nano
     streamtok train --config configs/train_nano.yaml --resume
 
-The config says what to train, on what and for how long (steps or seconds); --set overrides any of its keys, nested ones
-with dots. A run that was stopped or killed goes on from its last checkpoint with --resume, bit for bit on a CPU.
+The config says what to train, on which data and for how long (steps or seconds); --set overrides any of its keys,
+nested ones with dots. --resume continues a stopped or killed run from its last checkpoint, bit-identically on a CPU.
 Without it, a folder that holds a run is refused unless --overwrite is given. The folder `out` gets log.jsonl,
 curve.png, sample_*.png, last.pt (for --resume) and model/ (for streamtok.load).
 """
@@ -22,7 +22,7 @@ from streamtok.training.config import TrainConfig
 
 
 class TrainSettings(CommandSettings, TrainConfig):
-    """A training run and how it begins; everything else than these flags is set by the config and --set."""
+    """A training run and how it begins; all that has no flag here is set by the config and --set."""
 
     out: Annotated[str, Flag("DIR", short="-o")] = option("out/train", "folder for everything the run writes")
     resume: Switch = option(False, "go on from out/last.pt")
@@ -31,7 +31,7 @@ class TrainSettings(CommandSettings, TrainConfig):
 
     @model_validator(mode="after")
     def check_together(self) -> "TrainSettings":
-        """ValueError when there is nothing to train on, or flags contradict each other."""
+        """Raise ValueError if there is nothing to train on, or flags contradict each other."""
         if not self.data.paths:
             raise ValueError("nothing to train on: give data.paths in --config FILE, or --set data.paths='[FOLDER]'")
         if self.resume and self.overwrite:
@@ -40,7 +40,7 @@ class TrainSettings(CommandSettings, TrainConfig):
 
 
 def run(settings: TrainSettings) -> int:
-    """Train, and export the model."""
+    """Train, and export the model; returns 0."""
     from streamtok.training.build import build_model, export_model
     from streamtok.training.loop import train
 

@@ -1,11 +1,11 @@
-"""Train the token coder of a tokenizer: what its tokens carry, from videos, in minutes on a CPU.
+"""Train the token coder of a tokenizer on the tokens of videos, in minutes on a CPU.
 
     streamtok train-coder nano --data my/videos --holdout drive_07 --out out/nano_coder
     streamtok train-coder runs/mine/model --data my/videos
 
-Writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds it.
-The first 33 frames of each clip in --holdout are coded and decoded again. So is its first picture, held for 65 frames.
-Their bits per token are printed.
+It writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds
+it. To judge it, the first 33 frames of each clip in --holdout are coded and decoded again, and so is the clip's first
+picture, shown for 65 frames. The bits per token are printed.
 """
 
 import functools
@@ -35,14 +35,14 @@ class TrainCoderSettings(CommandSettings):
 
     @model_validator(mode="after")
     def check_data(self) -> "TrainCoderSettings":
-        """ValueError when there is nothing to train on."""
+        """Raise ValueError if there is nothing to train on."""
         if not self.data:
             raise ValueError("nothing to train on: give --data PATH")
         return self
 
 
 def run(settings: TrainCoderSettings) -> int:
-    """Train a token coder and write it beside the weights."""
+    """Train a token coder, and write it to --out or beside the weights; returns 0."""
     from streamtok.checkpoint import WEIGHTS
     from streamtok.engine.loading import load
     from streamtok.training.coder_loop import judge_views, train_on_files
@@ -67,14 +67,14 @@ def run(settings: TrainCoderSettings) -> int:
 
 
 def format_clips(name: str, rows: dict[str, dict[str, float]]) -> str:
-    """Bits per token by clip as Markdown, with the means over clips; empty without clips."""
+    """A Markdown table of bits per token by clip, with the means over clips; empty without clips."""
     from streamtok.evaluation.report import format_table
 
     if not rows:
         return ""
     names = list(next(iter(rows.values())))
-    means = {"mean": {each: fmean(row[each] for row in rows.values()) for each in names}}
-    cells = [[clip, *(f"{row[each]:.2f}" for each in names)] for clip, row in (rows | means).items()]
+    means = {"mean": {column: fmean(row[column] for row in rows.values()) for column in names}}
+    cells = [[clip, *(f"{row[column]:.2f}" for column in names)] for clip, row in (rows | means).items()]
     return format_table([f"bits per token, {name}", *names], cells) + "\n"
 
 

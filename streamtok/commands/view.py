@@ -1,14 +1,13 @@
-"""A page in the browser: token streams as they come, or a recording with a time line.
+"""Show token streams live on a page in the browser, or a recording with a time line.
 
     streamtok view tcp://127.0.0.1:5555 --open
     streamtok view tcp://10.0.0.2:5555 ipc:///tmp/rear.ipc --port 8088
     streamtok view drive.mcap
     streamtok view tcp://127.0.0.1:5555 --to foxglove       (or rerun, or drive.rrd)
 
-It shows pictures decoded from the tokens, and the camera's own where the node publishes them (`--publish-frames`). It
-also shows token grids, latency by stage, and what was dropped or lost. Nodes are read only while a page is open. The
-page is on loopback, as for an SSH tunnel (ssh -L 8088:localhost:8088 robot). On another --address the URL holds a
-token, without which nobody is let in.
+It shows pictures decoded from the tokens, and the camera's own if the node publishes them (`--publish-frames`). It also
+shows token grids, latency by stage, drops and losses. Nodes are read only while a page is open. The page is on
+loopback, for an SSH tunnel (ssh -L 8088:localhost:8088 robot). On another --address, access needs the URL's token.
 """
 
 import logging
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("streamtok.view")
 
-NICE = 10  # the encoder goes first where cores are few
+NICE = 10  # of the page's process, so that the encoder goes first on few cores
 
 
 class ViewSettings(NodeSettings):
@@ -61,12 +60,12 @@ class ViewSettings(NodeSettings):
 
     @property
     def live(self) -> bool:
-        """Whether nodes are shown, not a recording."""
+        """Whether the inputs are nodes, not a recording."""
         return any(text.startswith(("tcp://", "ipc://", "inproc://")) for text in self.inputs)
 
     @model_validator(mode="after")
     def check_together(self) -> "ViewSettings":
-        """ValueError for flags that contradict each other."""
+        """Raise ValueError for flags that contradict each other."""
         if self.live:
             for text in self.inputs:
                 parse_endpoint(text)
@@ -78,7 +77,7 @@ class ViewSettings(NodeSettings):
 
 
 def run(settings: ViewSettings) -> int:
-    """Show until told to stop."""
+    """Show the inputs until told to stop; returns 0."""
     with until_stopped(settings) as stop:
         summary = serve_page(settings, stop) if settings.to == "page" else feed_viewer(settings, stop)
     print(settings.format_result(summary, ", ".join(f"{key} {value}" for key, value in summary.items())))
@@ -86,7 +85,7 @@ def run(settings: ViewSettings) -> int:
 
 
 def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
-    """Serve the page until `stop` is set; returns what was shown. Raises what `PageServer` and the recording do."""
+    """Serve the page until `stop` is set; returns counts. Raises as `PageServer` and `RecordedShow` do."""
     from streamtok.view.pictures import Models
     from streamtok.view.recorded import RecordedShow
     from streamtok.view.server import BrowserFiles, PageServer, is_loopback
@@ -109,7 +108,7 @@ def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
 
 
 def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
-    """Send streams to Rerun or Foxglove until `stop` is set; returns what was shown."""
+    """Send streams to Rerun or Foxglove until `stop` is set; returns counts."""
     from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 
     file = settings.to if settings.to.endswith(".rrd") else None
@@ -124,7 +123,7 @@ def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str 
 
 
 def open_nodes(settings: ViewSettings) -> "LiveShow":
-    """The nodes that the inputs name."""
+    """Open the nodes that the inputs name."""
     from streamtok.view.live import LiveShow
     from streamtok.view.pictures import Models
     from streamtok.wire.security import CurveClient, load_keys
@@ -134,13 +133,13 @@ def open_nodes(settings: ViewSettings) -> "LiveShow":
 
 
 def view_beside(endpoint: str, port: int) -> None:
-    """Show a node from a process that the node has started: behind the encoder's work, and until the node ends."""
+    """Run the page in a process that the node has started: at low priority, until the node ends."""
     parent = parent_process()
     assert parent is not None
     os.nice(NICE)
     log_to_stderr()
     stop = threading.Event()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the node, which then ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the node; this process ends with it
     threading.Thread(target=stop_with, args=(parent, stop), daemon=True).start()
     try:
         import torch
@@ -152,7 +151,7 @@ def view_beside(endpoint: str, port: int) -> None:
 
 
 def stop_with(parent: BaseProcess, stop: threading.Event) -> None:
-    """Set `stop` once the parent process has ended, in whatever way."""
+    """Set `stop` once the parent process has ended, for any reason."""
     parent.join()
     stop.set()
 

@@ -1,1 +1,1 @@
-"""The classes of other libraries with their names and calls, on our tokenizers."""
+"""Drop-in classes with the names and calls of other libraries, on our tokenizers."""

@@ -1,8 +1,8 @@
-"""The inference classes of NVIDIA's Cosmos-Tokenizer and cosmos-predict1, with their arguments, layouts and results.
+"""Drop-in inference classes of NVIDIA's Cosmos-Tokenizer and cosmos-predict1: same arguments, layouts and results.
 
 from streamtok.compat.cosmos import CausalVideoTokenizer      # for cosmos_tokenizer.video_lib's
 
-Tokens and latents are those of their code, in float32 within its rounding; no file is executed.
+Tokens and latents are those of their code, in float32 within rounding. No code of a checkpoint file is run.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from streamtok.checkpoint import from_cosmos, load_checkpoint
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer
 
-SPACE, TIME = 16, 8  # theirs: whatever the model, sides are padded to multiples of 16, windows to 1 + 8k frames
+SPACE, TIME = 16, 8  # as their code, pad sides to multiples of 16 and windows to 1 + 8k frames for every model
 
 
 class _CosmosTokenizer(nn.Module):
-    """What both share. Tensors are float in [-1, 1], arrays uint8 with colours last."""
+    """Base of both classes. Tensors are float in [-1, 1], arrays uint8 with colours last."""
 
     video: bool
 
@@ -34,15 +34,15 @@ class _CosmosTokenizer(nn.Module):
         device: str = "cuda",
         dtype: str = "bfloat16",
     ) -> None:
-        """Load `checkpoint`, or the halves that are given: with one alone, the other direction raises ValueError.
+        """Load `checkpoint`, or an encoder, a decoder or both; without one, its direction raises ValueError.
 
         Args:
-            checkpoint: `autoencoder.jit`, or whatever `streamtok.load` takes (a folder, a preset).
+            checkpoint: `autoencoder.jit`, or what `streamtok.load` takes (a folder, a preset).
             checkpoint_enc: `encoder.jit` or `iter_N_enc.jit`.
             checkpoint_dec: `decoder.jit` or `iter_N_dec.jit`.
-            tokenizer_config: their keyword dictionary; None finds it by the folder's name and the tensors' shapes.
-            device: of the computation, as torch names it.
-            dtype: of the computation, by torch's name for it.
+            tokenizer_config: their keyword dictionary; None infers it from the folder's name and the tensors' shapes.
+            device: of the computation, by torch's name.
+            dtype: of the computation, by torch's name.
         """
         super().__init__()
         files = [file for file in (checkpoint, checkpoint_enc, checkpoint_dec) if file is not None]
@@ -61,7 +61,7 @@ class _CosmosTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, input_tensor: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, [T,] H, W) -> (indices int32, codes) of a discrete model, (latent,) of a continuous one."""
+        """(B, 3, [T,] H, W) -> (indices int32, codes) for a discrete model, (latent,) for a continuous one."""
         out = self.tokenizer.encode(input_tensor, context="all")
         if out.indices is None:
             return (out.latent.to(self.tokenizer.dtype),)
@@ -73,26 +73,26 @@ class _CosmosTokenizer(nn.Module):
         return self.tokenizer.decode(input_latent, context="all").to(self.tokenizer.dtype)
 
     def autoencode(self, input_tensor: Tensor) -> Tensor:
-        """Frames (B, 3, [T,] H, W) to tokens and back."""
+        """Encode and decode frames (B, 3, [T,] H, W) -> same."""
         return self.decode(self.encode(input_tensor)[0])
 
     def _reconstruct(self, frames: np.ndarray) -> np.ndarray:
-        """uint8 (B, ..., H, W, 3) whose sizes fit -> the same through the tokenizer."""
+        """Encode and decode uint8 (B, ..., H, W, 3), of a size and length that fit the model -> same."""
         out = self.autoencode(torch.from_numpy(np.ascontiguousarray(np.moveaxis(frames, -1, 1))))
         unit = out.float().add(1).div(2).clamp(0, 1).mul(255).add(0.5).to(torch.uint8)
         return np.moveaxis(unit.cpu().numpy(), 1, -1)
 
 
 class CausalVideoTokenizer(_CosmosTokenizer):
-    """A video tokenizer of theirs: `encode`, `decode`, `autoencode`, and arrays by calling it."""
+    """Their video tokenizer: `encode`, `decode`, `autoencode`; a call reconstructs an array."""
 
     video = True
 
     def forward(self, video: np.ndarray, temporal_window: int | None = 17) -> np.ndarray:
         """Reconstruct uint8 (B, T, H, W, 3) of any size and length.
 
-        In windows that know nothing of each other, padded as theirs are. With `temporal_window` None it is one clip,
-        whose state goes on: no seam between windows, and fewer tokens.
+        It does so in independent windows, padded as theirs. With `temporal_window` None the video is one clip with
+        continuous state: no seams between windows, and fewer tokens.
         """
         check_pictures(video, 5, "(B, T, H, W, 3)")
         window = temporal_window or video.shape[1]
@@ -100,7 +100,7 @@ class CausalVideoTokenizer(_CosmosTokenizer):
         return np.concatenate([self._reconstruct_window(part, centred=bool(temporal_window)) for part in parts], 1)
 
     def _reconstruct_window(self, video: np.ndarray, centred: bool) -> np.ndarray:
-        """uint8 (B, T, H, W, 3) of any size -> same; `centred`: half of the frames that fill it come before."""
+        """uint8 (B, T, H, W, 3) of any size -> same; if `centred`, half of the padding frames come first."""
         frames = video.shape[1]
         more = -(frames - 1) % (TIME if centred else self.tokenizer.group)
         before = more // 2 if centred else 0
@@ -111,7 +111,7 @@ class CausalVideoTokenizer(_CosmosTokenizer):
 
 
 class ImageTokenizer(_CosmosTokenizer):
-    """An image tokenizer of theirs: `encode`, `decode`, `autoencode`, and arrays by calling it."""
+    """Their image tokenizer: `encode`, `decode`, `autoencode`; a call reconstructs an array."""
 
     video = False
 
@@ -123,7 +123,7 @@ class ImageTokenizer(_CosmosTokenizer):
 
 
 def check_pictures(pictures: np.ndarray, axes: int, shape: str) -> None:
-    """TypeError or ValueError unless pictures are uint8 (..., 3) of so many axes; errors write them as `shape`."""
+    """TypeError or ValueError unless pictures are uint8 (..., 3) of so many axes; `shape` is for the message."""
     if not isinstance(pictures, np.ndarray) or pictures.dtype != np.uint8:
         found = pictures.dtype if isinstance(pictures, np.ndarray) else type(pictures).__name__
         raise TypeError(f"pictures are {found}, expected a uint8 numpy array {shape}; tensors go to `autoencode`")
@@ -132,7 +132,7 @@ def check_pictures(pictures: np.ndarray, axes: int, shape: str) -> None:
 
 
 def pad_sides(pictures: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pictures (..., H, W, 3) in the middle of black up to multiples of 16, and where they lie: (top, left)."""
+    """Centre pictures (..., H, W, 3) on black, with sides of multiples of 16; also returns their (top, left)."""
     height, width = (-side % SPACE for side in pictures.shape[-3:-1])
     sides = ((height // 2, height - height // 2), (width // 2, width - width // 2), (0, 0))
     padded = np.pad(pictures, ((0, 0),) * (pictures.ndim - 3) + sides)

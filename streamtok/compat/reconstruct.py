@@ -1,4 +1,4 @@
-"""Files through a tokenizer and back, picture by picture: memory does not grow with their length."""
+"""Encodes and decodes files, as Cosmos' command line does, picture by picture in constant memory."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ from streamtok.types import Frame
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What one file became: frames, their (height, width), PSNR in dB over all of them, and bits of tokens a pixel."""
+    """The result for one file: frames, their (height, width), PSNR in dB over all of them, and token bits per pixel."""
 
     source: str
     out: str
@@ -43,9 +43,9 @@ def reconstruct_file(
 ) -> Reconstructed:
     """Encode and decode a video or an image into `out`.
 
-    `short_size` resizes the shorter side to so many pixels first. State starts afresh every `temporal_window`
-    frames. Videos are written at `output_fps` (None: the source's). `save_input` writes beside each video what went in.
-    ValueError or OSError says what of it cannot be; after an error there is no file.
+    `short_size` first resizes the shorter side to so many pixels. State is reset every `temporal_window` frames (None:
+    never). Videos are written at `output_fps` (None: the source's). `save_input` also writes the input, resized, as
+    NAME_input. Raises ValueError or OSError; after an error there is no file.
     """
     with open_frames(source) as opened:
         first = next(opened.frames, None)
@@ -73,7 +73,7 @@ def reconstruct_file(
 def _write_pairs(
     pairs: Iterable[tuple[Frame, np.ndarray]], writers: list[PictureWriter], fps: float | None
 ) -> tuple[float, int]:
-    """The mean squared error of `pair_pictures` on the 0..1 scale, and how many frames there were."""
+    """Write the pairs of `pair_pictures`; returns their mean squared error on the 0..1 scale, and their number."""
     total, count, start_ns = 0.0, 0, None
     for frame, shown in pairs:
         start_ns = frame.capture_ns if start_ns is None else start_ns
@@ -86,10 +86,10 @@ def _write_pairs(
 
 
 def pair_pictures(tok: Tokenizer, frames: Iterable[Frame], window: int | None) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Each frame and what the tokenizer makes of it, uint8 RGB (H, W, 3).
+    """Yield each frame with its reconstruction, uint8 RGB (H, W, 3).
 
-    State goes on from frame to frame, and starts afresh every `window` frames. A group that is cut short repeats its
-    last frame; sides off the grid repeat their last row and column.
+    State carries over from frame to frame, and is reset every `window` frames. An incomplete group repeats its last
+    frame; sides off the token grid are padded by their last row and column.
     """
     source = iter(frames)
     for first in source:
@@ -98,7 +98,7 @@ def pair_pictures(tok: Tokenizer, frames: Iterable[Frame], window: int | None) -
 
 
 def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator[tuple[Frame, np.ndarray]]:
-    """As `pair_pictures`, of the frames of one epoch: each with its picture, uint8 RGB (H, W, 3)."""
+    """As `pair_pictures` for the frames of one epoch: each with its reconstruction, uint8 RGB (H, W, 3)."""
     height, width = first.image.shape[:2]
     step = tok.config.spatial_compression
     sides = ((0, -height % step), (0, -width % step), (0, 0))
@@ -119,7 +119,7 @@ def _pair_epoch(tok: Tokenizer, first: Frame, rest: Iterable[Frame]) -> Iterator
 
 
 def shorten(size: tuple[int, int], short: int | None) -> tuple[int, int]:
-    """(H, W) with its shorter side as told, and the other one even: as Cosmos' commands do it."""
+    """(H, W) scaled to a shorter side of `short`, with the other side even, as Cosmos' commands do."""
     height, width = size
     if short is None:
         return height, width
@@ -129,6 +129,6 @@ def shorten(size: tuple[int, int], short: int | None) -> tuple[int, int]:
 
 
 def output_name(source: str, folder: Path) -> Path:
-    """Where in `folder` a source's pictures go: images as PNG, the rest as MP4."""
+    """The path in `folder` for a source's reconstruction: PNG for images, MP4 for the rest."""
     image = Path(source).suffix.lower() in IMAGE_SUFFIXES
     return folder / f"{Path(source).stem}{'.png' if image else '.mp4'}"

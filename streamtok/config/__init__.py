@@ -1,4 +1,4 @@
-"""What tokenizers are made of, and the presets."""
+"""The configuration of tokenizers, and the presets."""
 
 from streamtok.config.presets import PRESETS, list_presets
 from streamtok.config.tokenizer_config import FSQ_LEVELS, QUANTIZERS, TokenizerConfig

@@ -1,4 +1,4 @@
-"""The presets: ours, and the variants that NVIDIA published."""
+"""The preset configurations: ours, and the variants that NVIDIA published."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,7 @@ from streamtok.config.tokenizer_config import FSQ_LEVELS, TokenizerConfig
 
 
 def _published(kind: str, spatial: int, temporal: int = 1, patch_size: int = 4) -> TokenizerConfig:
-    """One of the published variants; those of Tokenize1 for 360 lines have wavelets of patch 2."""
+    """One of the published variants; those of Cosmos Tokenize1 for 360p have wavelets of patch size 2."""
     wide = kind == "di" or (kind == "dv" and patch_size == 2)
     values: dict[str, Any] = {
         "name": kind,
@@ -53,7 +53,7 @@ _SMALL = replace(
 )
 
 _NANO_P = replace(_NANO, name="nano-p", predictive=True)
-_REFINEMENT = 65_536 - math.prod(FSQ_LEVELS)  # all that 16 bits hold
+_REFINEMENT = 65_536 - math.prod(FSQ_LEVELS)  # the codes of 16 bits that FSQ does not use
 _NANO_R = replace(_NANO, name="nano-r", refinement=_REFINEMENT)
 _NANO_PR = replace(_NANO_P, name="nano-pr", refinement=_REFINEMENT, decoder_channels=(64, 160), decoder_blocks=(2, 2))
 _PRESETS = (_NANO, _NANO_P, _NANO_R, _NANO_PR, _SMALL, *_PUBLISHED)

@@ -1,7 +1,7 @@
-"""What a tokenizer is made of.
+"""The configuration of a tokenizer's architecture.
 
-Every size that the network needs is here; everything else is derived. `from_published` reads the keyword
-dictionaries with which NVIDIA's Cosmos tokenizers are built.
+It holds every size that the network needs; everything else is derived. `from_published` reads the keyword dictionaries
+with which NVIDIA's Cosmos tokenizers are built.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 FSQ_LEVELS = (8, 8, 8, 5, 5, 5)
 QUANTIZERS = ("fsq", "residual_fsq", "lfq", "vq", "ae", "vae")
 MOST_CHANNELS = 64  # of a frame
-# What came later than 0.1.0, whose configurations and fingerprints lack these fields, with their defaults.
+# Fields added after 0.1.0, with their defaults: older configurations and fingerprints lack them.
 _ADDED: dict[str, object] = {"refinement": 0, "in_channels": 3, "latents_mean": [], "latents_std": []}
 _LONG_NAMES = {"Continuous": "C", "Discrete": "D", "Video": "V", "Image": "I"}  # of the published classes
 
@@ -29,7 +29,7 @@ class TokenizerConfig:
     spatial_compression: int = 8  # pixels per token along height and width, wavelet included
     temporal_compression: int = 4  # frames per token (the group), wavelet included; 1 for image models
     patch_size: int = 4  # of the wavelet, in pixels and frames: 2 or 4
-    in_channels: int = 3  # of a frame: 3 is RGB, 1 a depth or thermal image, more a lidar's
+    in_channels: int = 3  # of a frame: 3 is RGB, 1 a depth or thermal image, others such as lidar
     stem_channels: int = 128  # of the first convolution
     encoder_channels: tuple[int, ...] = (256, 512, 512)
     decoder_channels: tuple[int, ...] = (256, 512, 512)
@@ -38,21 +38,21 @@ class TokenizerConfig:
     attention_levels: tuple[int, ...] = ()  # levels with attention after each residual block
     mid: bool = True  # residual blocks between encoder and latent, and between latent and decoder
     mid_attention: bool = True  # attention between these blocks
-    slim: bool = False  # upsampling narrows before it repeats pixels, the decoder's last convolution is spatial only
+    slim: bool = False  # upsampling reduces channels before it repeats pixels; the decoder's last conv is spatial only
     num_groups: int = 1  # of GroupNorm; statistics are those of single frames
     legacy_mode: bool = False  # the older published decoders double time from their first level on, not the second
     z_channels: int = 16  # encoder's output, before quant_conv
     z_factor: int = 1  # the encoder gives z_factor * z_channels; 2 in published variational models
-    latent_channels: int = 6  # what is quantized: one channel per FSQ level
+    latent_channels: int = 6  # of the latent that is quantized: one per FSQ level
     quantizer: str = "fsq"
     levels: tuple[int, ...] = FSQ_LEVELS  # of FSQ and residual FSQ
     codebook_bits: int = 16  # of LFQ and VQ
     num_quantizers: int = 1  # of residual FSQ
     context: int = 32  # latent steps that temporal attention sees
     predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
-    refinement: int = 0  # codewords by which a token may refine its cell instead of redrawing it (closed loop)
+    refinement: int = 0  # codewords with which a token refines its cell instead of coding it anew (closed loop)
     dropout: float = 0.0  # in residual blocks, while training
-    # Of continuous latents, by channel and then by latent step of a clip (C * K values), where a checkpoint has them.
+    # Statistics of continuous latents, (C * K,) by channel, then by latent step of a clip; empty if not known.
     latents_mean: tuple[float, ...] = field(default=(), repr=False)
     latents_std: tuple[float, ...] = field(default=(), repr=False)
 
@@ -87,7 +87,7 @@ class TokenizerConfig:
         ):
             if len(channels) != len(blocks):
                 raise ValueError(f"{part}_channels {channels} and {part}_blocks {blocks} differ in length")
-            # Published image models resample behind every level, video models and ours not behind the coarsest.
+            # Published image models resample after every level, video models and ours not after the coarsest.
             needed = max(self.spatial_resamplings, self.temporal_resamplings) + (self.video or self.slim)
             if len(channels) < needed:
                 raise ValueError(f"{part}_channels {channels} has {len(channels)} levels, resampling needs {needed}")
@@ -126,12 +126,12 @@ class TokenizerConfig:
 
     @property
     def spatial_resamplings(self) -> int:
-        """How many levels halve height and width, after the wavelet."""
+        """The number of levels that halve height and width, after the wavelet."""
         return round(math.log2(self.spatial_compression / self.patch_size))
 
     @property
     def temporal_resamplings(self) -> int:
-        """How many levels halve time, after the wavelet."""
+        """The number of levels that halve time, after the wavelet."""
         return round(math.log2(self.temporal_compression / self.patch_size)) if self.video else 0
 
     def upsampling(self, level: int) -> tuple[bool, bool]:
@@ -147,7 +147,7 @@ class TokenizerConfig:
 
     @property
     def patch_channels(self) -> int:
-        """Channels of the wavelet transform: a frame's times the bands."""
+        """Channels of the wavelet transform: those of a frame times the number of bands."""
         return self.in_channels * self.patch_size ** (3 if self.video else 2)
 
     @property
@@ -157,7 +157,7 @@ class TokenizerConfig:
 
     @property
     def codebook_size(self) -> int | None:
-        """How many values one index can take; None for continuous models."""
+        """The number of values of one index; None for continuous models."""
         if not self.discrete:
             return None
         if self.quantizer in ("fsq", "residual_fsq"):
@@ -166,27 +166,27 @@ class TokenizerConfig:
 
     @property
     def content_codes(self) -> int:
-        """How many values of an FSQ index say what a cell shows; those above refine what it shows already."""
+        """The number of FSQ indices that code a cell's content; higher ones refine the content it has already."""
         return math.prod(self.levels)
 
     @property
     def code_channels(self) -> int:
-        """Channels of what the decoder reads: the latent's, and one that says which cells are refined."""
+        """Channels of the decoder's input: the latent's, and with refinement one that marks refined cells."""
         return self.latent_channels + (self.refinement > 0)
 
     @property
     def closed_loop(self) -> bool:
-        """Whether tokens depend on what the decoder shows already, so that the encoder decodes too."""
+        """Whether tokens depend on the decoder's output so far, so that the encoder decodes too."""
         return self.predictive or self.refinement > 0
 
     @property
     def holds_levels(self) -> bool:
-        """Whether an encoder can keep the levels of its latent from group to group: a video tokenizer of plain FSQ."""
+        """Whether an encoder can hold the levels of its latent from group to group: a video tokenizer of plain FSQ."""
         return self.video and self.quantizer == "fsq" and not self.refinement
 
     @property
     def bits_per_token(self) -> float | None:
-        """Bits that one place of the grid carries, all residual quantizers together; None for continuous models."""
+        """Bits per cell of the grid, all residual quantizers together; None for continuous models."""
         return None if self.codebook_size is None else self.num_quantizers * math.log2(self.codebook_size)
 
     @property
@@ -197,18 +197,18 @@ class TokenizerConfig:
 
     @property
     def token_dtype(self) -> str:
-        """What tokens are stored and sent in: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
+        """The dtype of stored and sent tokens: "uint16", "uint32" (above 65,536 codes) or "float16" (continuous)."""
         if self.codebook_size is None:
             return "float16"
         return "uint16" if self.codebook_size <= 1 << 16 else "uint32"
 
     def pad_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size (height, width) on the grid that frames of `size` are padded to."""
+        """The size (height, width), multiples of the grid step, that frames of `size` are padded to."""
         height, width = (-(-side // self.spatial_compression) * self.spatial_compression for side in size)
         return height, width
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The token grid (h, w) of frames of this size; ValueError if the size is not on the grid."""
+        """The token grid (h, w) of frames of this size; ValueError if a side is no multiple of the grid step."""
         step = self.spatial_compression
         if height % step or width % step or min(height, width) < step:
             raise ValueError(
@@ -218,7 +218,7 @@ class TokenizerConfig:
         return height // step, width // step
 
     def to_dict(self) -> dict:
-        """Plain values, as config.json stores them, without fields that came later and are not used."""
+        """Plain values, as config.json stores them, without later fields (`_ADDED`) that have their default."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
@@ -238,7 +238,7 @@ class TokenizerConfig:
         video, discrete = kind.endswith("V"), kind.startswith("D")
         mult = tuple(values["channels_mult"])
         temporal = values["temporal_compression"] if video else 1
-        # Of the first release (patch 4), the continuous video class shortens its decoder at 4x.
+        # In the first release (patch 4), the continuous video class has one decoder level less at 4x.
         shortened = kind == "CV" and temporal == 4 and values["patch_size"] == 4 and mult == (2, 4, 4)
         decoder_mult = (2, 4) if shortened else mult
         decoder_mult = tuple(values.get("decoder_channels_mult", decoder_mult))
@@ -271,7 +271,7 @@ class TokenizerConfig:
 
 
 def _read_published_kind(values: Mapping) -> str:
-    """CI, DI, CV or DV; ValueError for another architecture than these have."""
+    """The kind CI, DI, CV or DV; ValueError for another architecture."""
     called = str(values.get("name", ""))
     kind = "".join(letter for word, letter in _LONG_NAMES.items() if word in called) or called.upper()
     if kind not in ("CI", "DI", "CV", "DV"):

@@ -1,4 +1,4 @@
-"""Recorded drives, opened whatever wrote them, without ROS: several cameras on one clock, in constant memory.
+"""Open recorded drives of any supported format, without ROS: several cameras on one clock, in constant memory.
 
     from streamtok.drives.open_drive import open_drive
 
@@ -7,9 +7,9 @@
             print(frame.stream, frame.frame_id, frame.capture_ns, frame.image.shape)
         print(drive.counts, drive.problems)
 
-docs/drives.md says what a drive is. images:DIR?fps=10 is one of images whose times are not known, FILE?fps=20 a video
-without any, and parts:FILE the recording that begins with FILE, in a folder with others. What a file is, is told from
-its contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
+docs/drives.md says what a drive is. images:DIR?fps=10 is a folder of images without times, FILE?fps=20 a video without
+times, and parts:FILE the recording that begins with FILE, in a folder with others. The kind of a file is told from its
+contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
 import contextlib
@@ -48,10 +48,10 @@ def open_drive(
 ) -> Drive:
     """Open a recorded drive. `topics` chooses cameras by topic or stream name, or names them: {topic: stream name}.
 
-    `clock` times images of messages ("header", "publish" or "log"), by default the first of them that is usable.
+    `clock` times the images of messages: "header", "publish" or "log", by default the first of these that is usable.
     `depth_range` makes pictures of depth images, between these distances in metres. Raises FileNotFoundError, and
-    ValueError for a file that is nothing readable or lacks a topic that was asked for. A file that is not what its name
-    says is read as what it is, with a note in `problems`.
+    ValueError for a file that cannot be read or lacks a topic that was asked for. A file with a wrong suffix is read by
+    its contents, with a note in `problems`.
     """
     name, (path, options) = str(path), find_drive(path)
     told = ReadOptions(topics, clock, depth_range)
@@ -84,7 +84,7 @@ def open_drive(
 
 
 def _open_folder(path: Path, told: ReadOptions) -> Drive:
-    """The drive that lies in a folder itself, or whose cameras lie in the folders below."""
+    """Open the drive that lies in a folder itself, or whose cameras lie in the folders below."""
     find, recordings = ImageFinder(), list_recordings(path)
     names = list_videos(path) + list_below(path) if recordings else drives_in(path, find)
     if recordings:
@@ -102,7 +102,7 @@ def _open_folder(path: Path, told: ReadOptions) -> Drive:
 
 
 def find_recording(name: str | Path) -> Recording | None:
-    """The recording of streamtok that the name of a drive means, None for other drives; raises FileNotFoundError."""
+    """The streamtok recording that a drive's name stands for, None for other drives; raises FileNotFoundError."""
     path, options = find_drive(name)
     if options or not (path.is_dir() or path.is_file()):
         return None
@@ -124,7 +124,7 @@ def find_recording(name: str | Path) -> Recording | None:
 
 
 def _the_only(path: Path, recordings: list[Parts]) -> Parts:
-    """The recording of a folder; those of streamtok are read one after another, others must be named."""
+    """The recording of a folder; several of streamtok's are read one after another, several others are an error."""
     if len(recordings) == 1:
         return recordings[0]
     if all(find_recording(file) for recording in recordings for file in recording.paths):
@@ -135,7 +135,7 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
 
 
 def _several(path: Path, names: list[str]) -> ValueError:
-    """The error of a folder with drives that are not one; `names` begin with its own."""
+    """The error for a folder with several drives, `names`."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
     reason = f" ({reason})" if (reason := why_clips(list_videos(path))) else ""
     return ValueError(

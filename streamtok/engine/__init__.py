@@ -1,4 +1,4 @@
-"""What makes the model fast: precision, graphs, compilation, kernels.
+"""Makes a tokenizer fast on this machine: precision, CUDA graphs, compilation, kernels.
 
 from streamtok.engine import optimize
 

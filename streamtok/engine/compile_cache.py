@@ -1,7 +1,7 @@
-"""Compiled code that outlives its process, so that only the first start on a machine compiles.
+"""Keeps compiled code across processes, so that only the first start on a machine compiles.
 
-What `torch.compile` and Triton make lies in `cache_folder()/compiled`, beside the stored engine configurations. A list
-of checksums lies with it: what a power cut or a full disk has damaged is compiled again instead of loaded.
+The output of `torch.compile` and Triton lies in `cache_folder()/compiled`, beside the stored engine configurations.
+Checksums lie with it: code that a power cut or a full disk has damaged is compiled again instead of loaded.
 """
 
 import atexit
@@ -26,9 +26,9 @@ COMPILERS = ("g++", "clang++", "c++")
 
 
 def use_folder() -> Path:
-    """Make PyTorch and Triton keep here what they compile from now on; damaged code is removed, with a warning.
+    """Point PyTorch's and Triton's caches at our folder; damaged code is removed, with a warning.
 
-    Where the cache cannot be written they use a temporary folder, which goes with this process.
+    If it cannot be written they use a temporary folder, which is removed when this process ends.
     """
     folder = cache_folder() / "compiled"
     try:
@@ -36,7 +36,7 @@ def use_folder() -> Path:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         folder = _temporary_folder(folder, error.strerror)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # set already: PyTorch writes its default into it
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # also if it is set: PyTorch itself sets it to its default
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
     reason = _find_damage(folder)
     if reason:
@@ -53,9 +53,9 @@ def _temporary_folder(instead_of: Path, reason: str) -> Path:
 
 
 def compile_step(step: Step) -> Step:
-    """The step through torch.compile. The first call compiles, or loads what an earlier process compiled.
+    """Wrap a step in torch.compile. The first call compiles it, or loads what an earlier process compiled.
 
-    EngineError if there is no C++ compiler for a CPU, or if compiling fails.
+    EngineError if compiling fails, or on a CPU without a C++ compiler.
     """
     fast = torch.compile(step, dynamic=False)
     ready = False
@@ -94,7 +94,7 @@ def _need_compiler() -> None:
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of the libraries and graphs in a folder, by name."""
+    """SHA-256 of each compiled file in a folder, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -103,7 +103,7 @@ def _hash_files(folder: Path) -> dict[str, str]:
 
 
 def _write_checksums(folder: Path) -> None:
-    """Write the checksums; what is compiled runs without them too, so a full disk is no reason to stop."""
+    """Write the checksums. Compiled code runs without them too, so a failure is only a warning."""
     temporary = folder / f"{LIST}.{os.getpid()}.tmp"
     try:
         temporary.write_text(json.dumps(_hash_files(folder), indent=1) + "\n")
@@ -113,10 +113,9 @@ def _write_checksums(folder: Path) -> None:
 
 
 def _find_damage(folder: Path) -> str | None:
-    """What differs from the list of checksums, or None.
+    """A file that differs from its checksum, as text, or None.
 
-    Files that no list names were added by a process that goes on or was cut off. If one is damaged, loading it fails
-    and says so.
+    Files without a checksum come from a process that still runs or was killed. If one is damaged, loading it fails.
     """
     if not (folder / LIST).exists():
         return None

@@ -1,7 +1,7 @@
-"""The engine configuration: what was chosen by measurement, chosen once, stored, published and reused.
+"""The engine configuration: choices that are measured once, then stored, published and reused.
 
 Replay needs the same choices to give the same tokens, so nothing on the token path is tuned again at a start. A stored
-configuration counts only for the weights, machine, versions and shapes that it was made for.
+configuration holds only for the weights, machine, versions and frame size that it was made for.
 """
 
 import json
@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 
-OVER_SPACE = ("flash", "strips")  # kinds of spatial attention of fused kernels
+OVER_SPACE = ("flash", "strips")  # spatial attention of the fused kernels (`gpu.kernels.attention`)
 CHOICES = {
-    "precision": ("float32", "bfloat16", "float16", "int8", "float64"),  # int8: convolutions alone (`cpu.eight_bit`)
-    "kernels": ("plain", "fused", "interleaved"),  # PyTorch's; ours on a GPU (`gpu`); without copies on a CPU (`cpu`)
+    "precision": ("float32", "bfloat16", "float16", "int8", "float64"),  # int8: only convolutions (`cpu.eight_bit`)
+    "kernels": ("plain", "fused", "interleaved"),  # PyTorch's; ours on a GPU (`gpu`); ours on a CPU (`cpu`)
     "over_space": OVER_SPACE,
-    "convolutions": ("direct", "winograd"),  # as PyTorch computes them; with fewer products on a CPU (`cpu.winograd`)
+    "convolutions": ("direct", "winograd"),  # PyTorch's; with fewer products on a CPU (`cpu.winograd`)
 }
 MACHINE = ("device_name", "fingerprint", "torch_version", "triton_version", "size")  # facts, not choices
-FORMAT = 2  # 1 knew no `convolutions`; what was recorded with it holds, what was stored is measured again
+FORMAT = 2  # 1 had no `convolutions`: recordings made with it stay valid, a stored configuration is measured again
 
 
 class EngineError(RuntimeError):
@@ -30,11 +30,11 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True)
 class EngineConfiguration:
-    """How one model runs on one machine, with one of CHOICES for each of these.
+    """How one model runs on one machine; CHOICES has the values that `precision`, `kernels` and others may take.
 
-    `slots_per_step` is 1 for a step of each ready slot. Any other number is one step of all slots of a stream, for
-    models too small to fill the device alone. A compiled step and a plain tokenizer's (0) are always that. `agreement`
-    and `measured_ms` are by the name of what was tried, a precision first.
+    With `slots_per_step` 1, each ready slot takes a step of its own. Any other number means one step over all slots,
+    for models too small to fill the device alone. A compiled step and a plain tokenizer's (0) always are of that kind.
+    `agreement` and `measured_ms` have a key for each configuration that was tried, which begins with its precision.
     """
 
     device: str = "cpu"
@@ -54,7 +54,7 @@ class EngineConfiguration:
     size: tuple[int, int] = (0, 0)
     format: int = FORMAT
     agreement: dict[str, float] = field(default_factory=dict)  # share of tokens equal to float32's
-    measured_ms: dict[str, float] = field(default_factory=dict)  # of a group
+    measured_ms: dict[str, float] = field(default_factory=dict)  # per group
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -81,7 +81,7 @@ class EngineConfiguration:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as a torch dtype; of int8, that of all that is not a convolution in 8 bits."""
+        """The precision as a torch dtype; for int8, that of everything but the 8-bit convolutions."""
         if self.precision == "int8":
             return torch.float16 if self.device == "cuda" else torch.float32
         return getattr(torch, self.precision)
@@ -105,14 +105,14 @@ class EngineConfiguration:
         return replace(self, **facts, agreement={}, measured_ms={})
 
     def find_differences(self, machine: "EngineConfiguration") -> list[str]:
-        """Why this configuration does not hold where `machine` does: one "name: stored, here" per difference."""
+        """Why this configuration does not hold on `machine`: one "name: x stored, y here" per difference."""
         names = ("format", "device", "deterministic", *MACHINE)
         pairs = [(name, getattr(self, name), getattr(machine, name)) for name in names]
         return [f"{name}: {stored!r} stored, {found!r} here" for name, stored, found in pairs if stored != found]
 
 
 def inspect_machine(fingerprint: str, size: tuple[int, int], device: str = "cpu") -> EngineConfiguration:
-    """A configuration with the facts of this machine and the threads of this process filled in, and no choice made."""
+    """The default configuration, with the facts of this machine and the number of threads of this process."""
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} {_processor()}"
     return EngineConfiguration(
         device=device,
@@ -144,9 +144,9 @@ def _processor() -> str:
 
 
 def cache_folder() -> Path:
-    """Where configurations are kept: STREAMTOK_CACHE, else the user's cache folder.
+    """The folder of stored configurations: STREAMTOK_CACHE, else the user's cache folder.
 
-    A user without a home (a container's uid) has one that nothing can be written to.
+    For a user without a home (a container's uid) it is a path that cannot be written.
     """
     if base := os.environ.get("STREAMTOK_CACHE"):
         return Path(base)
@@ -159,13 +159,13 @@ def cache_folder() -> Path:
 
 
 def stored_path(machine: EngineConfiguration) -> Path:
-    """The file of one model, device and frame size."""
+    """The path of the stored configuration for one model, kind of device and frame size."""
     height, width = machine.size
     return cache_folder() / "engine" / f"{machine.fingerprint}-{machine.device}-{height}x{width}.json"
 
 
 def load_stored(machine: EngineConfiguration) -> tuple[EngineConfiguration | None, list[str]]:
-    """The stored configuration that holds here, or None and the reasons why there is none."""
+    """The stored configuration that holds on `machine`, or None and the reasons."""
     path = stored_path(machine)
     try:
         if not path.exists():
@@ -178,7 +178,7 @@ def load_stored(machine: EngineConfiguration) -> tuple[EngineConfiguration | Non
 
 
 def store(configuration: EngineConfiguration) -> Path:
-    """Write the configuration to its file, replacing what was there in one move; returns the path.
+    """Write the configuration to its file, replaced atomically; returns the path.
 
     OSError if the cache cannot be written.
     """

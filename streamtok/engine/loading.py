@@ -1,4 +1,4 @@
-"""The way to a tokenizer: loaded, checked, put on its device, made fast, and described for who must reproduce it."""
+"""Loads a tokenizer, checks its fingerprint, puts it on a device and applies an engine: `load`, which commands use."""
 
 import json
 from dataclasses import replace
@@ -31,19 +31,20 @@ def load(
 
     Args:
         name: what to load, or a tokenizer that is loaded already.
-        deterministic: steps of one slot and one group everywhere, on PyTorch's layers: not with engine "auto".
-        engine: None for float32 on PyTorch's layers. "default", what commands run, is float32 too: on a CPU on our own
-            layers where they fit (the latents of PyTorch's within rounding, in less time), and nothing is measured or
-            stored. "auto" measures once on this machine and stores what it chose; "eager" is float32 of PyTorch as an
-            engine. An `EngineConfiguration`, its dict, or the path of its JSON file is taken as it is.
-        size: (height, width) of the frames that it is made fast for.
-        device: "cpu", "cuda", "cuda:N" or "auto"; None is the weights' with engine None, else "auto".
-        threads: of a CPU, for this process; holds over what an engine has stored.
-        slots_per_step: that of `EngineConfiguration`; holds over what an engine has stored.
+        deterministic: run steps of one slot and one group everywhere, on PyTorch's layers; not with engine "auto".
+        engine: None runs float32 on PyTorch's layers. "default", which commands use, is float32 too. On a CPU it uses
+            our own, faster layers where they fit (same latents within rounding), and measures and stores nothing.
+            "auto" measures once on this machine and stores its choice. "eager" is PyTorch's float32 as an engine. An
+            `EngineConfiguration`, its dict, or the path of its JSON file is taken as it is.
+        size: (height, width) of the frames to optimize for.
+        device: "cpu", "cuda", "cuda:N" or "auto"; None keeps the weights' device with engine None, else means "auto".
+        threads: CPU threads of this process; overrides an engine's stored number.
+        slots_per_step: as in `EngineConfiguration`; overrides an engine's stored number.
         expect: the fingerprint that the weights must have.
 
     Raises:
-        ValueError: for a name, device, engine or fingerprint that does not fit; `EngineError` for lack of room.
+        ValueError: for a name, device, engine or fingerprint that does not fit.
+        EngineError: if memory does not suffice.
     """
     tokenizer = name if isinstance(name, Tokenizer) else load_checkpoint(name, deterministic)
     if expect is not None:
@@ -72,10 +73,10 @@ def load(
 
 
 def choose_model(sender: str, named: str | None, given: str | Path | None, *, local: bool = False) -> str | Path:
-    """What to load to decode what `sender` (a stream, a file) holds: the `given` model, or the preset that it names.
+    """The model to load to decode `sender` (a stream, a file): the `given` one, else the preset `named` by it.
 
-    A name from the network is a preset's, never a path: whoever sends it must not choose what is read here. A file of
-    this machine (`local`) may also name a checkpoint folder of ours, which holds nothing but JSON and safetensors.
+    A name from the network may only be a preset, never a path: a sender must not choose what is read here. A file of
+    this machine (`local`) may also name one of our checkpoint folders, which hold only JSON and safetensors.
     ValueError asks for --model if the name is neither.
     """
     if given is not None:
@@ -87,12 +88,12 @@ def choose_model(sender: str, named: str | None, given: str | Path | None, *, lo
 
 
 def default_engine(device: str | None) -> str:
-    """What nodes that encode for long run unless told otherwise: "auto" on a GPU, which measures, else "default"."""
+    """The engine of nodes that encode for long: "auto", which measures, on a GPU; else "default"."""
     return "default" if pick_device(device).type == "cpu" else "auto"
 
 
 def read_engine(engine: Engine | Path) -> Engine:
-    """An engine as `optimize` takes it: the contents of a JSON file in place of its path."""
+    """An engine as `optimize` takes it; a path of a JSON file is read. ValueError if it cannot be."""
     if isinstance(engine, EngineConfiguration | dict) or engine in MODES:
         return engine
     try:
@@ -102,9 +103,9 @@ def read_engine(engine: Engine | Path) -> Engine:
 
 
 def pick_device(device: str | None) -> torch.device:
-    """The device that was named, or a GPU if there is one; ValueError if it is not there.
+    """The named device, or for None and "auto" a GPU if there is one; ValueError if the device does not exist.
 
-    After `cuda:N` that GPU is what "cuda" means in this process, and float32 is float32 on it: TF32 is off.
+    `cuda:N` makes that GPU the process's current one. TF32 is turned off, so that float32 is float32.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device in (None, "auto"):

@@ -1,4 +1,4 @@
-"""A tokenizer as an engine configuration says: in its precision, on its device and with its streams.
+"""Applies an engine configuration to a tokenizer: its precision, device, threads and streams.
 
 `tuning` chooses the configuration.
 """
@@ -26,7 +26,7 @@ def apply_configuration(tok: Tokenizer, configuration: EngineConfiguration) -> T
     if isinstance(tok.engine, Streams) and tok.engine.configuration.precision == "int8" != configuration.precision:
         raise ValueError(f"{EIGHT_BITS} and cannot run in {configuration.precision}; load it again")
     if tok.engine is not None or configuration.deterministic:
-        tok = tok.with_modules()  # a copy, that may be changed
+        tok = tok.with_modules()  # a copy, so that the caller's stays as it is
         tok.deterministic |= configuration.deterministic
     configuration = replace(configuration, deterministic=tok.deterministic)
     if configuration.device == "cuda":
@@ -42,7 +42,7 @@ def apply_configuration(tok: Tokenizer, configuration: EngineConfiguration) -> T
 
 
 def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:
-    """How a tokenizer computes, which decides the last bits of a latent; plain tokenizers have slots_per_step 0."""
+    """The configuration that a tokenizer runs with, which decides a latent's last bits; slots_per_step 0 if plain."""
     if isinstance(tokenizer.engine, Streams):
         return tokenizer.engine.configuration
     machine = inspect_machine(tokenizer.fingerprint, (0, 0), tokenizer.device.type)
@@ -51,7 +51,7 @@ def describe_engine(tokenizer: Tokenizer) -> EngineConfiguration:
 
 
 def _prepare_gpu(tok: Tokenizer, configuration: EngineConfiguration) -> None:
-    """EngineError without a GPU or room on it; float32 becomes float32, and nothing is tuned at a start."""
+    """Turn off TF32 and cuDNN's tuning at a start; EngineError without a GPU, or without room for the weights."""
     if not torch.cuda.is_available():
         raise EngineError("the engine configuration is for a GPU and none is here; use engine 'auto' or 'eager'")
     check_room(tok.parameters_count * configuration.dtype.itemsize, f"the weights of {tok.config.name!r}")
@@ -60,7 +60,7 @@ def _prepare_gpu(tok: Tokenizer, configuration: EngineConfiguration) -> None:
 
 
 def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineConfiguration) -> Streams:
-    """What opens the streams; `source` is the model before it was cast."""
+    """The `Streams` of a configuration. `plain` is the tokenizer after the cast, `source` before it."""
     if configuration.kernels == "fused":
         from streamtok.engine.gpu.fused_streams import FusedStreams  # needs triton
 
@@ -74,7 +74,7 @@ def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineCo
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int]) -> dict[str, int]:
-    """Bytes of weights (encoder and decoder) and of the state of `slots` encoding streams of `size` (H, W), as the
-    tokenizer holds them."""
+    """Bytes of "weights" (encoder and decoder) and of the "state" of `slots` encoding slots of `size` (H, W), in the
+    tokenizer's precision."""
     state = EncodeStream.state_bytes(tok, slots, size, tok.config.context)
     return {"weights": sum(parameter.nbytes for parameter in tok.parameters()), "state": state}

@@ -1,4 +1,4 @@
-"""Which precision: from measured speed and from token agreement with float32, both reported."""
+"""Chooses a model's precision from its measured speed and its token agreement with float32; `tuning` calls it."""
 
 import logging
 import statistics
@@ -19,17 +19,17 @@ from streamtok.weights.golden import reference_clip
 
 log = logging.getLogger("streamtok.engine")
 
-FLOOR = 0.9  # tokens equal to float32's that a precision must reach to be chosen by `auto`
-BFLOAT16_UNITS = "avx512_bf16", "amx_bf16", "bf16"  # without one, it is slower than float32
-INT8_UNITS = "avx512_vnni", "avx_vnni"  # that add 8-bit products in 32 bits; without one, they are no faster
-SPARE = 1.1  # threads that gain less than this are left to the rest of the machine
+FLOOR = 0.9  # share of tokens equal to float32's that `auto` requires of a precision
+BFLOAT16_UNITS = "avx512_bf16", "amx_bf16", "bf16"  # without one of these, bfloat16 is slower than float32
+INT8_UNITS = "avx512_vnni", "avx_vnni"  # add 8-bit products in 32 bits; without one, int8 is no faster
+SPARE = 1.1  # more threads must be faster by this factor; else they are left to the rest of the machine
 GROUPS = 8  # of a clip that are measured
-NEAR = 1.05  # candidates this close in time count as equally fast, and agreement decides
+NEAR = 1.05  # candidates within this factor in time count as equally fast, and agreement decides
 
 
 def list_candidates(device: str) -> list[str]:
-    """The precisions that `auto` tries on a device; float32 first. float16 on a CPU is never one. int8 has to be asked
-    for: shipped weights reach FLOOR with it on most clips, not on all (docs/performance.md).
+    """The precisions that `auto` tries on a device, float32 first; float16 only on a GPU. int8 has to be asked for:
+    with it, shipped weights reach FLOOR on most clips, not on all (docs/performance.md).
     """
     if device == "cuda":
         return ["float32", "bfloat16", "float16"]
@@ -37,7 +37,7 @@ def list_candidates(device: str) -> list[str]:
 
 
 def cpu_has(units: tuple[str, ...]) -> bool:
-    """Whether this processor has one of some units, as the system names them."""
+    """Whether /proc/cpuinfo lists one of these instruction sets."""
     try:
         return not set(units).isdisjoint(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -45,10 +45,10 @@ def cpu_has(units: tuple[str, ...]) -> bool:
 
 
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
-    """How a model runs in a precision before anything is measured.
+    """The configuration to start from in a precision, before anything is measured.
 
-    It has our own layers where they fit, and fewer products on processors where those were always faster. On a GPU it
-    is captured. A deterministic tokenizer keeps PyTorch's layers, which its whole clips run on too.
+    It uses our own layers where they fit, and Winograd on processors where it always was faster. On a GPU the step is
+    captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
     """
     gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
@@ -74,12 +74,12 @@ def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> boo
 
 @dataclass(frozen=True)
 class Trial:
-    """How one precision did on a clip."""
+    """The result of running one configuration on a clip."""
 
     configuration: EngineConfiguration
     tokens: Tensor  # or latents, (1, T', h, w) on the CPU
-    ms: float  # the median of a group
-    agreement: float  # the share of tokens equal to float32's
+    ms: float  # median per group
+    agreement: float  # share of tokens equal to float32's
 
 
 def choose(
@@ -89,10 +89,10 @@ def choose(
     groups: int = GROUPS,
     clip: Tensor | None = None,
 ) -> tuple[EngineConfiguration, list[str]]:
-    """Measure each precision on this machine and choose: the fastest whose tokens agree with float32's to FLOOR.
+    """Measure each precision on this machine and choose the fastest whose tokens agree with float32's to FLOOR.
 
-    `clip`: uint8 (1, 3, T, H, W), real material by preference, of 1 + (groups - 1) * G frames; else a drawing.
-    Returns the configuration, agreement and milliseconds of all candidates inside, and a table for people.
+    `clip`: uint8 (1, 3, T, H, W) of 1 + (groups - 1) * G frames, preferably real footage; None draws a synthetic one.
+    Returns the configuration, with all candidates' agreement and milliseconds, and a table of lines to print.
     """
     names = list_candidates(machine.device) if precision == "auto" else [precision]
     frames = reference_clip(groups * tok.group, *machine.size) if clip is None else clip
@@ -102,7 +102,7 @@ def choose(
 
 
 def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) -> dict[str, EngineConfiguration]:
-    """What is tried for precisions, by name: float32 with PyTorch's convolutions first, as what others are held to."""
+    """The configurations to try, by name; first the reference, float32 with PyTorch's convolutions."""
     plans = {name: plan_precision(tok, machine, name) for name in dict.fromkeys(["float32", *names])}
     reference = replace(plans.pop("float32"), convolutions="direct")
     made = {"float32": reference}
@@ -114,7 +114,7 @@ def plan_trials(tok: Tokenizer, machine: EngineConfiguration, names: list[str]) 
 def try_precisions(
     tok: Tokenizer, machine: EngineConfiguration, names: list[str], frames: Tensor, groups: int
 ) -> dict[str, Trial]:
-    """A trial of each plan of `plan_trials` on frames uint8 (B, 3, T, H, W); without a graph where capturing fails."""
+    """Run each of `plan_trials` on frames uint8 (B, 3, T, H, W); without a graph if capturing one fails."""
     trials: dict[str, Trial] = {}
     for name, configuration in plan_trials(tok, machine, names).items():
         measured, tokens, ms = _measure_with_or_without_graph(tok, configuration, frames, groups)
@@ -126,23 +126,23 @@ def try_precisions(
 def _measure_with_or_without_graph(
     tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
 ) -> tuple[EngineConfiguration, Tensor, float]:
-    """As `measure_kinds`; without a graph where capturing fails."""
+    """As `measure_kinds`, but without a graph if capturing one fails."""
     try:
         return measure_kinds(tok, configuration, frames, groups)
     except EngineError as error:
         if not configuration.graph:
             raise
         log.warning("precision=%s graph=no because=%s", configuration.precision, error)
-    free_dead_streams()  # here the error is gone, and what it held
+    free_dead_streams()  # outside of `except`, for the error's traceback refers to the stream
     return measure_kinds(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
 
 
 def measure_kinds(
     tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor, groups: int
 ) -> tuple[EngineConfiguration, Tensor, float]:
-    """The configuration with the faster kind of spatial attention, if its kernels have several.
+    """The configuration with the fastest of OVER_SPACE, where its kernels have several kinds of spatial attention.
 
-    With it come its tokens (or latents) on a clip uint8 (B, 3, T, H, W), and the median milliseconds of a group.
+    Also returns its tokens (or latents) on a clip uint8 (B, 3, T, H, W), and the median milliseconds per group.
     """
     attends = tok.config.mid_attention or tok.config.attention_levels
     kinds = OVER_SPACE if configuration.kernels == "fused" and attends else (configuration.over_space,)
@@ -155,7 +155,7 @@ def measure_kinds(
 
 
 def pick_trial(trials: dict[str, Trial], precisions: list[str]) -> str:
-    """The fastest of these precisions that agrees to FLOOR; among those as fast, the one that agrees best."""
+    """The name of the fastest trial in these precisions that reaches FLOOR; among equally fast ones, the most exact."""
     names = [name for name, trial in trials.items() if trial.configuration.precision in precisions]
     good = [name for name in names if trials[name].agreement >= FLOOR] or names
     limit = NEAR * min(trials[name].ms for name in good)
@@ -165,9 +165,9 @@ def pick_trial(trials: dict[str, Trial], precisions: list[str]) -> str:
 def pick_configuration(
     tok: Tokenizer, trials: dict[str, Trial], precisions: list[str], frames: Tensor
 ) -> EngineConfiguration:
-    """The configuration of `pick_trial`, with what was measured.
+    """The configuration of `pick_trial`, with all measurements in it.
 
-    On a CPU with its threads too, measured on `frames`, uint8 (1, 3, T, H, W).
+    On a CPU the number of threads is measured too, on `frames`, uint8 (1, 3, T, H, W).
     """
     agreement, times = ({name: getattr(trial, fact) for name, trial in trials.items()} for fact in ("agreement", "ms"))
     best = trials[pick_trial(trials, precisions)].configuration
@@ -176,7 +176,7 @@ def pick_configuration(
 
 
 def format_trials(trials: dict[str, Trial], chosen: str) -> list[str]:
-    """One line for each of the trials; `chosen` is the name of one."""
+    """One line of text per trial; that named `chosen` is marked."""
     return [
         f"precision={trial.configuration.precision} convolutions={trial.configuration.convolutions} "
         f"ms_per_group={trial.ms:.2f} tokens_equal_to_float32={trial.agreement:.4f}" + " chosen" * (name == chosen)
@@ -185,9 +185,9 @@ def format_trials(trials: dict[str, Trial], chosen: str) -> list[str]:
 
 
 def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: Tensor) -> int:
-    """The fewest threads within SPARE of the fastest, of 1, 2, 4, ... up to PyTorch's number; that one is put back.
+    """The fewest of 1, 2, 4, ... threads within SPARE of the fastest, up to PyTorch's number, which is restored.
 
-    frames uint8 (1, 3, T, H, W).
+    frames: uint8 (1, 3, T, H, W).
     """
     most, times = torch.get_num_threads(), {}
     counts = sorted({min(2**i, most) for i in range(most.bit_length() + 1)})
@@ -203,7 +203,7 @@ def _choose_threads(tok: Tokenizer, configuration: EngineConfiguration, frames: 
 
 
 def compare_tokens(found: Tensor, wanted: Tensor) -> float:
-    """Share of equal tokens (B, T, h, w); of continuous latents (B, C, T, h, w), 1 minus the relative error."""
+    """Share of equal tokens (B, T, h, w); for continuous latents (B, C, T, h, w), 1 minus the relative error."""
     if found.dtype.is_floating_point:
         return 1 - float((found - wanted).norm() / wanted.norm())
     return float((found == wanted).float().mean())
@@ -216,10 +216,10 @@ def _measure(
     groups: int,
     clock: Callable[[], float] | None = None,
 ) -> tuple[Tensor, float]:
-    """Tokens (or latents) of a clip (B, 3, T, H, W) on the CPU, and the median milliseconds of a group."""
+    """Tokens (or latents) of a clip (B, 3, T, H, W), on the CPU, and the median milliseconds per group."""
     stream = apply_configuration(tok, configuration).stream(1, *configuration.size)
     frames = frames.to(configuration.device)
-    # on a CPU others may be running too, so its own time is counted there, over all threads
+    # on a CPU, other processes may run too: count this process's CPU time, over all threads
     clock = clock or (time.process_time if configuration.device == "cpu" else time.perf_counter)
     outs, times = [], []
     for i in range(groups):

@@ -1,4 +1,4 @@
-"""Models with some of their layers exchanged."""
+"""Copies models with some of their layers exchanged; the copies share all other weights."""
 
 import copy
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def copy_module(module: M, **children: nn.Module) -> M:
 
 
 def copy_conv(conv: C, weight: Tensor, bias: Tensor) -> C:
-    """A copy of a convolution with another weight (D, C, kh, kw) and bias (D,), in its precision, channels last."""
+    """A copy of a convolution with other weight (D, C, kh, kw) and bias (D,), cast to its precision, channels last."""
     copied, dtype = copy.copy(conv), conv.weight.dtype
     values = {"weight": weight.to(dtype).contiguous(memory_format=torch.channels_last), "bias": bias.to(dtype)}
     copied._parameters = {name: nn.Parameter(value, requires_grad=False) for name, value in values.items()}
@@ -27,9 +27,9 @@ def copy_conv(conv: C, weight: Tensor, bias: Tensor) -> C:
 
 
 def exchange_modules(module: nn.Module, exchange: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """A copy of `module` in which every part that `exchange` has a substitute for is that substitute.
+    """A copy of `module` in which `exchange` replaces sub-modules; it returns None for those that stay.
 
-    It shares everything else, weights too. Parts of what was exchanged are not asked about.
+    The copy shares everything else, weights too. Children of a replaced module are not visited.
     """
     substitute = exchange(module)
     if substitute is not None:

@@ -1,13 +1,13 @@
-"""Between a ring of frames, as fast layers keep their past, and its plain form, the last frames from the oldest."""
+"""Converts between the ring buffers in which fast layers keep past frames and the snapshots' form, oldest first."""
 
 import torch
 from torch import Tensor
 
 
 def unroll(ring: Tensor, count: Tensor, past: int) -> Tensor:
-    """The newest `past` frames of each slot, from the oldest: ring (B, P + T, ...), count (B,) -> (B, P, ...).
+    """The newest P = `past` frames of each slot, oldest first: ring (B, P + T, ...), count (B,) -> (B, P, ...).
 
-    Step-frame f lies at f % (P + T); before the first frame lies the first, and a fresh slot has nothing but zeros.
+    Frame f of the stream lies at f % (P + T). Frames before the first repeat it; a fresh slot's are zero.
     """
     length = ring.shape[1]
     newest = count[:, None] * (length - past) + torch.arange(-past, 0)
@@ -18,7 +18,7 @@ def unroll(ring: Tensor, count: Tensor, past: int) -> Tensor:
 
 
 def roll(frames: Tensor, count: Tensor, length: int) -> Tensor:
-    """The inverse of `unroll`: frames (B, P, ...) -> ring (B, length, ...), zero where nothing is kept."""
+    """The inverse of `unroll`: frames (B, P, ...) -> ring (B, length, ...), its other entries zero."""
     past = frames.shape[1]
     ring = frames.new_zeros(frames.shape[0], length, *frames.shape[2:])
     newest = count[:, None] * (length - past) + torch.arange(-past, 0)

@@ -1,6 +1,6 @@
-"""How an engine opens streams: those of PyTorch's own layers here, others in its subclasses.
+"""Opens the streams of an engine: here on PyTorch's layers, in subclasses on others.
 
-They behave as `streamtok.model.EncodeStream` and share its snapshots: a snapshot taken under one engine resumes
+All behave as `streamtok.model.EncodeStream` and share its snapshot format: a snapshot taken under one engine resumes
 under any other of the same precision.
 """
 
@@ -11,7 +11,7 @@ from streamtok.model.tokenizer import StreamEngine
 
 
 class Streams(StreamEngine):
-    """Opens the streams of a tokenizer as `configuration` says, eager or each step through a compiler."""
+    """Opens the streams of a tokenizer as `configuration` says, eager or with `torch.compile`."""
 
     def __init__(self, model: Tokenizer, configuration: EngineConfiguration):
         super().__init__(model, compile_step if configuration.compile else None)

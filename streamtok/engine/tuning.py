@@ -1,4 +1,4 @@
-"""How a tokenizer becomes fast on this machine: measured once, stored, and from then on taken as stored."""
+"""Optimizes a tokenizer for this machine: measures once, stores the engine configuration, reuses it from then on."""
 
 import logging
 from dataclasses import replace
@@ -26,13 +26,13 @@ def optimize(
     device: str | None = None,
     precision: str = "auto",
 ) -> Tokenizer:
-    """Make `tok` fast on this machine for frames of `size` (height, width); `load` does, with a model of that name.
+    """Make `tok` fast on this machine for frames of `size` (height, width); `load` does this for a model by name.
 
-    `engine`: "auto" takes the stored configuration of these weights, machine and size, and measures and stores one
-    if there is none (a cache that cannot be written costs a warning). "eager" runs plainly in `precision` (auto:
-    float32). A configuration (or its dict, from `info` or a recording) is taken as it is.
+    `engine`: "auto" takes the stored configuration for these weights, machine and size, or measures and stores one (a
+    cache that cannot be written is only a warning). "eager" runs PyTorch's layers in `precision` ("auto": float32). A
+    configuration, or its dict from `info` or a recording, is taken as it is.
 
-    Raises ValueError for what cannot run, EngineError for what does not fit.
+    Raises ValueError for what cannot run, EngineError for what does not fit into memory.
     """
     if isinstance(engine, dict):
         engine = EngineConfiguration.from_dict(engine)
@@ -71,12 +71,12 @@ def _measure_and_store(
 def prepare(
     tok: Tokenizer, size: tuple[int, int], compile: bool = False, clip: Tensor | None = None
 ) -> EngineConfiguration:
-    """Do now what a node would do at its first start for frames of `size` (H, W).
+    """Do ahead of time what a node does at its first start with frames of `size` (H, W).
 
-    It measures and stores the engine configuration, compiles what that needs, and takes two steps. `compile`: run the
-    step through torch.compile from now on. `clip`, uint8 (1, 3, T, H, W) as `choose` takes it: measure on it, whatever
-    is stored; it should look like what the cameras see. Returns what `engine="auto"` takes from now on. EngineError if
-    the configuration cannot run, OSError if it cannot be stored.
+    It measures and stores the engine configuration, compiles what that needs, and runs two steps. `compile` makes
+    torch.compile part of the stored choice. `clip`, uint8 (1, 3, T, H, W) as in `choose`, should look like what the
+    cameras see; it is measured even if a configuration is stored. Returns what `engine="auto"` uses from now on.
+    EngineError if the configuration cannot run, OSError if it cannot be stored.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if clip is None:

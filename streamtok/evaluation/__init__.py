@@ -1,1 +1,1 @@
-"""Judging a tokenizer: `suite` runs it all, `evaluate` judges clips, `report` writes what was found."""
+"""Judges tokenizers: `evaluate` measures clips, `suite` runs every measurement, `report` writes the results."""

@@ -1,4 +1,4 @@
-"""What a tokenizer must be compared with in the same run: video codecs at its bits, and the obvious cheap things."""
+"""Baselines to compare a tokenizer with in the same run: video codecs at its bit rate, plain averages, no rounding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ _CRF_RANGE, _CRF_STEPS = (0.0, 51.0), 9
 
 @dataclass(frozen=True)
 class CodecClip:
-    """A clip through a video codec: frames uint8 RGB (T, H, W, 3), the bits it took and the quality setting found."""
+    """A clip after a video codec: decoded frames uint8 RGB (T, H, W, 3), its bits, and its constant-rate factor."""
 
     frames: np.ndarray
     bits: int
@@ -30,10 +30,10 @@ class CodecClip:
 
 
 def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> CodecClip:
-    """The best quality that "x264" or "x265" reaches within the bits: frames uint8 RGB (T, H, W, 3), even sides.
+    """The best quality that "x264" or "x265" reaches in `budget_bits`: frames uint8 RGB (T, H, W, 3), even sides.
 
-    Preset veryfast, tune zerolatency (no delay, as a live stream has it), one key frame at the start, 4:2:0. The
-    constant-rate factor is searched until the packets just fit. If nothing fits, the smallest comes back as it is.
+    Settings are preset veryfast, tune zerolatency (no delay, as in a live stream), one keyframe at the start, 4:2:0.
+    The constant-rate factor is searched until the packets just fit. If nothing fits, the smallest result is returned.
     """
     low, high = _CRF_RANGE
     best = encode_at_crf(frames, codec, high)
@@ -50,12 +50,12 @@ def codec_at_bits(frames: np.ndarray, codec: str, budget_bits: float) -> CodecCl
 
 
 def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> CodecClip:
-    """frames uint8 RGB (T, H, W, 3), even sides, through "x264" or "x265" at a constant-rate factor."""
+    """Encode and decode frames uint8 RGB (T, H, W, 3), even sides, by "x264" or "x265" at a constant-rate factor."""
     encoder: Any = av.CodecContext.create(CODECS[codec], "w")
     encoder.height, encoder.width = frames.shape[1:3]
     encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 30), Fraction(30)
     encoder.thread_count = 1
-    encoder.flags |= av.codec.context.Flags.global_header  # the encoder's own text is no picture data: kept apart
+    encoder.flags |= av.codec.context.Flags.global_header  # headers go to extradata, so that bits are picture data only
     params = "keyint=100000" if codec == "x264" else "keyint=100000:bframes=0:pools=1:frame-threads=1:log-level=error"
     encoder.options = {"preset": "veryfast", "tune": "zerolatency", "crf": f"{crf:.3f}", f"{codec}-params": params}
     packets = []
@@ -68,7 +68,7 @@ def encode_at_crf(frames: np.ndarray, codec: str, crf: float) -> CodecClip:
 
 
 def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
-    """The pictures of all packets, uint8 RGB (T, H, W, 3)."""
+    """Decode packets to uint8 RGB (T, H, W, 3)."""
     decoder: Any = av.CodecContext.create({"x264": "h264", "x265": "hevc"}[codec], "r")
     decoder.thread_count = 1
     decoder.extradata = headers
@@ -77,10 +77,10 @@ def _decode(packets: list, codec: str, headers: bytes | None) -> np.ndarray:
 
 
 def average_grid(clip: Clip, group: int, step: int) -> Tensor:
-    """The mean colour of every token's block of pixels, enlarged bicubically: -> (T, 3, H, W) in 0..1.
+    """The mean colour of each token's block of pixels, enlarged bicubically: -> (T, 3, H, W) in 0..1.
 
-    The first frame alone, then groups of `group` frames that share one average: what a token grid of plain colours
-    would show, without rounding.
+    The keyframe has averages of its own, then each group of `group` frames shares one: what a token grid of unrounded
+    colours would show. `step` is the side of a block in pixels.
     """
     pixels = pictures_to_unit(clip.frames)
     size = pixels.shape[-2:]
@@ -93,7 +93,7 @@ def average_grid(clip: Clip, group: int, step: int) -> Tensor:
 
 
 class Unrounded(Bottleneck):
-    """An FSQ bottleneck that bounds but does not round: what the same network would show with exact latents."""
+    """An FSQ bottleneck that bounds but does not round, to see what quantization costs."""
 
     def __init__(self, fsq: FSQ):
         super().__init__()
@@ -101,13 +101,13 @@ class Unrounded(Bottleneck):
         self.inputs = fsq.inputs
 
     def forward(self, z: Tensor) -> Quantized:
-        """z (N, C, h, w) -> codes in -1..1 that are not rounded, and the indices of the rounded ones."""
+        """z (N, C, h, w) -> unrounded codes in -1..1, and the indices of the rounded ones."""
         half_width = torch.tensor([level // 2 for level in self.fsq.levels], device=z.device).view(-1, 1, 1)
         return replace(self.fsq(z), codes=(self.fsq.bound(z.float()) / half_width).to(z.dtype))
 
 
 def make_unrounded(tok: Tokenizer) -> Callable[[Clip], Tensor]:
-    """A function that shows a clip through the same net without rounding: Clip -> (T, 3, H, W) in 0..1, on its device.
+    """A function that reconstructs a clip by `tok` without rounding: Clip -> (T, 3, H, W) in 0..1, on its device.
 
     ValueError for a tokenizer whose quantizer is not FSQ.
     """

@@ -1,4 +1,4 @@
-"""How well a codebook is used, and what tokens cost in bits."""
+"""Measures how well a codebook is used, and the entropy of tokens in bits."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from streamtok.measures import entropy_bits
 
 @dataclass
 class CodeCounts:
-    """Pools the tokens of many clips: how many codes occur, and the entropy of their joint histogram.
+    """Counts the tokens of many clips: how many codes occur, and the entropy of their pooled histogram.
 
-    The pooled entropy is the plain estimate from counts, in bits per token. It cannot exceed log2 of the number of
-    tokens seen, so figures compare only between sets of about the same size.
+    The entropy is the plug-in estimate from counts, in bits per token. It cannot exceed log2 of the number of tokens
+    seen, so only sets of about the same size compare.
     """
 
     codebook_size: int
-    levels: tuple[int, ...] = ()  # of an FSQ codebook, to look at each level's use
+    levels: tuple[int, ...] = ()  # of an FSQ codebook, to report the use of each level
     counts: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class CodeCounts:
         self.counts += np.bincount(flat, minlength=self.codebook_size)
 
     def summary(self) -> dict:
-        """`tokens`, `codes_used`, `entropy_bits`, `bits_per_token` (of the format) and the share of each FSQ level."""
+        """`tokens`, `codes_used`, `entropy_bits`, `bits_per_token` (uncoded), and for FSQ the shares `levels_used`."""
         out: dict[str, object] = {
             "tokens": int(self.counts.sum()),
             "codebook_size": self.codebook_size,
@@ -53,13 +53,13 @@ class CodeCounts:
 
 @dataclass
 class Predictability:
-    """How predictable tokens are: pools those of many clips with those at the same place before.
+    """Measures how predictable tokens are from the token of the same cell one grid before, pooled over many clips.
 
-    `coder` is the tokenizer's. The counts are of the tokens that are judged, so what they give is lower than any coder
-    reaches that has to learn them first.
+    Counts are of the judged tokens themselves, so the entropies are lower than an adaptive coder reaches. `coder` is
+    the tokenizer's.
 
-    A refining tokenizer's tokens have `refinement` values above those of `levels`. Of them three things are counted:
-    which refine, the digits of those that do not, and the codewords of those that do.
+    Tokens of a refining tokenizer have `refinement` values above those of `levels`. They are counted in three parts:
+    which of them refine, the digits of those that do not, and the codewords of those that do.
     """
 
     levels: tuple[int, ...]
@@ -74,9 +74,9 @@ class Predictability:
         self._words = np.zeros(self.refinement, np.int64)
 
     def add(self, indices: Tensor, video: bool) -> dict[str, float]:
-        """Count one clip's tokens (..., T', h, w), whose first grid follows no other; without `video` none follows one.
+        """Count one clip's tokens (..., T', h, w). Each grid follows the one before it, for images (not `video`) none.
 
-        `coded_bits`: bits per token of the bytes that the coder makes of them, if there is one.
+        Returns `coded_bits`, the coder's bits per token, if there is a coder.
         """
         grids = indices.detach().cpu().numpy().reshape(-1, *indices.shape[-2:])
         fresh = np.broadcast_to(self._digits.none, (*grids.shape[1:], len(self.levels)))
@@ -92,8 +92,8 @@ class Predictability:
         return {"coded_bits": 8 * size / grids.size}
 
     def _count(self, grid: np.ndarray, held: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A grid (h, w), the digits that each cell was last drawn with (h, w, D) and whether its last token refined
-        (h, w) bool -> the same two, after it."""
+        """Count a grid (h, w), given the digits that cells were last drawn with (h, w, D) and whether their last tokens
+        refined (h, w) bool -> both after this grid."""
         refines = grid >= self._content
         digits = np.where(refines[..., None], held, self._digits.split(grid))
         for place, counts in enumerate(self._pairs):
@@ -103,9 +103,9 @@ class Predictability:
         return digits, refines
 
     def summary(self) -> dict[str, float]:
-        """`order_0_bits`: the entropy of each part by itself; `last_grid_bits`: given the same part one grid before.
+        """`order_0_bits`: entropy of each part by itself; `last_grid_bits`: given the same part one grid before.
 
-        In bits per token. Digits are those that the cell was last drawn with; codewords are counted by themselves.
+        Both are in bits per token. Digits are given those that the cell was last drawn with, codewords nothing.
         """
         content, refining = self._kinds.sum(1)
         alone = sum(entropy_bits(counts.sum(1)) for counts in self._pairs)

@@ -1,9 +1,9 @@
-"""The clips and images to judge on, as they lie on disk.
+"""Finds and reads the clips and images of evaluation datasets.
 
-Layouts are found by looking, without configuration:
+Layouts are recognized without configuration:
 
 - any tree of video files (TokenBench: one folder per source with mp4 files)
-- DAVIS: `JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, its `Annotations` left out
+- DAVIS: `JPEGImages/480p/<sequence>/00000.jpg`, one clip per folder of numbered pictures, without its `Annotations`
 - any tree of pictures (MS-COCO `val2017/`, ImageNet `val/<class>/`, FFHQ `00000/`, CelebA-HQ), each a clip of one frame
 """
 
@@ -24,14 +24,14 @@ from streamtok.io.spec import split_file
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
 from streamtok.io.video.reader import open_reader
 
-SEQUENCE_FPS = 24.0  # of numbered pictures, as in DAVIS
+SEQUENCE_FPS = 24.0  # of sequences of numbered pictures, as in DAVIS
 KNOWN = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 log = logging.getLogger("streamtok.evaluation")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A named run of frames, uint8 RGB (T, H, W, 3); a still picture has T = 1 and no frame rate."""
+    """A named clip of frames, uint8 RGB (T, H, W, 3); a still picture has T = 1 and no frame rate."""
 
     name: str
     frames: np.ndarray
@@ -40,21 +40,21 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipFile:
-    """Where a clip lies: a video file, one picture, or the numbered pictures of one sequence."""
+    """The files of a clip: a video file, one picture, or the numbered pictures of one sequence."""
 
     name: str
     paths: tuple[Path, ...]
-    fps: float | None = None  # of a sequence of pictures; a video file tells its own
+    fps: float | None = None  # of a sequence of pictures; a video file has its own
 
 
 @dataclass
 class ClipSet:
-    """Reads clip files one at a time as `Clip`s, at one size; unreadable ones are logged, named in `skipped`, passed.
+    """Reads clip files as `Clip`s, one at a time; unreadable ones are logged and named in `skipped`.
 
-    `damaged` names the clips of which pictures were left out, as `VideoReader` does for all, and says how many.
+    `damaged` has how many pictures `VideoReader` has left out of a clip, by its name.
 
     lines: the short side after area resizing (smaller sources stay as they are), None for native size. Both sides are
-    then cropped about the centre to `multiple`. frames: 1 + k * group of at most this many are kept.
+    then cropped about the centre to `multiple`. frames: the most to keep; 1 + k * group of them are.
     """
 
     files: Sequence[ClipFile]
@@ -74,7 +74,7 @@ class ClipSet:
                 log.warning("event=skipped clip=%s reason=%s", file.name, error)
 
     def read(self, file: ClipFile) -> Clip:
-        """Read and fit one clip; ValueError names a file that holds no picture, or too small ones."""
+        """Read and resize one clip; ValueError names a file without pictures, or with pictures that are too small."""
         if split_file(str(file.paths[0]))[0].suffix.lower() in VIDEO_SUFFIXES:
             frames, fps, damaged = read_video(file.paths[0], self.frames)
             if damaged:
@@ -91,11 +91,11 @@ class ClipSet:
 
 
 def find_clips(places: Sequence[str | Path], *, images: bool | None = None) -> list[ClipFile]:
-    """The clips of folders and files, sorted by name.
+    """Find the clips of folders and files; those of a folder are sorted by name.
 
-    images: True takes every picture as its own clip, False groups numbered pictures of a folder to a sequence, None
+    images: True takes every picture as its own clip, False joins the numbered pictures of a folder to a sequence, None
     decides by layout (a folder above them named JPEGImages or frames means sequences). Raises FileNotFoundError for a
-    missing place and ValueError where nothing is found.
+    missing file or folder, and ValueError if nothing is found.
     """
     found: list[ClipFile] = []
     for given in map(str, places):
@@ -111,7 +111,7 @@ def find_clips(places: Sequence[str | Path], *, images: bool | None = None) -> l
 
 
 def _with_distinct_names(files: list[ClipFile]) -> list[ClipFile]:
-    """Two places may hold files of one name: the later ones are numbered."""
+    """Number the later ones of files with the same name, which may come from different folders."""
     seen: Counter[str] = Counter()
     out = []
     for file in files:
@@ -121,7 +121,7 @@ def _with_distinct_names(files: list[ClipFile]) -> list[ClipFile]:
 
 
 def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
-    """One frame (H, W, 3) uint8 at the size to judge at: short side `lines` by area resizing, then a centre crop."""
+    """Resize a frame (H, W, 3) uint8 to a short side of `lines` by area, then crop its centre to `multiple`."""
     height, width = image.shape[:2]
     if lines is not None and min(height, width) > lines:
         scale = lines / min(height, width)
@@ -136,9 +136,9 @@ def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
 
 
 def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None, int]:
-    """The first frames of a video, uint8 RGB (H, W, 3), its rate, and how many damaged ones were left out of them.
+    """The first frames of a video, uint8 RGB (H, W, 3), its frame rate, and how many damaged frames were left out.
 
-    ValueError that names the file if it holds no frame.
+    ValueError names a file without any frame.
     """
     with open_reader(path) as video:
         images = [frame.image for frame in itertools.islice(video, frames)]
@@ -162,12 +162,12 @@ def _find_in_folder(root: Path, images: bool | None) -> list[ClipFile]:
     pictures: dict[Path, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         if path.relative_to(root).parts[0].lower().startswith("annotations"):
-            continue  # DAVIS keeps its masks there, as pictures
+            continue  # DAVIS keeps its masks there
         if is_video(path):
             found.append(ClipFile(path.relative_to(root).with_suffix("").as_posix(), (path,)))
         elif is_image(path):
             pictures.setdefault(path.parent, []).append(path)
-    for folder, paths in pictures.items():  # DAVIS keeps each sequence one or two folders below one that says so
+    for folder, paths in pictures.items():  # DAVIS has each sequence one or two folders below JPEGImages
         named = any(part.lower() in ("jpegimages", "frames") for part in folder.resolve().parts[-3:-1])
         if images is False or (images is None and named):
             name = folder.relative_to(root).as_posix() if folder != root else root.name

@@ -1,4 +1,4 @@
-"""How a stream holds up over time: seams at a reset, held stills, and receivers whose arithmetic differs."""
+"""Measures quality over long streams: a reset against none, still pictures, decoders with other arithmetic."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ class Seam:
 
     @property
     def gain(self) -> float:
-        """How much better the running stream is, in dB; negative where late frames lose."""
+        """How much better the running stream is, in dB; negative if late frames are worse."""
         return self.in_stream - self.after_reset
 
 
 def measure_seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
-    """Compare the frames after number SEAM_FRAME, up to SEAM_END, in the stream with the same after a reset there.
+    """Compare frames SEAM_FRAME + 1 to SEAM_END in the running stream with the same frames after a reset before them.
 
-    rebuilt: the whole clip through the tokenizer, (T, 3, H, W) in 0..1. Numbers count from 0. A clip that is
-    too short, or a group that does not divide them, raises ValueError.
+    rebuilt: the reconstruction of the whole clip, (T, 3, H, W) in 0..1. Frames count from 0. ValueError if the clip is
+    too short, or if the group size does not divide both numbers.
     """
     frame, end, group = SEAM_FRAME, SEAM_END, tok.config.temporal_compression
     if frame % group or end % group or len(clip.frames) <= end:
@@ -51,13 +51,13 @@ def measure_seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
 
 
 def average_seams(seams: Sequence[Seam]) -> Seam:
-    """The mean over clips, each with the same weight."""
+    """The mean over clips, with equal weights."""
     return Seam(seams[0].frame, fmean(s.in_stream for s in seams), fmean(s.after_reset for s in seams))
 
 
 @dataclass(frozen=True)
 class StillCurve:
-    """PSNR in dB of a held picture, group by group, the keyframe first; mean over pictures."""
+    """PSNR in dB of a still picture by group, the keyframe first; mean over pictures."""
 
     psnr: list[float]
 
@@ -68,13 +68,13 @@ class StillCurve:
 
     @property
     def worst_fall_after(self) -> float:
-        """The deepest drop below the best so far, from the fourth group on, in dB."""
+        """The largest drop below the best so far, from the fourth group on, in dB."""
         late = np.array(self.psnr[min(3, len(self.psnr) - 1) :])
         return float((np.maximum.accumulate(late) - late).max())
 
 
 def measure_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 16) -> StillCurve:
-    """Hold each picture, uint8 RGB (H, W, 3) on the grid, for `groups` groups after its keyframe."""
+    """Encode each picture, uint8 RGB (H, W, 3), sides on the grid, repeated for `groups` groups after its keyframe."""
     curves = []
     for picture in pictures:
         group = np.repeat(picture[None], tok.config.temporal_compression, 0)
@@ -84,7 +84,7 @@ def measure_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 
 
 @dataclass(frozen=True)
 class Drift:
-    """A long stream without keyframes, by the encoder's own arithmetic and by a receiver's; PSNR in dB by group."""
+    """A long stream with one keyframe, decoded by the encoder's own arithmetic and by a receiver's; PSNR in dB."""
 
     receiver: str
     groups: list[int]
@@ -93,7 +93,7 @@ class Drift:
 
     @property
     def loss(self) -> float:
-        """What the receiver loses at the end, in dB; the mean of the last tenth of the samples."""
+        """What the receiver loses at the end, in dB, as the mean over the last tenth of the samples."""
         last = max(1, len(self.groups) // 10)
         return fmean(self.encoder_psnr[-last:]) - fmean(self.receiver_psnr[-last:])
 
@@ -101,10 +101,10 @@ class Drift:
 def measure_drift(
     tok: Tokenizer, clip: Clip, groups: int = 1000, dtype: torch.dtype = torch.bfloat16, every: int = 10
 ) -> Drift:
-    """Play a clip to and fro for `groups` groups and decode its tokens twice: as the model is, and in `dtype`.
+    """Play a clip to and fro for `groups` groups, and decode its tokens twice: in the model's precision and in `dtype`.
 
-    Every `every`th group is measured against the original. A plain model shows its rounding alone, the same at each
-    group; a predictive one shows whether the difference grows.
+    Every `every`th group, and the last few, are measured against the original. A plain model shows a constant rounding
+    error; for a predictive one the error may grow.
     """
     at, ours, theirs = [], [], []
     frames = play_to_and_fro(clip.frames, tok.config.temporal_compression, groups)
@@ -119,7 +119,7 @@ def measure_drift(
 
 
 def play_to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.ndarray]:
-    """The first frame, then `groups` groups of the clip (T, H, W, 3) played forwards and backwards without end."""
+    """The first frame, then `groups` groups of the clip (T, H, W, 3), played forwards and backwards endlessly."""
     period = max(1, 2 * (len(frames) - 1))
     yield frames[:1]
     for start in range(1, 1 + groups * group, group):
@@ -128,6 +128,6 @@ def play_to_and_fro(frames: np.ndarray, group: int, groups: int) -> Iterator[np.
 
 
 def _code(tok: Tokenizer, groups: Iterable[np.ndarray]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Each group's original and reconstruction, (T, 3, H, W) in 0..1 on the CPU, and its tokens; the keyframe first."""
+    """Yield each group's original, reconstruction, (T, 3, H, W) in 0..1 on the CPU, and tokens; the keyframe first."""
     for video, tokens, shown in code_groups(tok, map(pictures_to_video, groups)):
         yield video_to_unit(video[0]), video_to_unit(shown).cpu(), tokens

@@ -1,6 +1,6 @@
-"""Encode and decode clips with one tokenizer and measure the pictures that come back.
+"""Encodes and decodes clips with a tokenizer, and measures the reconstructions.
 
-Needs torch and numpy alone once the clips are read, on CPU or GPU, so a training machine can call it.
+Once clips are read it needs only torch and numpy, on a CPU or GPU, so a training machine can call it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ from streamtok.model.tokenizer import Tokenizer
 
 @dataclass
 class ClipResult:
-    """The figures of one clip; `mse` has one entry per frame on the 0..1 scale, everything in dB derives from it."""
+    """The figures of one clip; `mse` has one entry per frame, on the 0..1 scale, from which all PSNRs derive."""
 
     name: str
     frames: int
@@ -46,7 +46,7 @@ class ClipResult:
         return [psnr_from_mse(value) for value in (self.mse[0], *np.array(self.mse[1:]).reshape(-1, group).mean(1))]
 
     def psnr_by_place(self, group: int) -> list[float]:
-        """PSNR of the keyframe and of each place 1..G in the groups after it (only the first for single frames)."""
+        """PSNR of the keyframe and of each place 1..G in a group, in dB; of the keyframe only if there is no group."""
         if len(self.mse) <= group:
             return [psnr_from_mse(self.mse[0])]
         grid = np.array(self.mse[1:]).reshape(-1, group).mean(0)
@@ -55,7 +55,7 @@ class ClipResult:
 
 @dataclass
 class Evaluation:
-    """What `evaluate_clips` found. Means over clips give each clip the same weight."""
+    """The result of `evaluate_clips`. Means over clips give each clip the same weight."""
 
     model: str
     group: int
@@ -71,26 +71,26 @@ class Evaluation:
 
     @property
     def ssim(self) -> float:
-        """The mean over clips, at most 1."""
+        """The mean SSIM over clips, at most 1."""
         return fmean(clip.ssim for clip in self.clips)
 
     @property
     def psnr_by_frame(self) -> list[float]:
-        """Mean over the clips that are long enough, in dB, for each frame index."""
+        """Mean PSNR of each frame index in dB, over the clips that are long enough."""
         return _mean_by_index([clip.psnr_by_frame for clip in self.clips])
 
     @property
     def psnr_by_group(self) -> list[float]:
-        """Mean over the clips that are long enough, in dB: the keyframe, then each group."""
+        """Mean PSNR of the keyframe and of each group in dB, over the clips that are long enough."""
         return _mean_by_index([clip.psnr_by_group(self.group) for clip in self.clips])
 
     @property
     def psnr_by_place(self) -> list[float]:
-        """Mean over clips: the keyframe first, then places 1..G of a group."""
+        """Mean PSNR over clips in dB: of the keyframe, then of places 1..G in a group."""
         return _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
 
     def extra_means(self) -> dict[str, float]:
-        """The mean over clips of every further metric that all clips have."""
+        """The mean over clips of each further metric that all clips have."""
         names = [name for name in self.clips[0].extra if all(name in clip.extra for clip in self.clips)]
         return {name: fmean(clip.extra[name] for clip in self.clips) for name in names}
 
@@ -128,12 +128,12 @@ def evaluate_clips(
     coder: TokenCoder | None = None,
     hold: float = 0.0,
 ) -> Evaluation:
-    """Judge a tokenizer on clips whose sizes fit its grid and whose lengths are 1 + kG.
+    """Judge a tokenizer on clips whose sizes are on its grid and whose lengths are 1 + kG.
 
-    steps: encode and decode group by group, in constant memory, rather than whole clips. metrics: further figures.
-    on_clip receives each clip, its reconstruction (T, 3, H, W) float in 0..1, and its figures. coder: the
-    tokenizer's, to count the bits that its tokens carry. hold: the margin in levels, as for `Tokenizer.encode`. Raises
-    ValueError when there is no clip at all.
+    steps: encode and decode group by group, in constant memory, instead of whole clips. metrics: further figures.
+    on_clip receives each clip, its reconstruction (T, 3, H, W) float in 0..1, and its figures. coder: the tokenizer's
+    token coder, to count coded bits. hold: the margin in levels, as for `Tokenizer.encode`. Raises ValueError if no
+    clip could be judged.
     """
     config = tok.config
     codes = None if config.codebook_size is None else CodeCounts(config.codebook_size, config.levels)
@@ -160,7 +160,7 @@ def evaluate_clips(
 
 @torch.inference_mode()
 def reconstruct(tok: Tokenizer, clip: Clip, *, steps: bool = False, hold: float = 0.0) -> tuple[Tensor, Tensor | None]:
-    """A clip through encoder and decoder: (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
+    """Encode and decode a clip -> (T, 3, H, W) float32 in 0..1 on the model's device, and its tokens."""
     video = pictures_to_video(clip.frames).to(tok.device)
     if not tok.config.video:
         shown = [_code_whole(tok, frame, hold) for frame in video[0].transpose(0, 1).split(8)]
@@ -180,10 +180,10 @@ def _code_whole(tok: Tokenizer, pixels: Tensor, hold: float) -> tuple[Tensor, Te
 
 
 def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Code uint8 groups (1, 3, T, H, W), the keyframe first, in one running stream.
+    """Encode and decode uint8 groups (1, 3, T, H, W), keyframe first, in one running stream.
 
-    Yields each group with its tokens, as the encoder gives them (latents of continuous models), and its reconstruction,
-    float (3, T, H, W) in [-1, 1].
+    Yields each group with its tokens (latents of continuous models) and its reconstruction, float (3, T, H, W) in
+    [-1, 1].
     """
     encoder, decoder = None, GridDecoder(tok)
     for group in groups:
@@ -197,7 +197,7 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> 
 
 
 def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:
-    """rebuilt (T, 3, H, W) in 0..1."""
+    """The figures of a clip and its reconstruction, (T, 3, H, W) in 0..1."""
     original = pictures_to_unit(clip.frames).to(rebuilt.device)
     mse = frame_mse(original, rebuilt)
     height, width = clip.frames.shape[1:3]
@@ -215,7 +215,7 @@ def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric
 
 
 def bits_per_second(config: TokenizerConfig, height: int, width: int, fps: float | None) -> float | None:
-    """Bits of a running stream without entropy coding: the places of the grid times bits per token, once per G frames.
+    """Bit rate of a running stream without entropy coding: cells of the grid times bits per token, once per G frames.
 
     None without a frame rate, and for continuous models.
     """

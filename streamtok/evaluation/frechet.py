@@ -1,8 +1,8 @@
 """Frechet distances between features of originals and reconstructions: rFVD with an I3D file, rFID with Inception's.
 
-The networks are TorchScript archives that the user gives. The widely used `i3d_torchscript.pt` and
-`inception-2015-12-05.pt` are called as their authors do; any archive that maps pixels to features (N, D) will do. Only
-distances from the same file and number of clips compare, and they need hundreds of clips to settle.
+The user gives the networks as TorchScript archives. The widely used `i3d_torchscript.pt` and `inception-2015-12-05.pt`
+are called as their authors do; any archive that maps pixels to features (N, D) works. Distances compare only for the
+same file and number of clips, and need hundreds of clips to settle.
 """
 
 from pathlib import Path
@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _I3D_SIDE = 224
-_I3D_FRAMES = 10  # shorter clips give the network nothing to pool over
+_I3D_FRAMES = 10  # shorter clips leave the network nothing to pool over
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The distance of two Gaussians fitted to features (N, D) each, N of 2 or more, in float64.
+    """The Frechet distance of Gaussians fitted to two sets of features (N, D), N of 2 or more, in float64.
 
-    |mean difference|^2 + trace(Ca + Cb - 2 (Ca Cb)^1/2), covariances with N - 1.
+    It is |mean difference|^2 + trace(Ca + Cb - 2 (Ca Cb)^1/2), covariances over N - 1. ValueError for other shapes.
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"expected features (N, D) with N of 2 or more and equal D, got {a.shape} and {b.shape}")
@@ -52,7 +52,7 @@ class FeaturePairs:
         return cls(network, video)
 
     def add(self, original: Tensor, rebuilt: Tensor) -> bool:
-        """Take one clip, two (T, 3, H, W) in 0..1; False where it is too short for a video network."""
+        """Add one clip, two (T, 3, H, W) in 0..1; False if it is too short for a video network."""
         if self.video and len(original) < _I3D_FRAMES:
             return False
         for frames, kept in ((original, self.original), (rebuilt, self.rebuilt)):
@@ -60,7 +60,7 @@ class FeaturePairs:
         return True
 
     def distance(self) -> float | None:
-        """The Frechet distance, None with fewer than two samples."""
+        """The Frechet distance; None with fewer than two samples."""
         if not self.original or sum(map(len, self.original)) < 2:
             return None
         return frechet_distance(np.concatenate(self.original), np.concatenate(self.rebuilt))
@@ -75,7 +75,7 @@ class FeaturePairs:
 
     @staticmethod
     def _video_pixels(frames: Tensor) -> Tensor:
-        """As published scores do: short side to 224, centre crop, -1..1 -> (1, 3, T, 224, 224)."""
+        """Short side to 224, centre crop: (T, 3, H, W) in 0..1 -> (1, 3, T, 224, 224) in -1..1, as published."""
         height, width = frames.shape[-2:]
         scale = _I3D_SIDE / min(height, width)
         size = [max(_I3D_SIDE, -int(-side * scale // 1)) for side in (height, width)]

@@ -1,7 +1,7 @@
-"""The layouts that pictures and tokens pass through, and the way from one to the next.
+"""Converts between the three layouts of frames in evaluation.
 
-Pictures are uint8 RGB (T, H, W, 3), as cameras and files give them. A video is (B, 3, T, H, W), as the network reads
-it, uint8 or float in -1..1. Unit frames are float32 (T, 3, H, W) in 0..1, as every metric reads them.
+Pictures are uint8 RGB (T, H, W, 3), from cameras and files. A video is (B, 3, T, H, W), uint8 or float in -1..1, for
+the network. Unit frames are float32 (T, 3, H, W) in 0..1, for metrics.
 """
 
 import numpy as np
@@ -27,10 +27,10 @@ def pictures_to_video(pictures: np.ndarray) -> Tensor:
 
 
 def video_to_unit(video: Tensor) -> Tensor:
-    """The frames of one row, (3, T, H, W), uint8 or float in -1..1 -> float32 (T, 3, H, W) in 0..1."""
+    """One row of a video, (3, T, H, W), uint8 or float in -1..1 -> float32 (T, 3, H, W) in 0..1."""
     return as_unit(video.transpose(0, 1))
 
 
 def split_groups(video: Tensor, group: int) -> list[Tensor]:
-    """A video (B, 3, 1 + k * group, H, W) as its keyframe (B, 3, 1, H, W) and k groups (B, 3, group, H, W)."""
+    """Split a video (B, 3, 1 + k * group, H, W) into its keyframe (B, 3, 1, H, W) and k groups (B, 3, group, H, W)."""
     return [video[:, :, max(0, end - group) : end] for end in range(1, video.shape[2] + group, group)]

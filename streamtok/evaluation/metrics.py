@@ -1,8 +1,8 @@
 """Picture metrics, each with one fixed definition: frames are float tensors (N, 3, H, W) in 0..1 (see `layouts`).
 
-PSNR of a clip is -10 log10 of the mean squared error over all its frames, channels and pixels. A report's figure is the
-mean of that over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5, and only places where the window fits
-("valid"); other libraries pad and print other figures.
+PSNR of a clip is -10 log10 of the mean squared error over all its frames, channels and pixels; a report has the mean of
+it over clips. SSIM uses a Gaussian window of 11 pixels, sigma 1.5, without padding ("valid"); libraries that pad give
+other figures.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from streamtok.measures import psnr_from_mse
 
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli and Bovik 2003
-SSIM_SIDE, _SIGMA = 11, 1.5  # of the window, which is the smallest picture
+SSIM_SIDE, _SIGMA = 11, 1.5  # of the window, the smallest picture
 MS_SSIM_SIDE = (SSIM_SIDE - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1  # smallest side that holds five scales
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -26,7 +26,7 @@ def frame_mse(reference: Tensor, other: Tensor) -> Tensor:
 
 
 def psnr(reference: Tensor, other: Tensor) -> float:
-    """PSNR in dB of one clip, from the mean squared error over all of it: two (N, 3, H, W) in 0..1."""
+    """PSNR in dB of a clip, from the mean squared error over all of it: two (N, 3, H, W) in 0..1."""
     return psnr_from_mse(frame_mse(reference, other).mean().item())
 
 
@@ -55,8 +55,8 @@ def _mean_over_frames(metric: Callable[[Tensor, Tensor], Tensor], reference: Ten
 def ms_ssim(reference: Tensor, other: Tensor) -> Tensor:
     """SSIM over five scales of each frame: two (N, 3, H, W) in 0..1 -> (N,).
 
-    The published five weights; each halving averages 2x2, an odd last row or column is padded as published code does.
-    Sides under 161 pixels do not hold five scales and raise ValueError.
+    It uses the published five weights and 2x2 averages; odd sides are padded as in the published code. ValueError for
+    sides under 161 pixels, which do not hold five scales.
     """
     _check_pair(reference, other)
     if min(reference.shape[-2:]) < MS_SSIM_SIDE:
@@ -74,7 +74,7 @@ def ms_ssim(reference: Tensor, other: Tensor) -> Tensor:
 
 
 def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """The contrast-structure map and the luminance map, each (N, 3, H - 10, W - 10)."""
+    """The contrast-structure and luminance maps, each (N, 3, H - 10, W - 10); ValueError for sides under 11."""
     if min(a.shape[-2:]) < SSIM_SIDE:
         raise ValueError(f"SSIM needs sides of at least {SSIM_SIDE} pixels, got {tuple(a.shape[-2:])}")
     a, b = a.float(), b.float()
@@ -88,7 +88,7 @@ def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """The Gaussian window over every place where it fits: (N, C, H, W) -> (N, C, H - 10, W - 10)."""
+    """Filter with the Gaussian window, without padding: (N, C, H, W) -> (N, C, H - 10, W - 10)."""
     at = torch.arange(SSIM_SIDE, device=x.device, dtype=torch.float32) - SSIM_SIDE // 2
     window = torch.exp(-(at**2) / (2 * _SIGMA**2))
     window = (window / window.sum()).expand(x.shape[1], 1, 1, -1)

@@ -1,20 +1,20 @@
-"""What an eye sees between frames and on the pixel grid: flicker along the motion, and the decoder's checkerboard."""
+"""Measures artefacts that PSNR misses: flicker along motion, pulsing at groups, visibility of the token grid."""
 
 import cv2
 import numpy as np
 from torch import Tensor
 
-_CONSISTENCY = (0.01, 0.5)  # Sundaram, Brox and Keutzer 2010: forward and backward flow agree where nothing is hidden
+_CONSISTENCY = (0.01, 0.5)  # forward-backward check for occlusions (Sundaram, Brox and Keutzer 2010)
 
 
 def warping_error(original: Tensor, rebuilt: Tensor) -> np.ndarray:
-    """Flicker from each frame to the next, along the motion of the original: two (T, 3, H, W) in 0..1 -> (3, T - 1).
+    """Change from each frame to the next along the original's motion: two (T, 3, H, W) in 0..1 -> (3, T - 1).
 
-    Rows, in grey levels of 255 and over the pixels that stay visible:
+    The rows are mean absolute changes in grey levels of 255, over pixels that stay visible:
 
-    - the reconstruction's change against its own previous frame, moved by OpenCV's DIS flow of the original
-    - the same of the original, which flow errors and light alone account for
-    - the change of the coding error (reconstruction minus original), which a blurred but steady picture does not have
+    - of the reconstruction, against its previous frame warped by OpenCV's DIS flow of the original
+    - of the original, likewise: caused by flow errors and light only
+    - of the coding error (reconstruction minus original): zero for a blurred but steady picture
     """
     pair = ((x.detach().float() * 255).permute(0, 2, 3, 1).cpu().numpy() for x in (original, rebuilt))
     source, other = map(np.ascontiguousarray, pair)  # float32 (T, H, W, 3) in 0..255
@@ -25,14 +25,14 @@ def warping_error(original: Tensor, rebuilt: Tensor) -> np.ndarray:
 def flicker_summary(original: Tensor, rebuilt: Tensor, group: int) -> dict[str, float]:
     """Mean warping errors of a clip, two (T, 3, H, W) in 0..1, and `group_edge_pulse`; empty for a single frame.
 
-    The pulse is the coding error's change at the first frame of a group over that at its other frames; 1.0 where
-    groups do not show.
+    The pulse is the ratio of the coding error's change at the first frame of a group to that at its other frames; 1.0
+    if group boundaries are invisible.
     """
     errors = warping_error(original, rebuilt)
     if errors.shape[1] == 0:
         return {}
     out = dict(zip(("warping_error", "warping_error_source", "flicker"), errors.mean(1).tolist(), strict=True))
-    change = errors[2, 1:]  # the step from the keyframe is left out: its frame is coded as an image
+    change = errors[2, 1:]  # without the change from the keyframe, which is coded as an image
     place = np.arange(2, errors.shape[1] + 1) % group
     if group > 1 and (place == 1).any():
         out["group_edge_pulse"] = float(change[place == 1].mean() / max(change[place != 1].mean(), 1e-9))
@@ -40,10 +40,10 @@ def flicker_summary(original: Tensor, rebuilt: Tensor, group: int) -> dict[str, 
 
 
 def grid_visibility(original: Tensor, rebuilt: Tensor, period: int = 8) -> float:
-    """How much steeper the coding error is at its worst column or row of the token grid than on average; 1.0: no grid.
+    """The ratio of the coding error's gradient at the worst column or row of the token grid to the mean; 1.0: no grid.
 
-    Two (N, 3, H, W) in 0..1. The steps of the error between neighbouring pixels are averaged over the picture for each
-    position modulo `period`. A checkerboard or block edges stand out as one position.
+    Two (N, 3, H, W) in 0..1. Absolute differences of the error between neighbouring pixels are averaged for each
+    position modulo `period`. Block edges or a checkerboard stand out as one position.
     """
     error = (rebuilt.double() - original.double()).mean(1)  # (N, H, W)
     worst = 1.0
@@ -57,7 +57,7 @@ def grid_visibility(original: Tensor, rebuilt: Tensor, period: int = 8) -> float
 
 
 def _pair_errors(source: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """A column of `warping_error`, from two frames (T, H, W, 3) of each, T = 2."""
+    """One column of `warping_error`, from two frames each, (T, H, W, 3) with T = 2."""
     back, visible = flow_to_previous(source[0], source[1])
     if not visible.any():
         return 0.0, 0.0, 0.0
@@ -85,7 +85,7 @@ def flow_to_previous(previous: np.ndarray, current: np.ndarray) -> tuple[np.ndar
 
 
 def warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """`image` (H, W, C) read at each pixel's place plus `flow` (H, W, 2), bilinear; edges repeat."""
+    """Sample `image` (H, W, C) at each pixel's position plus `flow` (H, W, 2), bilinearly; edges repeat."""
     height, width = flow.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     return cv2.remap(image, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

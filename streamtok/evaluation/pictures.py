@@ -1,4 +1,4 @@
-"""Pictures of a reconstruction: the contact sheet, and side-by-side video."""
+"""Shows reconstructions beside originals: the contact sheet of a report, and a side-by-side video."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from streamtok.io.images.stills import caption
 from streamtok.io.picture_writer import VideoPictures
 
 _PATCH, _ZOOM = 64, 4  # side of the enlarged patch in pixels, and its enlargement
-_FPS = 24.0  # of a video of many clips
+_FPS = 24.0  # of the side-by-side video, whatever the clips' own
 
 
 def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: int = 256) -> np.ndarray:
-    """Rows of original, reconstruction and the patch with the largest error of both, enlarged: RGB uint8 (H, W, 3).
+    """Rows of original, reconstruction, and both enlarged where the error is largest: RGB uint8 (H, W, 3).
 
-    rows: caption, original and reconstruction, uint8 RGB (h, w, 3). The enlarged patches are where to look for
-    checkerboards and block edges.
+    rows: caption, original and reconstruction, uint8 RGB (h, w, 3). The enlarged patches show checkerboards and block
+    edges.
     """
     strips = [_strip(*row, height) for row in rows]
     width = max(strip.shape[1] for strip in strips)
@@ -25,9 +25,9 @@ def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: in
 
 
 class SideBySide:
-    """Writes original and reconstruction next to each other as one H.264 file, clip after clip at one size.
+    """Writes originals and reconstructions side by side into one H.264 file, clip after clip.
 
-    A context manager; `add` takes uint8 RGB (T, h, w, 3) each. The first clip sets the size, others are fitted into it.
+    It is a context manager. The first clip sets the size; others are fitted into it.
     """
 
     def __init__(self, path: Path):
@@ -66,7 +66,7 @@ class SideBySide:
 
 
 def worst_patch(original: np.ndarray, rebuilt: np.ndarray) -> tuple[int, int]:
-    """Top and left of the square with the largest squared error: two uint8 (h, w, 3); (0, 0) if it does not fit."""
+    """Top and left of the patch with the largest squared error: two uint8 (h, w, 3); (0, 0) if it does not fit."""
     side, (height, width) = _PATCH, original.shape[:2]
     if height <= side or width <= side:
         return 0, 0
@@ -88,7 +88,7 @@ def _strip(title: str, original: np.ndarray, rebuilt: np.ndarray, height: int) -
 
 
 def _to_height(image: np.ndarray, height: int) -> np.ndarray:
-    """uint8 RGB (H, W, 3) at another height, its shape kept."""
+    """Resize uint8 RGB (H, W, 3) to another height, keeping its aspect ratio."""
     if image.shape[0] == height:
         return image
     width = max(1, round(image.shape[1] * height / image.shape[0]))

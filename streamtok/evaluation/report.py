@@ -1,4 +1,4 @@
-"""An evaluation as files: report.md, report.json and contact_sheet.png in one folder."""
+"""Writes an evaluation as report.md, report.json and contact_sheet.png into one folder."""
 
 import json
 import platform
@@ -19,7 +19,7 @@ DEFINITIONS = (
     "figure is the mean over clips. SSIM: Gaussian window 11, sigma 1.5, valid places only, mean over RGB and frames. "
     "Pooled entropy: of one histogram over all tokens of all clips, in bits per token."
 )
-_FURTHER = {  # name in the JSON: heading, format
+_FURTHER = {  # further metrics: name in the JSON -> (heading, format)
     "ms_ssim": ("MS-SSIM", "{:.4f}"),
     "warping_error": ("warping error, grey levels", "{:.2f}"),
     "warping_error_source": ("the same of the original", "{:.2f}"),
@@ -50,7 +50,7 @@ PUBLISHED = (  # by the Cosmos authors, on TokenBench: name, time x height x wid
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for, so that a report can be repeated."""
+    """How an evaluation was run, so that it can be repeated."""
 
     command: str
     fingerprint: str
@@ -59,13 +59,13 @@ class Run:
     frames: int
 
     def to_dict(self) -> dict:
-        """Plain values, with the versions of this machine."""
+        """Plain values for JSON, with the versions of torch and Python."""
         versions = {"torch": torch.__version__, "python": platform.python_version()}
         return asdict(self) | {"lines": self.lines or "native"} | versions | {"definitions": DEFINITIONS}
 
 
 def write_report(folder: Path, result: SuiteResult, run: Run) -> list[Path]:
-    """Write the report's three files into `folder` (made if missing) and give their paths."""
+    """Write the report's three files into `folder` (created if missing); returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     report, values, sheet = folder / "report.md", folder / "report.json", folder / "contact_sheet.png"
     values.write_text(json.dumps({"run": run.to_dict(), **result.to_dict()}, indent=1) + "\n")
@@ -79,7 +79,7 @@ def write_report(folder: Path, result: SuiteResult, run: Run) -> list[Path]:
 
 
 def format_markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> str:
-    """The report as text; `sheet` is the contact sheet's file name beside it."""
+    """The report as Markdown; `sheet` is the file name of the contact sheet beside it."""
     found = result.evaluation
     size = "native size" if run.lines is None else f"{run.lines} lines"
     parts = [
@@ -103,7 +103,7 @@ def format_scores(result: SuiteResult) -> list[str]:
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; cells are turned into text, bars in them escaped."""
+    """A Markdown table; cells are converted to text, and bars in them escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 

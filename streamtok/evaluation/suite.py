@@ -1,4 +1,4 @@
-"""One whole evaluation run: every metric that the given files allow, the baselines, behaviour over time, pictures."""
+"""Runs a whole evaluation: all metrics that the given files allow, baselines, quality over time, and pictures."""
 
 import contextlib
 import functools
@@ -33,28 +33,28 @@ from streamtok.evaluation.motion import flicker_summary, grid_visibility
 from streamtok.evaluation.pictures import SideBySide
 from streamtok.model.tokenizer import Tokenizer
 
-STILL_PICTURES, SHEET_CLIPS = 4, 6  # that are held still, and that the contact sheet shows
+STILL_PICTURES, SHEET_CLIPS = 4, 6  # pictures measured as stills; clips on the contact sheet
 
 
 @dataclass(frozen=True)
 class SuiteOptions:
-    """What a run measures beyond PSNR, SSIM and tokens. Paths are weight files that the user has; None leaves out."""
+    """What a run measures beyond PSNR, SSIM and tokens."""
 
-    steps: bool = False
+    steps: bool = False  # encode group by group, not whole clips
     motion: bool = True
     baselines: bool = False
     seams: bool = True
-    still_groups: int = 16  # 0: no held stills
+    still_groups: int = 16  # 0: no stills
     drift_groups: int = 0  # 0: no receiver in another precision
-    i3d: Path | None = None
-    inception: Path | None = None
-    side_by_side: Path | None = None  # where to write the video of original and reconstruction
-    coder: TokenCoder | None = None  # the tokenizer's, to count the bits that its tokens carry
-    hold: float = 0.0  # margin in levels of the clips' tokens; what is measured over time is without
+    i3d: Path | None = None  # the network for rFVD; None: no rFVD
+    inception: Path | None = None  # the network for rFID; None: no rFID
+    side_by_side: Path | None = None  # video of originals and reconstructions to write
+    coder: TokenCoder | None = None  # the tokenizer's, to count coded bits
+    hold: float = 0.0  # margin in levels for the clips' tokens; measurements over time are without it
 
 
 class Score(NamedTuple):
-    """What a baseline reached on one clip, with what share of the token stream's bits, where it is a codec."""
+    """The figures of a baseline on one clip; for a codec, also its share of the token stream's bits."""
 
     clip: str
     psnr: float
@@ -64,7 +64,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Baseline:
-    """One baseline over the clips: means, each clip's PSNR, and the share of the token stream's bits that it used."""
+    """A baseline over all clips: means, PSNR by clip, and its share of the token stream's bits if it is a codec."""
 
     name: str
     psnr: float
@@ -74,7 +74,7 @@ class Baseline:
 
     @classmethod
     def average(cls, name: str, scores: list[Score]) -> "Baseline":
-        """Of its scores on all clips."""
+        """The baseline `name` with these scores, one for each clip."""
         shares = [score.bits_share for score in scores if score.bits_share is not None]
         psnr, ssim = fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
         by_clip = {score.clip: score.psnr for score in scores}
@@ -83,7 +83,7 @@ class Baseline:
 
 @dataclass
 class SuiteResult:
-    """Everything one run found; `to_dict` gives plain values for JSON."""
+    """The results of one run."""
 
     evaluation: Evaluation
     baselines: list[Baseline] = field(default_factory=list)
@@ -112,7 +112,7 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """The last frame of a clip for the contact sheet: uint8 RGB (H, W, 3) each."""
+    """The last frame of a clip for the contact sheet, original and reconstruction: uint8 RGB (H, W, 3) each."""
 
     name: str
     frame: int
@@ -123,9 +123,9 @@ class SheetRow:
 def run_suite(
     tok: Tokenizer, clips: Iterable[Clip], options: SuiteOptions, progress: Callable[[str], None] | None = None
 ) -> SuiteResult:
-    """Evaluate `tok` on `clips` as `options` say; `progress` is told each clip's name when it is done.
+    """Evaluate `tok` on `clips` as `options` say; `progress` gets each clip's name when it is done.
 
-    Raises ValueError when no clip can be read, or a weight file does not fit.
+    Raises ValueError if no clip can be read, or if a weight file does not fit.
     """
     with contextlib.ExitStack() as stack:
         suite = _Suite(tok, options, progress or (lambda name: None), stack)
@@ -142,7 +142,7 @@ def run_suite(
 
 
 class _Suite:
-    """Gathers what each clip adds while the clip is in memory."""
+    """Accumulates results clip by clip, so that only one clip is in memory."""
 
     def __init__(
         self, tok: Tokenizer, options: SuiteOptions, progress: Callable[[str], None], stack: contextlib.ExitStack
@@ -175,7 +175,7 @@ class _Suite:
         return chosen
 
     def add_clip(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
-        """Take one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
+        """Measure one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
         original = pictures_to_unit(clip.frames).to(rebuilt.device)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
@@ -192,7 +192,7 @@ class _Suite:
         self.progress(clip.name)
 
     def _measure_over_time(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
-        """rebuilt (T, 3, H, W) in 0..1."""
+        """Measure the seam, and keep pictures and a clip for `finish`; rebuilt (T, 3, H, W) in 0..1."""
         if self.options.seams and len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
             result.extra["late_gain"] = self.seams[-1].gain
@@ -202,7 +202,7 @@ class _Suite:
             self.moving = clip
 
     def _score_baselines(self, clip: Clip, original: Tensor, coded_bits: float | None) -> None:
-        """original (T, 3, H, W) in 0..1."""
+        """Score all baselines on a clip; original (T, 3, H, W) in 0..1, coded_bits per token if there is a coder."""
         group, step = self.config.temporal_compression, self.config.spatial_compression
         self._score("token-grid average + bicubic", clip, original, average_grid(clip, group, step), None)
         if self.exact is not None:
@@ -221,13 +221,13 @@ class _Suite:
             self._score(f"{codec} veryfast zerolatency{name}", clip, original, shown, coded.bits / budget)
 
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
-        """Two (T, 3, H, W) in 0..1."""
+        """Add the score of one baseline: two (T, 3, H, W) in 0..1, `share` of the token stream's bits."""
         shown = shown.to(original.device)
         score = Score(clip.name, psnr(original, shown), mean_ssim(original, shown), share)
         self.scores.setdefault(name, []).append(score)
 
     def finish(self, evaluation: Evaluation) -> SuiteResult:
-        """What was gathered, and what is measured once all clips are seen."""
+        """Average what was accumulated, and measure what needs all clips to have been seen."""
         options = self.options
         result = SuiteResult(evaluation, samples=self.samples)
         result.baselines = [Baseline.average(name, scores) for name, scores in self.scores.items()]

@@ -1,1 +1,1 @@
-"""One step of a tokenizer as a file for other runtimes: `streamtok export-model`."""
+"""Exports one step of a tokenizer as a file for other runtimes: `streamtok export-model`."""

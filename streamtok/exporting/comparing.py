@@ -1,4 +1,4 @@
-"""How far an exported file is from the step that it was made of."""
+"""Compares an exported ONNX file with the PyTorch step that it was made from."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from streamtok.io.source import open_source
 
 
 def compare_with_onnx(step: ExportedStep, path: Path, groups: int) -> dict[str, float]:
-    """Run a synthetic clip through PyTorch's step and the ONNX file's; how many values differ, and by how much."""
+    """Run `groups` groups of a synthetic clip through both steps -> how many values differ, and by how much."""
     exported, state, differing, values, most = OnnxStep(path), step.example[2:], 0, 0, 0.0
     for number, x in enumerate(make_inputs(step, groups)):
         with torch.no_grad():
@@ -22,7 +22,7 @@ def compare_with_onnx(step: ExportedStep, path: Path, groups: int) -> dict[str, 
 
 
 def make_inputs(step: ExportedStep, groups: int) -> list[np.ndarray]:
-    """Inputs for a step: groups of a synthetic drive, uint8 (1, G, H, W, 3), or their tokens."""
+    """Inputs for a step: groups of a synthetic drive, uint8 (1, G, H, W, 3), or their tokens to decode."""
     group, (height, width) = step.tokenizer.group, step.size
     with open_source(f"synthetic:{height}x{width}@10?seed=5&frames={group * groups}", "clip") as source:
         frames = np.stack([frame.image for frame in source])

@@ -1,4 +1,4 @@
-"""A step written for ONNX Runtime and its like (onnx), for C++ with libtorch (aoti), or for TensorRT (tensorrt)."""
+"""Writes a step for ONNX runtimes (onnx), for C++ with libtorch (aoti), or for TensorRT (tensorrt)."""
 
 import json
 import logging
@@ -14,19 +14,19 @@ from torch.export import ExportedProgram, export
 from streamtok.exporting.step import ExportedStep
 from streamtok.extras import needs_extra
 
-LARGE = 1 << 29  # bytes of weights that go into a file beside the graph; protobuf ends at 2 GiB
+LARGE = 1 << 29  # bytes of weights from which they go into a separate file, for protobuf is limited to 2 GiB
 SUFFIXES = {"onnx": ".onnx", "aoti": ".pt2", "tensorrt": ".engine"}
 
 
 def export_step(step: ExportedStep, path: Path, kind: str) -> dict[str, Any]:
-    """Write a step as `kind` ("onnx", "aoti" or "tensorrt") and, beside it, PATH.json; returns what that holds.
+    """Write a step as `kind` ("onnx", "aoti" or "tensorrt"), and its facts as PATH.json beside it; returns the facts.
 
-    Raises ImportError that says what to install, OSError where the files cannot be written.
+    Raises ImportError that says what to install, OSError if the files cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
-        step(*step.example)  # tables that are made once must not be made while tracing
-    with warnings.catch_warnings(), torch.enable_grad():  # with gradients wanted, no state is written in place
+        step(*step.example)  # computes cached tables, which must not happen while tracing
+    with warnings.catch_warnings(), torch.enable_grad():  # with gradients on, no state is written in place
         warnings.simplefilter("ignore")
         program = export(step, step.example, strict=False)
         facts = step.facts() | {"kind": kind, "file": path.name} | WRITERS[kind](program, step, path)
@@ -35,10 +35,10 @@ def export_step(step: ExportedStep, path: Path, kind: str) -> dict[str, Any]:
 
 
 def write_onnx(program: ExportedProgram, step: ExportedStep, path: Path) -> dict[str, Any]:
-    """An ONNX file, whose metadata `streamtok` holds the facts too."""
+    """Write an ONNX file, with the facts in its metadata `streamtok`; returns its opset."""
     with needs_extra("exporting to ONNX", "onnx"):
-        import onnxscript  # noqa: F401  (what torch.onnx works with)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of every optional package that is not there
+        import onnxscript  # noqa: F401  (needed by torch.onnx)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every optional package that is missing
     made = torch.onnx.export(
         program, step.example, input_names=step.inputs, output_names=step.outputs, dynamo=True, verbose=False
     )
@@ -50,7 +50,7 @@ def write_onnx(program: ExportedProgram, step: ExportedStep, path: Path) -> dict
 
 
 def write_aoti(program: ExportedProgram, step: ExportedStep, path: Path) -> dict[str, Any]:
-    """A package that libtorch loads without Python; it is compiled for this kind of machine, which takes minutes."""
+    """Write a package that libtorch loads without Python, compiled for this kind of machine in minutes."""
     from torch._inductor import aoti_compile_and_package
 
     with torch.no_grad():
@@ -59,7 +59,7 @@ def write_aoti(program: ExportedProgram, step: ExportedStep, path: Path) -> dict
 
 
 def write_tensorrt(program: ExportedProgram, step: ExportedStep, path: Path) -> dict[str, Any]:
-    """A TensorRT engine for this machine's GPU, by way of ONNX. Untried: we had no machine with TensorRT."""
+    """Write a TensorRT engine for this machine's GPU, via ONNX. Untested: we had no machine with TensorRT."""
     try:
         import tensorrt
     except ImportError as error:
@@ -86,7 +86,7 @@ WRITERS: dict[str, Callable[[ExportedProgram, ExportedStep, Path], dict[str, Any
 
 
 class OnnxStep:
-    """An exported ONNX step, run by ONNX Runtime: `step` carries the state along."""
+    """Runs an exported ONNX step by ONNX Runtime, and keeps its state from step to step."""
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         with needs_extra("running an exported step", "onnx"):
@@ -100,7 +100,7 @@ class OnnxStep:
         self._state = {each["name"]: np.zeros(each["shape"], each["dtype"]) for each in inputs[2:]}
 
     def step(self, x: np.ndarray, keyframe: bool) -> np.ndarray:
-        """Frames uint8 (1, G, H, W, 3) to tokens (1, [Q,] h, w), or the other way round, as the file goes."""
+        """Frames uint8 (1, G, H, W, 3) -> tokens (1, [Q,] h, w), or the reverse if the file decodes."""
         given = {self._first: x, "keyframe": np.array([keyframe]), **self._state}
         out, *state = self.session.run(self.facts["outputs"], given)
         self._state = dict(zip(self._state, state, strict=True))

@@ -1,4 +1,4 @@
-"""One step as a pure function of tensors: what other runtimes get. All state goes in and comes out; zeros are fresh."""
+"""One step as a pure function of tensors, to export: the state is both input and output, all zeros when fresh."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -22,12 +22,12 @@ READING = {
 
 
 class ExportedStep(nn.Module):
-    """A step of one slot. `example` are inputs that fit: frames or tokens, keyframe (1,) bool, count (1,) int64, state.
+    """A step of one slot. Inputs, as in `example`: frames or tokens, keyframe (1,) bool, count (1,) int64, state.
 
     encode: frames uint8 (1, G, H, W, 3) -> tokens int32 (1, [Q,] h, w), or a latent float32 (1, C, h, w).
     decode: the same tokens or latent -> frames uint8 (1, G, H, W, 3).
-    The new count and state follow in the order of the inputs. `size` is that of the frames, (H, W); ValueError for one
-    that is not on the grid.
+    Further outputs are the new count and state, in the order of the inputs. `size` is that of frames, (H, W);
+    ValueError if it is not on the token grid.
     """
 
     def __init__(self, tokenizer: Tokenizer, direction: Direction, size: tuple[int, int]) -> None:
@@ -82,7 +82,7 @@ class ExportedStep(nn.Module):
         return pixels.permute(0, 2, 3, 4, 1).contiguous(), new
 
     def facts(self) -> dict[str, Any]:
-        """What a program needs beside the file, as plain values; `stream` is what the wire's headers must say."""
+        """What a program must know to run the file, as plain values for JSON."""
         config = self.tokenizer.config
         tensors = dict(zip(self.inputs, self.example, strict=True))
         return {
@@ -110,7 +110,7 @@ class ExportedStep(nn.Module):
 
 
 def refill(template: State, tensors: Iterator[Tensor]) -> State:
-    """A state like `template` of other tensors (S, ...), in the order of `flatten`; empty parts stay empty."""
+    """A state nested like `template`, of other tensors (S, ...) in the order of `flatten`."""
     if isinstance(template, Tensor):
         return next(tensors)
     return {key: refill(value, tensors) for key, value in template.items()}

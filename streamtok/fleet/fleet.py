@@ -1,4 +1,4 @@
-"""Many drives to token files: parallel, resumable, the same bytes however often it was interrupted.
+"""Tokenizes many drives to token files: parallel, resumable, with the same bytes however often it was interrupted.
 
     from streamtok.fleet.fleet import Fleet, RunOptions
     from streamtok.fleet.job import FleetOptions
@@ -6,8 +6,8 @@
     result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
     print(result["done"], result["broken"])
 
-Every drive becomes a folder of the output, which appears when it is whole. It has a token file per camera and
-`drive.json`, which says what made them, with checksums. `manifest.jsonl` lists all drives, done and broken.
+Every drive becomes a folder of the output, which appears once it is complete. It has a token file per camera and
+`drive.json`: the options, the tokenizer and checksums. `manifest.jsonl` lists all drives, done and broken.
 """
 
 import json
@@ -33,8 +33,8 @@ from streamtok.recording.parts import leave_out_copies
 
 log = logging.getLogger("streamtok.fleet")
 
-MOST_TOLD = 5  # notes of a drive that a run ends with; its drive.json has them all
-SAVE_S = 60.0  # between two writings of the manifest while drives are done
+MOST_TOLD = 5  # notes of a drive in the summary of a run; its drive.json has more
+SAVE_S = 60.0  # between two writes of the manifest during a run
 
 
 Runner = LocalRunner | RayRunner
@@ -43,8 +43,8 @@ Runner = LocalRunner | RayRunner
 class Fleet:
     """One run over `drives` (paths and URLs) into the folder or URL `out`.
 
-    `make_runner(out, options, workers)` starts what runs the jobs, processes of this machine by default. `stop` may be
-    called from a signal handler.
+    `make_runner(out, options, workers)` makes the runner of the jobs (default: processes on this machine). `stop` may
+    be called from a signal handler.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Fleet:
         self._running: dict[str, Job] = {}
         self._alone = self._stopping = False
         self._frames = 0
-        self._losses: dict[str, list[str]] = {}  # what was left out and guessed of each drive of this run, in words
+        self._losses: dict[str, list[str]] = {}  # by drive of this run: lines on what was left out or guessed
 
     def stop(self) -> None:
-        """End soon; what is done stays done."""
+        """End the run soon; drives that are done stay done."""
         self._stopping = True
 
     def run(self) -> dict[str, Any]:
-        """Work until nothing is left; returns counts and the broken drives with the reason for each."""
+        """Tokenize every drive that is not done; returns counts, and the broken drives with the reason for each."""
         self.store = open_store(self.out)
         self.store.clean()
         started = time.monotonic()
@@ -104,12 +104,12 @@ class Fleet:
             else:
                 skipped += 1
                 self.manifest[job.drive] = {"status": "done"} | record
-        # Long drives first, so that none of them is left alone at the end.
+        # Long drives first, so that no worker is left alone with one at the end.
         self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
         return skipped
 
     def _list_drives(self) -> Iterator[str]:
-        """The drives that were given; of a folder with several that do not belong together, each of them."""
+        """The drives that were given; a folder of several separate drives yields each of them."""
         kept = set(leave_out_copies([Path(drive) for drive in self.drives]).paths)
         for drive in self.drives:
             if is_url(drive):
@@ -139,7 +139,7 @@ class Fleet:
                     saved = time.monotonic()
 
     def _submit(self, runner: Runner) -> None:
-        """Fill the workers. Drives that ran while some worker died run alone, to see which of them it was."""
+        """Start jobs on idle workers. Drives that ran while a worker died run alone, to find the one that kills it."""
         if self._suspects or self._alone:
             if not self._running and self._suspects:
                 self._alone = True
@@ -153,7 +153,7 @@ class Fleet:
         runner.submit(job)
 
     def _take(self, outcome: Outcome) -> int:
-        """Note how a job ended; returns the bytes of drives that need no more work."""
+        """Note how a job ended; returns its size in bytes if it is settled, 0 if it runs again."""
         job = outcome.job
         del self._running[job.name]
         self._alone = False
@@ -187,7 +187,7 @@ class Fleet:
         self.manifest[drive] = {"status": "broken", "drive": drive, "error": error}
 
     def _save(self) -> None:
-        """Write the manifest, sorted, so that its bytes do not depend on who was done first."""
+        """Write the manifest, sorted, so that its bytes do not depend on the order of completion."""
         index, count = self.run_options.shard
         name = "manifest.jsonl" if count == 1 else f"manifest-{index}-of-{count}.jsonl"
         lines = [json.dumps(self.manifest[drive], sort_keys=True) for drive in sorted(self.manifest)]

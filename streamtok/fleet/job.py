@@ -1,4 +1,4 @@
-"""One drive of a fleet: from where it lies to token files, the same bytes whenever and wherever it is done."""
+"""Tokenizes one drive of a fleet: the same bytes whenever and wherever it runs. Runners call `try_job` in workers."""
 
 import hashlib
 import itertools
@@ -35,17 +35,17 @@ from streamtok.tokens.tokenfile import TokenFile
 RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
-"""Is told the frames so far and the share of the drive, 0 if unknown, and answers whether to go on."""
+"""Called with the frames done so far and the share of the drive (0..1, 0 if unknown); returns whether to go on."""
 
 
 class FleetOptions(DriveOptions):
-    """Adds the engine, as `settle_engine` gives it (None: plain float32); with other options a drive is done again."""
+    """All that decides a drive's tokens: if it changes, the drive is done again. `engine`: see `settle_engine`."""
 
     engine: EngineConfiguration | None = None
 
 
 class Job(NamedTuple):
-    """One drive to tokenize: a path or URL, the folder of the output that it fills, and its size in bytes."""
+    """One drive to tokenize: its path or URL, the name of its output folder, and its size in bytes."""
 
     drive: str
     name: str
@@ -53,7 +53,7 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a job ended: its record or error. `died`: a worker's process died meanwhile; `sure`: it was its own."""
+    """How a job ended: its record or error. `died`: a worker process died meanwhile; `sure`: it was this job's."""
 
     job: Job
     record: dict[str, Any] | None = None
@@ -63,23 +63,23 @@ class Outcome(NamedTuple):
 
 
 class Stopped(Exception):
-    """The run was told to end."""
+    """The run was told to stop."""
 
 
 def make_job(drive: str) -> Job:
-    """Name a drive by its file and a hash of its path, so that no two share a folder; raises FileNotFoundError."""
+    """Make a drive's job, with a hash of its path in the name, so that no two share a folder; FileNotFoundError."""
     path = drive if is_url(drive) else resolve_drive(drive)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path.rstrip("/")).stem)[:80] or "drive"
     return Job(path, f"{stem}-{hash_path(path):08x}", measure_size(path))
 
 
 def hash_path(path: str) -> int:
-    """32 bits that spread drives evenly over shards and stay the same wherever the list comes from."""
+    """A 32-bit hash of a path, the same on every machine; it spreads drives evenly over shards."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
 
 
 def load_for_fleet(options: FleetOptions) -> Tokenizer:
-    """The model on its device, computing with the options' threads; SettingsError if `size` is not on its grid."""
+    """Load the model on its device, with the options' threads; SettingsError if `size` is not on its grid."""
     torch.set_num_threads(options.threads)
     device = pick_device(options.device).type
     engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
@@ -90,7 +90,7 @@ def load_for_fleet(options: FleetOptions) -> Tokenizer:
 
 
 def check_on_grid(size: tuple[int, int] | None, step: int) -> None:
-    """SettingsError naming the nearest sizes that fit if a side of `size` (H, W) is no multiple of `step`."""
+    """Raise SettingsError, naming the nearest valid sizes, if a side of `size` (H, W) is no multiple of `step`."""
     if size is None or not any(side % step for side in size):
         return
     near = [sorted({max(step, side // step * step), -(-side // step) * step}) for side in size]
@@ -99,9 +99,9 @@ def check_on_grid(size: tuple[int, int] | None, step: int) -> None:
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
-    """Fix the engine configuration for all workers: `choice` is what `--engine` names, as for `load`.
+    """Fix the engine configuration for all workers; `choice` is the value of `--engine`, as for `load`.
 
-    Facts of this machine and what was measured on it are left out: jobs are compared by what decides tokens.
+    Facts and measurements of this machine are left out, for drives are compared by what decides their tokens.
     """
     if options.deterministic or choice == "eager":
         return options
@@ -119,8 +119,8 @@ def run_job(
     """Tokenize one drive into `out`; returns its record, which is also `drive.json` beside its token files.
 
     Raises:
-        Stopped: when `report` says so.
-        ValueError, OSError: for a drive that cannot be read at all; the record lists damage within a drive.
+        Stopped: if `report` returned False.
+        ValueError, OSError: if nothing of the drive can be read; the record lists damage within a drive.
     """
     store = open_store(out)
     with local_copy(job.drive) as path, store.workspace(job.name) as folder:
@@ -146,7 +146,7 @@ def run_job(
 
 
 def try_job(job: Job, *args: Any) -> Outcome:
-    """`run_job`; whatever one drive does must not end the others, so its reason is listed with it."""
+    """Run a job and return any exception as its outcome, so that one drive cannot end the others."""
     try:
         return Outcome(job, run_job(job, *args))
     except Exception as problem:
@@ -154,7 +154,7 @@ def try_job(job: Job, *args: Any) -> Outcome:
 
 
 def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, check: bool) -> dict[str, Any] | None:
-    """The record of a drive that is done as these options ask, else None; `check` compares contents, not only sizes."""
+    """The record of a drive that is done with these options, else None; `check` compares checksums, not only sizes."""
     data = store.read(f"{job.name}/{RECORD}")
     if data is None:
         return None
@@ -175,7 +175,7 @@ def find_record(store: Store, job: Job, options: FleetOptions, tokenizer: str, c
 
 
 def count_expected_frames(path: Path) -> int:
-    """How many frames a drive says it has, for progress only; 0 if it does not say."""
+    """How many frames a drive claims to have, for progress only; 0 if it does not say."""
     path, options = parse_drive(path)
     if path.is_dir():
         return sum(map(is_image, path.rglob("*")))
@@ -185,7 +185,7 @@ def count_expected_frames(path: Path) -> int:
         images = {number for number, schema in file.schemas.items() if image_kind(schema.name)}
         return sum(file.counts.get(number, 0) for number, c in file.channels.items() if c.schema_id in images)
     if kind == "video":
-        with suppress(ValueError), VideoReader(path, **{"stream": 0} | options) as video:  # said when it is opened
+        with suppress(ValueError), VideoReader(path, **{"stream": 0} | options) as video:  # replay reports the error
             return video.expected_frames
     return 0
 
@@ -203,7 +203,7 @@ def _replay_drive(path: Path, folder: Path, options: FleetOptions, tok: Tokenize
     )
     node = ReplayNode(ReplaySettings(path=path, out=folder, **chosen), tok, on_update)
     if any(info.tokenizer != tok.fingerprint for info in node.infos.values()):
-        # Recorded by another tokenizer, whose group boundaries mean nothing to this one.
+        # The tokens are of another tokenizer, so its group boundaries do not apply: read only the frames.
         node.mode, node.infos = "drive", {}
     return node.run()
 

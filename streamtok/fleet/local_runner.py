@@ -1,4 +1,4 @@
-"""The fleet's workers on this machine: a pool of processes, each with its own model."""
+"""Runs a fleet's jobs on this machine: a pool of processes, each with its own model."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fl
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Reports = SimpleQueue  # of (a job's name, its frames so far, the share of the job)
-GRACE_S = 0.4  # for running jobs to notice that they should stop; a busy machine needs the rest of two seconds itself
+GRACE_S = 0.4  # for running jobs to see that they should stop
 
 
 class LocalRunner:
-    """Runs jobs in spawned processes, which end with this one even by SIGKILL; if one dies, a new pool is started."""
+    """Runs jobs in spawned processes, which end when this one does, even by SIGKILL. If one dies, the pool restarts."""
 
     def __init__(self, out: str, options: FleetOptions, workers: int) -> None:
         self._out, self._options, self._workers = out, options, workers
@@ -36,11 +36,11 @@ class LocalRunner:
         self._open()
 
     def submit(self, job: Job) -> None:
-        """Start a job; at most `workers` at a time."""
+        """Start a job; the caller keeps to `workers` at a time."""
         self._running[self._pool.submit(_run_in_worker, job)] = job
 
     def collect(self, timeout: float) -> list[Outcome]:
-        """Jobs that ended, after waiting for one for at most so many seconds."""
+        """Return the jobs that ended; waits for one for at most `timeout` seconds."""
         done, _ = wait(self._running, timeout, FIRST_COMPLETED)
         while not self._reports.empty():
             name, frames, share = self._reports.get()
@@ -50,12 +50,12 @@ class LocalRunner:
         return [self._take(future) for future in done]
 
     def running(self) -> dict[str, tuple[int, float]]:
-        """The running jobs by name: frames so far, and the share that is done."""
+        """The running jobs by name: frames so far, and the share that is done (0..1)."""
         names = {job.name for job in self._running.values()}
         return {name: progress for name, progress in self._progress.items() if name in names}
 
     def close(self) -> None:
-        """End the workers; those that are busy within a second."""
+        """End the workers; busy ones are killed after `GRACE_S`."""
         if self._running:
             self._stop.value = 1
             wait(self._running, GRACE_S)
@@ -64,12 +64,12 @@ class LocalRunner:
                 process.kill()
             for process in workers:
                 process.join()
-        # With dead workers the pool's threads have only themselves to end, which on a busy machine takes seconds.
+        # If workers were killed, do not wait for the pool's threads: on a busy machine they take seconds to end.
         self._pool.shutdown(wait=not self._running, cancel_futures=True)
         self._restore()
 
     def _open(self) -> None:
-        # The flag has no lock: a worker that stands still, or was killed, while it asks must not hold up `close`.
+        # The flag has no lock, so that a worker that is stopped or killed while it reads it cannot block `close`.
         self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
         shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
         self._pool = ProcessPoolExecutor(self._workers, self._context, _Worker, shared)
@@ -79,7 +79,7 @@ class LocalRunner:
         return future.result()
 
     def _restart(self) -> list[Outcome]:
-        """A worker died: every running job ended with it, and which of them it was is sure only if it was alone."""
+        """Start a new pool after a worker died, which ends every job; the culprit is sure only if it ran alone."""
         ended = [future for future in self._running if future.done()]
         finished = [future for future in ended if not isinstance(future.exception(), BrokenProcessPool)]
         outcomes = [self._take(future) for future in finished]
@@ -93,10 +93,10 @@ class LocalRunner:
 
 
 def limit_threads(threads: int) -> Callable[[], None]:
-    """Let processes that are started from now on compute with so many threads; returns a function that undoes it.
+    """Set how many threads processes started from now on compute with; returns a function that restores the old values.
 
-    Libraries read this when they are loaded, before any of our code runs in a worker. With a pool of threads in each of
-    many workers, most of the time would go into waiting for one another.
+    Libraries read these variables when they load, before any of our code runs in a worker. With a thread per core in
+    each of many workers, most of the time would be lost to contention.
     """
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
@@ -112,19 +112,19 @@ def limit_threads(threads: int) -> Callable[[], None]:
 
 
 class _Worker:
-    """One worker process: its model, and the way back to the parent."""
+    """The state of a worker process: its model, and its channel to the parent."""
 
     current: ClassVar[_Worker]
 
     def __init__(self, parent: int, out: str, options: FleetOptions, reports: Reports, stop: c_byte) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and tells its workers
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
         self._out, self._options, self._reports, self._stop = out, options, reports, stop
         self._tok, self._reported = load_for_fleet(options), 0.0
         _Worker.current = self
 
     def run(self, job: Job) -> Outcome:
-        """Tokenize a drive; `Stopped` once the parent has said so."""
+        """Tokenize a drive; raises `Stopped` once the parent has set the flag."""
         if self._stop.value:
             raise Stopped
         return try_job(job, self._out, self._options, self._tok, partial(self._report, job.name))
@@ -137,7 +137,7 @@ class _Worker:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: nobody would collect what it does."""
+    """Exit once the parent is gone, for nobody would collect the outcome."""
     while os.getppid() == parent:
         time.sleep(REPORT_S)
     os._exit(1)

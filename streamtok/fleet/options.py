@@ -1,4 +1,4 @@
-"""What tokenizing many drives is told; no model is needed to say it."""
+"""The options of tokenizing many drives. This module loads quickly: it imports no model."""
 
 import re
 from typing import Annotated
@@ -10,7 +10,7 @@ from streamtok.settings.shared import ComputeSettings, FrameSettings, ReadSettin
 
 
 def read_shard(value: object) -> tuple[int, int]:
-    """ "0/4" or (0, 4) as a pair."""
+    """Parse "0/4" or (0, 4) as (index, count)."""
     text = "/".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
@@ -19,7 +19,7 @@ def read_shard(value: object) -> tuple[int, int]:
 
 
 class DriveOptions(FrameSettings, ReadSettings, ComputeSettings):
-    """How every drive is tokenized; `threads` is fixed, since on a CPU the last bits of a latent may depend on it."""
+    """How every drive is tokenized. `threads` is fixed because the last bits of a latent may depend on it on a CPU."""
 
     model: Model = option("nano", "preset name or checkpoint folder")
     streams: Names | None = option(None, "only this camera, by topic or stream (repeat it)")
@@ -27,7 +27,7 @@ class DriveOptions(FrameSettings, ReadSettings, ComputeSettings):
 
 
 class RunOptions(Strict):
-    """How a run goes about it, which never changes its output; `shard` (i, n) takes drives whose hash is i modulo n."""
+    """How a run works, which never changes its output. `shard` (i, n) takes the drives whose hash is i modulo n."""
 
     workers: Count = option(1, "drives at a time")
     shard: Annotated[tuple[int, int], BeforeValidator(read_shard), Flag("i/N")] = option(

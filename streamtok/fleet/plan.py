@@ -1,4 +1,4 @@
-"""What so many hours of video need: workers, storage, failures and cost, from a measurement of this machine."""
+"""Plans a fleet: workers, storage, failures and cost of many hours of video, from a measurement on this machine."""
 
 import multiprocessing
 import tempfile
@@ -24,8 +24,8 @@ HOURS_BETWEEN_FAILURES = 24.0
 class FleetPlan:
     """The figures of one plan; rates are of one worker. `measured`: `frames_per_second` was measured, not given.
 
-    `check_seconds` is the time to see that one drive is done, on a local disk; `price` that of a worker's hour, without
-    storage and transfer. What follows from these, `worker_hours` with the work lost to failures, are attributes too.
+    `check_seconds` is the time to find that one drive is done, on a local disk. `price` is that of a worker-hour,
+    without storage and transfer. Derived figures are attributes too; `worker_hours` includes work lost to failures.
     """
 
     hours: float
@@ -41,14 +41,14 @@ class FleetPlan:
     def __post_init__(self) -> None:
         self.times_real_time = self.frames_per_second / self.fps
         self.drives = max(1, round(self.hours * 60 / self.drive_minutes))
-        # Of the work that is done twice: a worker that fails loses half a drive on average.
+        # The share of the work that is done twice: a worker that fails loses half a drive on average.
         self.lost_share = self.drive_minutes / 60 / self.times_real_time / 2 / self.hours_between_failures
         self.worker_hours = self.hours / self.times_real_time * (1 + self.lost_share)
         self.storage_bytes = self.hours * self.token_bytes_per_hour
         self.cost = self.worker_hours * self.price
 
     def report(self) -> str:
-        """The plan for people."""
+        """The plan as lines of text."""
         origin = "measured here" if self.measured else "given"
         failures = self.worker_hours / self.hours_between_failures
         lines = [
@@ -68,12 +68,12 @@ class FleetPlan:
 
 
 def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, price: float) -> FleetPlan:
-    """Measure a worker on a short synthetic drive, or take its frames per second from `rate`, and scale it up."""
+    """Measure a worker on a short synthetic drive and scale it up; `rate`, if given, replaces its frames per second."""
     if not (hours > 0 and fps > 0 and price >= 0) or (rate is not None and rate <= 0):
         raise ValueError(f"plan for {hours} hours at {fps} frames per second, rate {rate}: expected more than 0")
     restore = limit_threads(options.threads)
     try:
-        # In a process as workers are: how many threads libraries use is decided when they are loaded.
+        # In a spawned process, like a worker: libraries fix their number of threads when they load.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             measured, size, check = pool.submit(measure_worker, options, fps).result()
     finally:
@@ -82,9 +82,9 @@ def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, pr
 
 
 def measure_worker(options: FleetOptions, fps: float) -> tuple[float, float, float]:
-    """One worker on a video of 720x1280: frames per second, bytes of token file per hour, seconds to check a drive.
+    """Measure one worker on 720x1280 video: frames per second, token file bytes per hour, seconds to check a drive.
 
-    On a CPU, seconds are those of CPU time: what a core does when nothing else runs on it, also on a busy machine.
+    On a CPU the clock is CPU time, so that other processes on the machine do not count.
     """
     tok = load_for_fleet(options)
     with tempfile.TemporaryDirectory(prefix="streamtok-plan-") as folder:

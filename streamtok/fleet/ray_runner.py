@@ -1,4 +1,4 @@
-"""The fleet's workers on a Ray cluster: actors, each with its own model and its share of a GPU."""
+"""Runs a fleet's jobs on a Ray cluster: actors, each with its own model and its share of a GPU."""
 
 from collections import deque
 from typing import Any
@@ -36,7 +36,7 @@ class RayRunner:
         return [self._outcome(reference) for reference in done]
 
     def running(self) -> dict[str, tuple[int, float]]:
-        """Actors do not report before they are done."""
+        """Empty: actors do not report before they are done."""
         return {}
 
     def close(self) -> None:
@@ -56,7 +56,7 @@ class RayRunner:
 
 
 class _Worker:
-    """What runs in an actor."""
+    """The class of the actors: loads the model once, then runs jobs."""
 
     def __init__(self, out: str, options: FleetOptions) -> None:
         self._out, self._options, self._tok = out, options, load_for_fleet(options)
@@ -66,7 +66,7 @@ class _Worker:
 
 
 def import_ray() -> Any:
-    """Ray, or an ImportError that says how to get it."""
+    """Import Ray; raises ImportError that says how to install it."""
     with needs_extra("--runner ray", "fleet"):
         import ray
     return ray

@@ -1,4 +1,4 @@
-"""Folders that drives come from and tokens go to: on this machine, or behind a URL through fsspec."""
+"""Storage that a fleet reads drives from and writes tokens to: folders on this machine, or URLs through fsspec."""
 
 import contextlib
 import os
@@ -17,14 +17,14 @@ PARTIAL = ".partial"
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL and the path in it; ImportError or ValueError says what is missing."""
+    """The fsspec filesystem of a URL and the path in it; raises ImportError or ValueError that says what is missing."""
     with needs_extra(f"{url}: reading a URL", "dataset"):
         import fsspec
     return fsspec.core.url_to_fs(url)
 
 
 def measure_size(path: str) -> int:
-    """Bytes of a drive's file, or of all files of its folder; FileNotFoundError if it is not there."""
+    """Bytes of a drive's file, or of all files in its folder; raises FileNotFoundError."""
     if is_url(path):
         fs, inner = open_filesystem(path)
         return int(fs.du(inner))
@@ -33,7 +33,7 @@ def measure_size(path: str) -> int:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[Path]:
-    """The path itself, or what a URL holds, fetched into a temporary folder for as long as the `with` lasts."""
+    """Yield a local path as it is; download a URL to a temporary folder that lasts as long as the `with` block."""
     if not is_url(path):
         yield Path(path)
         return
@@ -45,7 +45,7 @@ def local_copy(path: str) -> Iterator[Path]:
 
 
 class LocalStore:
-    """An output folder on this machine. What is committed appears whole or not at all."""
+    """An output folder on this machine. Commits are atomic: they appear complete or not at all."""
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
@@ -53,8 +53,8 @@ class LocalStore:
 
     @contextlib.contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
-        """A folder to write in, on the same disk; it is removed at the end unless it was committed."""
-        # One drive is one process's work at a time: what is there already was left by one that was killed.
+        """Yield a new folder on the same disk to write in; it is removed at the end unless it was committed."""
+        # Only one process works on a drive at a time, so older workspaces were left by processes that were killed.
         for left in self.root.glob(f".{name}.*{PARTIAL}"):
             shutil.rmtree(left, ignore_errors=True)
         folder = self.root / _partial_name(name)
@@ -65,7 +65,7 @@ class LocalStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def commit(self, folder: Path, name: str) -> None:
-        """Make a workspace the folder `name`, in place of an older one."""
+        """Rename a workspace to `name`, replacing an older folder of that name."""
         for file in folder.iterdir():
             with open(file, "rb") as written:
                 os.fsync(written.fileno())
@@ -73,7 +73,7 @@ class LocalStore:
         try:
             os.rename(folder, target)
         except OSError:
-            # Only once the new one is known to be there is the old one moved out of the way.
+            # Move the old one out of the way only if the new one exists.
             if not (folder.is_dir() and target.is_dir()):
                 raise
             old = self.root / _partial_name(f"{name}.old")
@@ -87,7 +87,7 @@ class LocalStore:
         return path.read_bytes() if path.is_file() else None
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace a file in one move."""
+        """Replace a file atomically."""
         partial = self.root / _partial_name(name)
         partial.write_bytes(data)
         os.replace(partial, self.root / name)
@@ -98,7 +98,7 @@ class LocalStore:
         return path.stat().st_size if path.is_file() else None
 
     def clean(self) -> None:
-        """Remove what processes of this machine that no longer run left behind."""
+        """Remove partial output of processes of this machine that no longer run."""
         for left in self.root.glob(f".*{PARTIAL}"):
             _, host, pid = left.name.removesuffix(PARTIAL).rsplit(".", 2)
             if host == _host() and not _runs(pid):
@@ -106,7 +106,7 @@ class LocalStore:
 
 
 class UrlStore:
-    """As `LocalStore`, behind a URL. `drive.json` is uploaded last, so that what it names is there."""
+    """As `LocalStore`, behind a URL. `drive.json` is uploaded last, after the files that it names."""
 
     def __init__(self, root: str) -> None:
         self._fs, self._root = open_filesystem(root)
@@ -139,14 +139,14 @@ class UrlStore:
             return None
 
     def clean(self) -> None:
-        """Uploads leave nothing half done."""
+        """Do nothing: partial output is in temporary folders only."""
 
 
 Store = LocalStore | UrlStore
 
 
 def open_store(root: str) -> Store:
-    """The output folder of a path or URL; it is made if it is not there."""
+    """Open the output folder at a path or URL; it is created if it does not exist."""
     return UrlStore(root) if is_url(root) else LocalStore(root)
 
 
@@ -159,7 +159,7 @@ def _host() -> str:
 
 
 def _runs(pid: str) -> bool:
-    """Whether a process of this machine has that number."""
+    """Whether a process with that id runs on this machine."""
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):

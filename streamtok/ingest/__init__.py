@@ -1,1 +1,1 @@
-"""Frames of several cameras to groups, and groups through the network to token grids: live, replayed, offline."""
+"""From frames of several cameras to groups, and through the network to token grids: live, replayed, offline."""

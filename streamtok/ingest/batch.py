@@ -1,7 +1,7 @@
-"""Streams of one frame size that share a step of the network; most often one stream alone.
+"""Step the network for streams of one frame size, together as a batch; most often for one stream alone.
 
-Where one slot fills the device (any CPU, and large models on a GPU) every stream steps alone. A model too small for
-that steps all its cameras at once. The number of slots is fixed, whoever is ready, so the tokens of one camera cannot
+If one slot fills the device (any CPU, and large models on a GPU), every stream steps alone. A smaller model steps all
+its cameras at once. The number of slots is fixed, whichever cameras are ready, so the tokens of one camera cannot
 depend on the timing of the others. A full group waits a bounded time for the groups of the other cameras. The cameras
 start their epochs with frames of the same time, so that groups fill up together.
 """
@@ -27,11 +27,11 @@ log = logging.getLogger("streamtok.ingest")
 
 
 class Batch:
-    """The encoder of some lanes, their frames in its input, and the epochs that they start together.
+    """The encoder of some lanes, its input buffer, and the epochs that the lanes start together.
 
     `slots` are the lanes in the order of the encoder's slots; one that is None stays idle. `context` is the encoder's,
-    None for the model's. Nothing is allocated before the frame size is known. `epoch_ns` is the time of the frame with
-    which one of them started their latest common epoch, when it was due.
+    None for the model's. Nothing is allocated before the frame size is known. `epoch_ns` is the capture time of the
+    frame that started the latest common epoch, in the lane that was first.
     """
 
     def __init__(self, slots: list[Lane | None], tokenizer: Tokenizer, context: int | None, preparing: Preparing):
@@ -46,7 +46,7 @@ class Batch:
         self.events = EventLog(",".join(lane.name for lane in self.lanes), log, "streams")
 
     def open(self, name: str, size: tuple[int, int]) -> None:
-        """Allocate what images of `size` (H, W) need; ValueError if others have another size."""
+        """Allocate encoder and buffer for images of `size` (H, W); ValueError if other lanes have another size."""
         if self.size == size:
             return
         if self.size is not None and len(self.lanes) > 1:
@@ -61,7 +61,7 @@ class Batch:
         )
         self._holds = any(lane.options.hold for lane in self.lanes)
         if self._holds:
-            self._encoder.hold(0.0)  # makes room for it, before the first step
+            self._encoder.hold(0.0)  # allocates its state before the first step
         shape = slots, picture_channels(self._tokenizer.config.in_channels), frames, height, width
         self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True
@@ -73,26 +73,26 @@ class Batch:
         return self._frames[self.slots.index(lane)]
 
     def put(self, lane: Lane, planes: Planes) -> None:
-        """Copy a frame to its place in the group of its lane, as it arrives: a full group needs only the network."""
+        """Copy a frame into its lane's group on arrival, so that a full group needs only the network's step."""
         planes.copy_to(self._frames[self.slots.index(lane), :, len(lane.frame_ids)])
 
     @property
     def full(self) -> list[Lane]:
-        """The lanes whose group waits to be stepped."""
+        """The lanes with a full group that waits for its step."""
         return [lane for lane in self.lanes if lane.full_ns is not None]
 
     @property
     def complete(self) -> bool:
-        """Whether a group is full and no other lane needs waiting for."""
+        """Whether a group is full and no lane that has not ended is missing."""
         return bool(self.full) and all(lane.full_ns is not None or lane.ended for lane in self.lanes)
 
     @property
     def full_ns(self) -> float:
-        """Since when the first of the full groups waits; infinite if there is none."""
+        """Since when, in ns, the first of the full groups waits; infinite if there is none."""
         return min((lane.full_ns for lane in self.lanes if lane.full_ns is not None), default=math.inf)
 
     def warm_up(self) -> None:
-        """Step once and forget it, so that the first frame does not pay for the set-up. ValueError before `open`."""
+        """Step once and reset, so that the first frame does not pay for the set-up. ValueError before `open`."""
         if self.size is None:
             raise ValueError(f"stream {self.lanes[0].name!r} has no size yet: give one, or open it with its source's")
         if self._cold:
@@ -102,8 +102,8 @@ class Batch:
     def step(self, lanes: list[Lane]) -> tuple[np.ndarray, NonFiniteError | None]:
         """Run the network on the groups of these lanes; the slots of the others stay as they are.
 
-        A group that is not full is filled up with its last frame. Returns the token grids of all slots, (slots, *grid),
-        and the error that names those whose latent is not finite: their grids mean nothing.
+        A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and the
+        error that names slots with a latent that is not finite, whose grids are invalid; None if there are none.
         """
         active = [lane is not None and lane in lanes for lane in self.slots]
         fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]
@@ -127,14 +127,14 @@ class Batch:
         return take_grids(out, self._tokenizer.config), error
 
     def _measure_noise(self, out: Encoded, slot: int) -> float:
-        """What holding levels cost a slot, in dB of the latent's rounding noise."""
+        """The cost of holding levels in a slot: the rise of the latent's quantization noise, dB."""
         quantizer = self._tokenizer.quantizer
         assert isinstance(quantizer, FSQ), type(quantizer)  # others hold nothing
         assert out.indices is not None
         return quantizer.measure_noise(out.latent[slot : slot + 1, :, 0], out.indices[slot])
 
     def _step(self, active: list[bool], keyframe: list[bool]) -> Encoded:
-        """The first step may capture a graph, which cameras must not disturb."""
+        """Step the encoder; the first step may capture a CUDA graph, so no camera may use the device meanwhile."""
         frames = match_channels(self._frames, self._tokenizer.config.in_channels)
         if not self._cold:
             return self._encoder.step(frames, active, keyframe)

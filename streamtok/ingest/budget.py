@@ -1,6 +1,6 @@
-"""Byte budgets: what messages may take, held by cheaper tokens first and then by fewer frames.
+"""Rate control: keep messages within a bitrate, by cheaper tokens first and then by fewer frames.
 
-No sockets, no clock: they are told what was sent, and say how the next group is to be encoded.
+No sockets, no clock: a budget is told what was sent, and says how to encode the next group.
 """
 
 import math
@@ -8,25 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MOST_HOLD = 0.5  # levels; more costs much and saves little (docs/narrow-link.md)
-FEWEST = 1 / 16  # of the frames, that are encoded whatever a budget asks
-PROPORTIONAL, INTEGRAL = 3.0, 0.8  # per second of debt, and of it per second: settles in about 5 s without ringing
+FEWEST = 1 / 16  # the least share of frames that are encoded, whatever a budget asks
+PROPORTIONAL, INTEGRAL = 3.0, 0.8  # effort per s of debt, and per s of debt and s: settles in 5 s without ringing
 MOST_DEBT_S, MOST_CREDIT_S = 4.0, 1.0
 AVERAGE_S = 10.0
-QUIET_S = 5.0  # after which a stream of a rig is taken to have stopped
-STEPS = 64  # of a margin, each exact in float32
+QUIET_S = 5.0  # without messages, after which a stream of a rig counts as stopped
+STEPS = 64  # values of a margin, each exact in float32
 
 
 @dataclass
 class Meter:
-    """Bits that were sent, over seconds of capture time."""
+    """Measures the bits sent per second of capture time."""
 
     bits: int = 0
     seconds: float = 0.0
-    _late_bits: float = 0.0  # of both, what is left once they fade within AVERAGE_S
+    _late_bits: float = 0.0  # both with exponential decay, time constant AVERAGE_S
     _late_seconds: float = 0.0
 
     def note(self, bits: int, seconds: float) -> None:
-        """Note that so many bits were sent, and that seconds have gone by since the last ones."""
+        """Add bits that were sent `seconds` after the ones before."""
         self.bits += bits
         self.seconds += seconds
         kept = math.exp(-seconds / AVERAGE_S)
@@ -39,27 +39,27 @@ class Meter:
 
     @property
     def recent(self) -> float:
-        """Bits per second, averaged over AVERAGE_S."""
+        """Bits per second, averaged over about AVERAGE_S."""
         return self._late_bits / self._late_seconds if self._late_seconds else 0.0
 
 
 @dataclass
 class ByteBudget:
-    """Holds messages at `bitrate` bits per second of capture time.
+    """Keeps messages at `bitrate` bits per second of capture time.
 
-    A bucket drains at the bitrate and fills with what is sent. `debt` is how many seconds it takes to drain; below 0,
-    so much was saved. A proportional and integral controller turns it into `effort`: up to 1 the encoder holds levels
-    within a growing margin, beyond 1 it leaves out frames. With nothing to hold (`holds`) it begins at 1.
+    A leaky bucket drains at the bitrate and fills with what is sent. `debt` is the time, s, that it takes to drain;
+    negative is credit. A PI controller turns it into `effort`: up to 1 the encoder holds levels within a growing
+    margin, beyond 1 it also drops frames. Without levels to hold (`holds` False) effort is at least 1.
     """
 
     bitrate: int
     holds: bool = True
     debt: float = 0.0
     sent: Meter = field(default_factory=Meter)
-    _lasting: float = 0.0  # the effort that what has been sent so far asks for
+    _lasting: float = 0.0  # the controller's integral term
 
     def note(self, nbytes: int, seconds: float) -> None:
-        """A message of `nbytes` was sent, `seconds` of capture time after the one before it (0: there was none)."""
+        """Add a message of `nbytes`, sent `seconds` of capture time after the one before it (0: the first)."""
         bits = 8 * nbytes
         self.sent.note(bits, seconds)
         self.debt = min(max(self.debt + bits / self.bitrate - seconds, -MOST_CREDIT_S), MOST_DEBT_S)
@@ -67,7 +67,7 @@ class ByteBudget:
 
     @property
     def effort(self) -> float:
-        """0 or 1 to 1 / FEWEST."""
+        """From 0 (1 if not `holds`) to 1 / FEWEST."""
         return self._bound(self._lasting + PROPORTIONAL * self.debt)
 
     def _bound(self, effort: float) -> float:
@@ -75,9 +75,9 @@ class ByteBudget:
 
 
 class RigBudget:
-    """One budget for several streams, all at the same effort: who needs more bits gets them.
+    """One budget for several streams, all at the same effort: a stream that needs more bits gets more.
 
-    Streams have clocks of their own, so a second of each of n that are running drains an nth of a second.
+    Streams have clocks of their own, so with n running streams, a second of one drains the bucket by 1 / n seconds.
     """
 
     def __init__(self, bitrate: int, holds: bool):
@@ -85,22 +85,22 @@ class RigBudget:
         self._quiet_s: dict[object, float] = {}
 
     def note(self, stream: object, nbytes: int, seconds: float) -> None:
-        """A stream, by any name, has sent a message, `seconds` of its time after the one before it."""
+        """Add a message of a stream (any key), sent `seconds` of its capture time after its message before."""
         self._quiet_s[stream] = 0.0
         part = seconds / sum(quiet < QUIET_S for quiet in self._quiet_s.values())
         self.budget.note(nbytes, part)
         self._quiet_s = {name: quiet + part * (name is not stream) for name, quiet in self._quiet_s.items()}
 
     def forget(self, stream: object) -> None:
-        """A stream has ended."""
+        """Remove a stream that has ended."""
         self._quiet_s.pop(stream, None)
 
 
 class StreamBudget:
-    """What one stream spends: its next group keeps levels within `hold`, and of its frames a share is `kept`.
+    """The rate control of one stream: the margin `hold` for levels in its next group, and the share of frames `kept`.
 
-    Without a budget that is `most_hold` and all. With one of its `own`, or of the `rig` that it shares with others, it
-    follows the budget that asks for more effort. `spent` counts its messages; `noise_db` is what holding cost its last
+    Without a budget these are `most_hold` and 1. With one of its `own` and one that a `rig` shares, the stream follows
+    the one that asks for more effort. `spent` measures its messages; `noise_db` is the cost of holding in its last
     group.
     """
 
@@ -115,12 +115,12 @@ class StreamBudget:
         self._follow()
 
     def share(self, rig: RigBudget) -> None:
-        """Keep to a budget that others keep to as well."""
+        """Also keep to a budget that is shared with other streams."""
         self.rig = rig
         self._follow()
 
     def note(self, nbytes: int, now_ns: int) -> None:
-        """A message of `nbytes` was sent, of pictures up to this capture time."""
+        """Add a message of `nbytes`, with pictures up to the capture time `now_ns`."""
         seconds = 0.0 if self._sent_ns is None else max(0, now_ns - self._sent_ns) / 1e9
         self._sent_ns = now_ns
         self.spent.note(8 * nbytes, seconds)
@@ -131,18 +131,17 @@ class StreamBudget:
         self._follow()
 
     def end(self) -> None:
-        """Nothing will be sent, as far as is known: others may have what it took."""
+        """Note that the stream has ended for now: others may use its share."""
         if self.rig is not None:
             self.rig.forget(self)
 
     def note_cost(self, margin: float, noise_db: float) -> None:
-        """A group was encoded within this margin; its levels differ from the latent by so many dB more than rounded
-        ones."""
+        """Note a group's margin, in levels, and the rise of its quantization noise over plain rounding, dB."""
         self.noise_db = noise_db
         self._groups, self._margins, self._noises = self._groups + 1, self._margins + margin, self._noises + noise_db
 
     def leaves_out(self) -> bool:
-        """Whether the next frame is left out, so that the others are spread evenly."""
+        """Whether to drop the next frame; the frames that stay are spaced evenly."""
         self._skipped += 1 - self.kept
         if self._skipped < 1:
             return False
@@ -151,23 +150,23 @@ class StreamBudget:
 
     @property
     def budgets(self) -> Sequence[ByteBudget]:
-        """The budgets that a stream keeps to."""
+        """The budgets that the stream keeps to: none, its own, the rig's, or both."""
         shared = None if self.rig is None else self.rig.budget
         return [budget for budget in (self.own, shared) if budget is not None]
 
     @property
     def kept(self) -> float:
-        """The share of frames that are to be encoded, 1 down to FEWEST."""
+        """The share of frames to encode, 1 down to FEWEST."""
         return 1 / max(1.0, self._effort)
 
     @property
     def mean_hold(self) -> float:
-        """The margin of all its groups."""
+        """The mean margin of all groups, in levels."""
         return self._margins / max(1, self._groups)
 
     @property
     def mean_noise_db(self) -> float:
-        """What holding cost all its groups."""
+        """The mean cost of holding in all groups, dB."""
         return self._noises / max(1, self._groups)
 
     @property
@@ -180,7 +179,7 @@ class StreamBudget:
 
 
 def share_budget(bitrate: int, streams: Sequence[StreamBudget]) -> None:
-    """Hold all of them together at `bitrate` bits per second."""
+    """Give the streams one common budget of `bitrate` bits per second."""
     rig = RigBudget(bitrate, any(stream.most_hold for stream in streams))
     for stream in streams:
         stream.share(rig)

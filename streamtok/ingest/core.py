@@ -1,7 +1,7 @@
-"""Frames in, token groups out: what live ingest, replay and the tests share. No sockets, no waiting.
+"""Turn frames into token groups: the core of live ingest, replay and tests. No sockets, no waiting.
 
-`IngestCore` owns one lane per camera (what its frames mean), the encoders behind them, and what follows from a lane's
-verdict. Whatever waits, fails or tells the time is outside and calls `feed`, `gap`, `flush`.
+`IngestCore` owns one `Lane` per camera, which judges its frames, and the encoders; it acts on a lane's verdicts.
+Sources, clocks and failures are outside: callers use `feed`, `restart` and `flush`.
 """
 
 import logging
@@ -31,13 +31,12 @@ log = logging.getLogger("streamtok.ingest")
 class IngestCore:
     """Turns frames of several cameras into token groups; the same object serves live streams, replay and tests.
 
-    `tokenizer` is what `streamtok.load` returns and decides device, precision and determinism; `streams` maps stream
+    `tokenizer` is what `streamtok.load` returns; it decides device, precision and determinism. `streams` maps stream
     names to their options. Each stream has its own encoder of one slot, so its tokens cannot depend on which other
-    cameras were ready. The exception are the streams that one of `batches` lists. They have one frame size and share an
-    encoder, with a slot for each in the order given (None: a slot that stays idle). There a full group waits up to
-    `batch_wait_ms` for those of the others (see `batch`). It comes out of `feed`, `settle` or `overdue`, whichever is
-    called first. `timer` is read for that and to fill `encode_ns`; `preparing` follows from the tokenizer's device
-    unless given.
+    cameras were ready. The streams of one of `batches` have one frame size and share an encoder, with a slot for each
+    in the order given (None: an idle slot). There a full group waits up to `batch_wait_ms` for those of the others
+    (see `batch`), and comes out of the next `feed`, `settle` or `overdue`. `timer` (ns) measures that and `encode_ns`.
+    `preparing` follows from the tokenizer's device unless given.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class IngestCore:
         self._batch_of = {lane.name: batch for batch in self._batches for lane in batch.lanes}
 
     def lane(self, stream: str) -> Lane:
-        """The bookkeeping of one stream."""
+        """The lane of one stream; ValueError for an unknown name."""
         if stream not in self.lanes:
             raise ValueError(f"unknown stream {stream!r}; this core has {', '.join(self.lanes)}")
         return self.lanes[stream]
@@ -84,11 +83,11 @@ class IngestCore:
         return [lane.name for lane in self._batch_of[self.lane(stream).name].lanes]
 
     def buffer(self, stream: str) -> Tensor:
-        """The frames of a stream's group as the network takes them, (C, G, H, W) uint8 on its device, to read."""
+        """The network's input for a stream's group, (C, G, H, W) uint8 on its device; read only."""
         return self._batch_of[stream].find_buffer(self.lane(stream))
 
     def preprocessor(self, stream: str, source_size: tuple[int, int]) -> Preparer:
-        """What turns pictures of `source_size` (height, width) into what this stream encodes; the newest is kept.
+        """The preparer of this stream for pictures of `source_size` (height, width); the latest one is cached.
 
         ValueError for a size that cannot be encoded, or that the stream's options do not allow.
         """
@@ -102,14 +101,14 @@ class IngestCore:
         return kept[1]
 
     def prepare(self, frame: Frame) -> Prepared:
-        """Convert and resize one frame, on a GPU beside the network; may run on the capture thread of its stream."""
+        """Convert and resize one frame, on a GPU in parallel to the network; may run on the stream's capture thread."""
         height, width, channels = frame.picture.shape
         check_channels(channels, self.config.in_channels)
         planes = self.preprocessor(frame.stream, (height, width))(frame)
         return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 
     def open(self, stream: str, source_size: tuple[int, int]) -> tuple[int, int]:
-        """Allocate what a stream needs before its first frame; returns the (H, W) that will be encoded."""
+        """Allocate a stream's encoder before its first frame; returns the (H, W) that will be encoded."""
         lane, now = self.lane(stream), (source_size[0], source_size[1])
         prepare, was = self.preprocessor(stream, now), lane.source_size
         self._batch_of[stream].open(stream, prepare.size)
@@ -118,7 +117,7 @@ class IngestCore:
         return prepare.size
 
     def warm_up(self, stream: str) -> None:
-        """Run a stream's network once and forget it. Needs the size: from the stream's options, or from `open`."""
+        """Run a stream's network once and reset it. Needs the size, from the stream's options or from `open`."""
         options, batch = self.lane(stream).options, self._batch_of[stream]
         if options.size is not None:
             size, _, _ = fit_rectangles(options.size, options.size, options.fit, self.config.spatial_compression)
@@ -127,18 +126,18 @@ class IngestCore:
 
     @cached_property
     def engine(self) -> dict[str, Any]:
-        """The engine configuration, as it is published and recorded."""
+        """The engine configuration in the form that is published and recorded."""
         return describe_engine(self.tokenizer).to_dict()
 
     def stream_info(self, stream: str) -> StreamInfo:
-        """What readers are told of a stream, as of now. ValueError before its `open`."""
+        """A stream's current description for subscribers. ValueError before its `open`."""
         engine, batch = self.engine, self.batch(stream)
         return make_stream_info(self.lane(stream), self.tokenizer, context=self.context, engine=engine, batch=batch)
 
     def feed(self, frame: Frame | Prepared, behind: int = 0) -> list[TokenGroup]:
-        """Take one frame; returns the groups that this completed, oldest first (at a gap even two).
+        """Take one frame; returns the groups that it completed, oldest first (two are possible at a gap).
 
-        `behind` frames just before it were left out because the encoder was behind.
+        `behind` is how many frames just before it were dropped because the encoder was behind.
         """
         item = frame if isinstance(frame, Prepared) else self.prepare(frame)
         lane, batch = self.lane(item.stream), self._batch_of[item.stream]
@@ -155,36 +154,36 @@ class IngestCore:
         return groups + (self._encode(batch.full) if batch.complete else [])
 
     def settle(self, stream: str) -> list[TokenGroup]:
-        """Let a full group of this stream wait no longer, for its next frame is there: step its batch if it has one."""
+        """Step the stream's batch now if a full group of the stream waits, because its next frame has come."""
         return self._encode(self._batch_of[stream].full) if self.waits(stream) else []
 
     def waits(self, stream: str) -> bool:
-        """Whether a full group of this stream waits for those of its batch."""
+        """Whether a full group of this stream waits for the rest of its batch."""
         return self.lane(stream).full_ns is not None
 
     def overdue(self) -> list[TokenGroup]:
-        """The groups of every batch in which a full one has waited as long as it may."""
+        """Step every batch in which a full group has waited for `batch_wait_ms`; returns the groups."""
         due = self._timer() - self._wait_ns
         return [group for batch in self._batches if batch.full_ns <= due for group in self._encode(batch.full)]
 
     def patience(self) -> float:
-        """Seconds until `overdue` has something to do; infinite while no full group waits."""
+        """Seconds until `overdue` has a batch to step; infinite while no full group waits."""
         first = min(batch.full_ns for batch in self._batches)
         return max(0.0, (first + self._wait_ns - self._timer()) / 1e9)
 
     def restart(self, stream: str) -> list[TokenGroup]:
         """Note that the source was lost and is back: the next frame starts an epoch, whatever `on_gap` says.
 
-        What was missed is told by its `frame_id`; without a jump there it still counts as a gap.
+        Its `frame_id` tells how many frames are missing; without a jump it still counts as a gap.
         """
         groups = self._cut(self.lane(stream))
         self.lane(stream).restart()
         return groups
 
     def flush(self, stream: str, tail: str | None = None) -> list[TokenGroup]:
-        """End a stream: its partial group is padded or dropped, as `tail` or else the options say.
+        """End a stream: pad or drop its partial group, by `tail` or else by the options; returns the last groups.
 
-        The next frame that is fed starts a new epoch.
+        A later frame starts a new epoch.
         """
         lane, batch = self.lane(stream), self._batch_of[stream]
         tail = tail or lane.options.tail
@@ -200,29 +199,29 @@ class IngestCore:
         return groups
 
     def discard(self, stream: str) -> None:
-        """End a stream without another step: what is pending counts as dropped, a full group too."""
+        """End a stream without another step: pending frames count as dropped, also those of a full group."""
         lane = self.lane(stream)
         lane.cut("tail")
         lane.end()
         self.finish_logs([stream])
 
     def finish_logs(self, streams: Iterable[str] | None = None) -> None:
-        """Log the events that were only summed up so far, of these streams or of all."""
+        """Log the events that are only counted so far, of these streams or of all."""
         for name in self._logs if streams is None else streams:
             self._logs[name].finish()
             self._batch_of[name].events.finish()
 
     def request_keyframe(self, stream: str) -> None:
-        """Start a new epoch at the next group boundary, of the whole batch."""
+        """Start a new epoch of the stream's whole batch at the next group boundary."""
         for name in self.batch(stream):
             self.lane(name).request_keyframe()
 
     def encode_recorded(
         self, stream: str, frames: Sequence[Frame], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
     ) -> TokenGroup:
-        """Encode one group exactly as a recorded header describes it, so that replay cuts the drive where live did.
+        """Encode one group exactly as its recorded header describes it, so that replay has the same groups as live.
 
-        Raises ValueError if the frames do not make that group, `NonFiniteError` where `feed` would reset and go on.
+        Raises ValueError if the frames do not make that group, NonFiniteError where `feed` would reset and go on.
         """
         lane = self.lane(stream)
         lane.check_recorded(len(frames), keyframe=keyframe, epoch=epoch, repeated=repeated)
@@ -240,7 +239,7 @@ class IngestCore:
         return groups[0]
 
     def _act_on(self, verdict: Verdict, lane: Lane, item: Prepared, behind: int) -> list[TokenGroup]:
-        """End the epoch where the frame starts another, and account for the frames that are missing before it."""
+        """Act on a verdict: end the epoch if the frame starts another, and count the frames missing before it."""
         if "restart" in verdict.because:
             facts = {"frame_id": item.frame_id, "capture_ns": item.capture_ns}
             self._logs[lane.name].add(self._timer(), "restart", {"restarts": 1}, **facts)
@@ -250,12 +249,12 @@ class IngestCore:
         if "keyframe" in verdict.because:
             self._batch_of[lane.name].epoch_ns = item.capture_ns  # the other lanes of the batch follow
         groups = self._cut(lane) if verdict.because else []
-        lane.drop(behind, "behind")  # also where no number tells of them: before the first frame, at a restart
+        lane.drop(behind, "behind")  # numbers do not show these before the first frame, or at a restart
         lane.drop(max(0, verdict.lost - behind), "missed")
         return groups
 
     def _cut(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
-        """End the epoch; what is pending becomes a padded group or is dropped (by policy unless `pad` says)."""
+        """End the epoch; pending frames become a padded group or are dropped, by policy unless `pad` is given."""
         groups = self.settle(lane.name)
         pad = lane.options.policy == "lossless" if pad is None else pad
         groups += self._encode([lane]) if pad and lane.frame_ids else []
@@ -263,7 +262,7 @@ class IngestCore:
         return groups
 
     def _encode(self, lanes: list[Lane]) -> list[TokenGroup]:
-        """The groups of some lanes of one batch; a lane whose latent is not finite loses its frames and starts anew."""
+        """Encode groups of lanes of one batch; a lane whose latent is not finite drops its frames and resets."""
         groups, error = self._step(lanes)
         for lane in lanes if error is not None else []:
             if lane.frame_ids:
@@ -273,7 +272,7 @@ class IngestCore:
         return groups
 
     def _step(self, lanes: list[Lane]) -> tuple[list[TokenGroup], NonFiniteError | None]:
-        """Run the network on the pending frames; the bookkeeping of a lane moves on only if its latent is finite."""
+        """Run the network on the pending frames; only lanes with a finite latent give a group and advance."""
         batch = self._batch_of[lanes[0].name]
         start = self._timer()
         grids, error = batch.step(lanes)

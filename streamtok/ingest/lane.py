@@ -1,7 +1,7 @@
-"""One stream's place in the ingest core: what each frame means for it, and what its group is. No pixels, no clock.
+"""The bookkeeping of one stream: gaps, epochs, and the group that is being filled. No pixels, no clock.
 
-A lane is a state machine. `judge` takes a frame's number, time and size and says what it is. `append` puts it into the
-group that is being filled, and `finish` makes a `TokenGroup` of that. Only its own methods change it.
+A lane is a state machine that `IngestCore` drives. `judge` takes a frame's number, time and size and decides whether it
+starts an epoch. `append` adds it to the group that is being filled, and `finish` makes a `TokenGroup` of that.
 """
 
 from collections import Counter
@@ -15,18 +15,18 @@ from streamtok.ingest.verdict import Because, Reason, Verdict
 from streamtok.preprocessing.preprocessor import Rectangle
 from streamtok.types import StreamInfo, TokenGroup
 
-MOST_BEHIND = 3  # groups that a stream can be behind: one that is further behind leaves frames out
-AFTER_KEYFRAME = 2  # groups: a stream that skips frames takes so many together with the keyframe after them
-DRIFT_S = 1.0  # of capture time at least between keyframes that are due to drift
+MOST_BEHIND = 3  # groups of backlog; with more, a stream drops frames
+AFTER_KEYFRAME = 2  # groups that a stream keeps together with the keyframe after dropped frames
+DRIFT_S = 1.0  # the least capture time between keyframes caused by drift
 
 
 @dataclass(eq=False)
 class Lane:
-    """One stream's place: the group that is being filled, and its bookkeeping. Groups have `group_frames` frames.
+    """The state of one stream. Groups have `group_frames` frames; a keyframe has one.
 
     `counts` has frames, groups, keyframes, dropped, gaps, nonfinite, repeated and resizes; `reasons` splits dropped.
     Every frame from the first on is in a group, pending in `frame_ids`, or dropped for one reason. Times are in ns.
-    `budget` says within which margin the next group is held, and which frames are left out.
+    `budget` is the rate control: the margin for holding levels in the next group, and the frames to drop.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Lane:
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
     source_size: tuple[int, int] | None = None
-    image_size: tuple[int, int] | None = None  # (H, W) that is encoded, once the source's is known
-    source_rect: Rectangle = (0, 0, 0, 0)  # of the picture within it
-    info: StreamInfo | None = None  # of the epoch
+    image_size: tuple[int, int] | None = None  # the encoded (H, W), once the source's size is known
+    source_rect: Rectangle = (0, 0, 0, 0)  # where the picture lies in the encoded image
+    info: StreamInfo | None = None  # of the current epoch
     frame_rate: float | None = None
     frame_ids: list[int] = field(default_factory=list)
     capture_ns: list[int] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Lane:
     keyframe_ns: int = 0
     dropped: int = 0  # since the last group
     full_ns: int | None = None  # since when a full group waits for its step
-    ended: bool = False  # nothing will come, as far as is known
+    ended: bool = False  # no more frames are expected
     _keyframe_tokens: np.ndarray | None = None
     _drift: float = 0.0
     _expected_id: int | None = None
@@ -61,22 +61,22 @@ class Lane:
 
     @property
     def needed(self) -> int:
-        """Frames of the group that is being filled."""
+        """The number of frames in the current group once it is full."""
         return 1 if self.fresh else self.group_frames
 
     @property
     def most_waiting(self) -> int:
-        """How many frames are worth keeping until `room_for` is asked."""
+        """The number of frames worth queueing until `room_for` is called."""
         return MOST_BEHIND * self.group_frames + 2
 
     def room_for(self, waiting: int) -> int:
-        """How many of the newest frames to encode where so many wait; the others are left out.
+        """How many of the newest frames to encode if `waiting` of them wait; the others are dropped.
 
-        Under `lossless`: all of them. Under `latest` some are skipped (a gap stands for them) once too many wait. Where
-        a gap costs no context (it is bridged, or the model codes images), the encoder is behind when a second whole
-        group waits. Then the newest group is kept. Where a gap costs an epoch, the encoder is behind when more than
-        MOST_BEHIND groups wait. Then so many of the newest are kept that epochs last: one frame if the epoch that ends
-        did last, for the encoder is nearly fast enough. Else it is that keyframe and AFTER_KEYFRAME groups.
+        `lossless` keeps all. `latest` drops frames, which leaves a gap, once the backlog is too long. If a gap costs
+        no context (`bridge`, or an image model), that is when a second whole group waits; the newest group is kept. If
+        a gap costs an epoch, it is when more than MOST_BEHIND groups wait. Then a keyframe and AFTER_KEYFRAME groups
+        are kept, so that epochs do not get too short. Only one frame, the keyframe, is kept if the epoch that ends was
+        longer than that: the encoder is nearly fast enough.
         """
         size = self.group_frames
         if self.options.policy == "lossless":
@@ -91,9 +91,9 @@ class Lane:
     def judge(
         self, frame_id: int, capture_ns: int, source_size: tuple[int, int], batch_ns: int | None = None
     ) -> Verdict:
-        """Say what the next frame is, and count its gap; `append` it when the verdict has been acted upon.
+        """Judge the next frame, and count a gap before it. The caller acts on the verdict, then calls `append`.
 
-        `batch_ns` is the time of the frame with which the lanes that share its step began their latest common epoch.
+        `batch_ns` is the capture time at which the lanes of its batch began their latest common epoch.
         """
         resized = self.source_size not in (None, source_size)
         back, lost = self._runs_back(frame_id, capture_ns, resized), 0
@@ -114,7 +114,7 @@ class Lane:
         return Verdict((), lost)
 
     def append(self, frame_id: int, capture_ns: int) -> bool:
-        """Put a frame into the group; True if it is full now."""
+        """Add a frame to the group; True if it is full now."""
         self.frame_ids.append(frame_id)
         self.capture_ns.append(capture_ns)
         self._expected_id, self._last_capture_ns, self.ended = frame_id + 1, capture_ns, False
@@ -122,11 +122,11 @@ class Lane:
         return len(self.frame_ids) == self.needed
 
     def wait(self, now_ns: int) -> None:
-        """The full group waits for its step from now on."""
+        """Note that the full group waits for its step since `now_ns`."""
         self.full_ns = now_ns
 
     def finish(self, tokens: np.ndarray, encode_ns: int, info: StreamInfo | None = None) -> TokenGroup:
-        """The pending frames as a group with `tokens`, of the shape that `info` says: what a fresh epoch is."""
+        """Make a group of the pending frames with `tokens`, of the shape in `info`, which is given for a new epoch."""
         repeated, keyframe = self.needed - len(self.frame_ids), self.fresh or not self.video
         if self.fresh:
             self.epoch, self._epoch_groups, self.info = self.epoch + 1, 0, info
@@ -156,7 +156,7 @@ class Lane:
         return group
 
     def leave_out(self, frame_id: int, capture_ns: int) -> bool:
-        """Whether the next frame is left out, and dropped, to hold the bitrate: one that goes on with the epoch."""
+        """Drop the next frame if that is needed to keep the bitrate; True if so. Never the first of an epoch."""
         if self.fresh or not self.budget.leaves_out():
             return False
         self._expected_id, self._last_capture_ns = frame_id + 1, capture_ns
@@ -164,24 +164,24 @@ class Lane:
         return True
 
     def note_sent(self, group: TokenGroup, nbytes: int) -> None:
-        """A message of so many bytes was made of a group: what follows keeps to the budget, if there is one."""
+        """Tell the rate control that a group became a message of `nbytes`."""
         self.budget.note(nbytes, group.capture_ns[-1])
 
     def cut(self, reason: Reason = "cut") -> None:
-        """End the epoch: what is pending is dropped, the next frame starts another."""
+        """End the epoch: pending frames are dropped, the next frame starts another."""
         self.drop(len(self.frame_ids), reason)
         self._clear()
         self.fresh, self._last_capture_ns = True, None
 
     def reject(self) -> None:
-        """The latent of the pending group was not finite: it is dropped, the next frame starts an epoch."""
+        """Drop the pending group, whose latent was not finite; the next frame starts an epoch."""
         self.counts["nonfinite"] += 1
         self.drop(len(self.frame_ids), "nonfinite")
         self._clear()
         self.fresh = True
 
     def retract(self, group: TokenGroup) -> None:
-        """A group, the newest, came out too late to be sent: its frames are dropped, the next one starts an epoch."""
+        """Count the newest group as dropped, as it came out too late to be sent; the next frame starts an epoch."""
         self.counts.subtract({"groups": 1, "keyframes": group.keyframe, "repeated": group.repeated})
         self.dropped += group.dropped
         self.drop(len(group.frame_ids), "behind")
@@ -195,22 +195,22 @@ class Lane:
             self.reasons[reason] += frames
 
     def open(self, source_size: tuple[int, int], image_size: tuple[int, int], source_rect: Rectangle) -> bool:
-        """Take pictures of `source_size`, which fill a rectangle of images; True if they had another size before."""
+        """Set the sizes (height, width) and the rectangle of the picture in the image; True if the source's changed."""
         resized = self.source_size not in (None, source_size)
         self.counts["resizes"] += resized
         self.source_size, self.image_size, self.source_rect = source_size, image_size, source_rect
         return resized
 
     def restart(self) -> None:
-        """The source was lost and is back: the next frame counts as a gap, also where its number does not jump."""
+        """Note that the source was lost and is back: the next frame counts as a gap, even without a jump in numbers."""
         self._source_was_lost = True
 
     def set_frame_rate(self, frame_rate: float | None) -> None:
-        """Note the frames per second of the source, which readers are told; None if it does not say."""
+        """Set the source's frames per second, which subscribers are told; None if unknown."""
         self.frame_rate = frame_rate
 
     def end(self) -> None:
-        """Nothing will come, as far as is known."""
+        """Note that no more frames are expected."""
         self.ended = True
         self.budget.end()
 
@@ -219,7 +219,7 @@ class Lane:
         self._keyframe_requested = True
 
     def check_recorded(self, frames: int, *, keyframe: bool, epoch: int, repeated: int) -> None:
-        """Raise ValueError unless so many frames, given to an empty lane, make the group that a header describes."""
+        """Raise ValueError unless `frames` frames, given to an empty lane, make the group that a header describes."""
         need = 1 if keyframe else self.group_frames
         if frames + repeated != need or not frames:
             raise ValueError(
@@ -234,24 +234,24 @@ class Lane:
             )
 
     def follow(self, keyframe: bool, epoch: int, dropped: int) -> None:
-        """Take from a recorded header what the pending frames are."""
+        """Set the state of the pending frames from a recorded header."""
         self.fresh, self.epoch, self.dropped = keyframe, epoch - keyframe, dropped
 
     def set_hold(self, margin: float) -> None:
-        """Encode the next groups with this margin, as a recorded header says."""
+        """Set the margin, in levels, of the next groups from a recorded header."""
         self.budget.hold = margin
 
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None
 
     def _runs_back(self, frame_id: int, capture_ns: int, resized: bool) -> bool:
-        """Whether number or time is not behind the last one's; pictures of a new size may have any time."""
+        """Whether the frame's number or time does not rise; pictures of a new size may have any time."""
         if self._expected_id is not None and frame_id < self._expected_id:
             return True
         if resized:
             return False
         late = self._last_capture_ns is not None and capture_ns <= self._last_capture_ns
-        return late or (bool(self.frame_ids) and frame_id <= self.frame_ids[-1])  # also after a gap that was told
+        return late or (bool(self.frame_ids) and frame_id <= self.frame_ids[-1])
 
     def _is_keyframe_due(self, capture_ns: int) -> bool:
         interval_ns, since_ns = round(self.options.keyframe_interval * 1e9), capture_ns - self.keyframe_ns
@@ -260,7 +260,7 @@ class Lane:
         return self._keyframe_requested or drifted or 0 < interval_ns <= since_ns
 
     def _note_drift(self, tokens: np.ndarray, keyframe: bool) -> None:
-        """How many of the tokens are unlike those of the epoch's keyframe: what a reader who lost it cannot guess."""
+        """Measure the share of tokens that differ from the epoch's keyframe, which a late joiner cannot know."""
         if self.options.keyframe_drift is None:
             return
         if keyframe or self._keyframe_tokens is None:
@@ -268,10 +268,10 @@ class Lane:
         self._drift = float((tokens != self._keyframe_tokens).mean())
 
     def _is_nearest(self, batch_ns: int, capture_ns: int) -> bool:
-        """Whether a frame is the one nearest to the start of the common epoch.
+        """Whether this frame is the lane's nearest to the start of the batch's common epoch.
 
-        A lane that was cut elsewhere since (it lost frames) is in step with the others from then on. An epoch further
-        away than a lane can be behind is not for it. Either the lane was lost then, or it has a clock of its own.
+        False if the lane has begun an epoch since then anyway, or if that start is further away than a lane's backlog
+        can be: then the lane was lost at that time, or it has a clock of its own.
         """
         if self._last_capture_ns is None:
             return False

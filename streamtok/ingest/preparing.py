@@ -1,4 +1,4 @@
-"""A frame from the camera to the network's device, prepared as it arrives: chosen once, by the device.
+"""Prepare frames on arrival (convert, resize, upload to the network's device), in a way that the device decides.
 
     preparing = preparing_for(device)                 # one per core
     resize = Preprocessor((720, 1280), (256, 448))    # one per camera and size of its pictures
@@ -16,12 +16,12 @@ All three give the same bytes. On a GPU `prepare` returns once the work is queue
 `copy_to` makes the network's stream wait for the frame's event and then copies within the device.
 
 **When memory is reused.** Every frame has memory of its own, pinned, raw and prepared, for as long as Python holds it.
-PyTorch's allocators hand blocks out again: a pinned one when the upload from it is over, a device block in the order of
-the camera's stream. After `record_stream` they wait until the network's stream has copied it. The group's buffer is
-written and read on the network's stream alone.
+PyTorch's allocators then reuse blocks: a pinned one after its upload, a device block in the order of the camera's
+stream, and after `record_stream` only once the network's stream has copied it. The group's buffer is written and read
+on the network's stream alone.
 
-**CUDA graphs.** While a graph is captured no other thread may allocate, load or query anything on the device. So all
-such work here passes a gate that `paused` closes; whoever may capture a graph holds it. Replays need no gate.
+**CUDA graphs.** While a graph is captured, no other thread may allocate, load or query anything on the device. So all
+such work here takes a lock, the gate; code that may capture a graph holds it (`paused`). Replays do not need it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger("streamtok.ingest")
 
 Kernel = Callable[[Tensor, Tensor, Tensor], None]
 NUMBERS_ROOM = 256
-"""Bytes before a camera's own in what is uploaded: the kernel's numbers, and room so that an image begins aligned."""
+"""Bytes for the kernel's parameters before the image in an upload, padded so that the image begins aligned."""
 
 
 class HostPlanes:
@@ -58,9 +58,9 @@ class HostPlanes:
 
 
 class Preparer:
-    """Prepares the frames of one camera, all of one size: converts and resizes them on the CPU, for a network there.
+    """Converts and resizes the frames of one camera, all of one size, on the CPU, for a network there.
 
-    `size` is the (H, W) of what comes out, `rect` (top, left, height, width) where the picture lies in it.
+    `size` is the (H, W) of the result, `rect` (top, left, height, width) where the picture lies in it.
     """
 
     def __init__(self, resize: Preprocessor) -> None:
@@ -68,7 +68,7 @@ class Preparer:
         self._resize = resize
 
     def __call__(self, frame: Frame) -> Planes:
-        """Prepare a frame; its picture may be written over once this returns.
+        """Prepare a frame; its picture may be overwritten once this returns.
 
         Raises ValueError or TypeError for pictures of another size or type.
         """
@@ -76,7 +76,7 @@ class Preparer:
 
 
 class CudaPlanes:
-    """Planes on a GPU, there once the event `done` is."""
+    """Planes on a GPU, ready after the event `done`."""
 
     def __init__(self, planes: Tensor, done: torch.cuda.Event) -> None:
         self._planes, self._done = planes, done
@@ -89,31 +89,31 @@ class CudaPlanes:
 
 
 class CudaLink:
-    """Pinned memory and a CUDA stream: of high priority, so that a frame need not wait behind a step's kernels."""
+    """Pinned memory and a CUDA stream, of high priority so that a frame need not wait for a step's kernels."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device, priority=-1)
 
     def stage(self, size: int) -> Tensor:
-        """uint8 (size,) on the host that nothing reads any more."""
+        """Free pinned memory on the host, uint8 (size,)."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
-        """Queue the upload of `staged` and `work`, which turns it into planes (3, H, W); returns at once."""
+        """Queue the upload of `staged`, and `work`, which turns it into planes uint8 (3, H, W); returns at once."""
         with torch.cuda.stream(self._stream):
             planes = work(staged.to(self._device, non_blocking=True))
             return CudaPlanes(planes, self._stream.record_event())
 
 
 class Upload:
-    """Sends bytes over a link, keeping the gate."""
+    """Uploads bytes over a link, and takes the gate for all work on the device."""
 
     def __init__(self, link: CudaLink, gate: threading.Lock) -> None:
         self._link, self._gate = link, gate
 
     def __call__(self, parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
-        """Uploads flat uint8 arrays, one behind the other, for `work`."""
+        """Upload the concatenation of flat uint8 arrays, and run `work` on it."""
         with self._gate:
             staged = self._link.stage(sum(part.size for part in parts))
         np.concatenate(parts, out=staged.numpy())  # the bulk of the host's work, outside the gate
@@ -122,7 +122,7 @@ class Upload:
 
 
 class UploadingPreparer(Preparer):
-    """Converts and resizes on the CPU, for a network on a device."""
+    """Converts and resizes on the CPU, then uploads to the network's device."""
 
     def __init__(self, resize: Preprocessor, upload: Upload) -> None:
         super().__init__(resize)
@@ -134,7 +134,7 @@ class UploadingPreparer(Preparer):
 
 
 class KernelPreparer(Preparer):
-    """Uploads a camera's bytes as they are and converts and resizes them on the device."""
+    """Uploads a camera's raw bytes, then converts and resizes them on the device."""
 
     def __init__(self, resize: Preprocessor, upload: Upload, load_kernel: Callable[[str], Kernel]) -> None:
         super().__init__(resize)
@@ -154,7 +154,7 @@ class KernelPreparer(Preparer):
         return self._upload([self._numbers_of(raw), raw.data], convert)
 
     def _numbers_of(self, raw: RawPicture) -> np.ndarray:
-        """The kernel's numbers for images laid out as this one, uint8 (NUMBERS_ROOM,)."""
+        """The kernel's parameters for images with this layout, uint8 (NUMBERS_ROOM,)."""
         key = raw.encoding, raw.step
         if key not in self._numbers:
             shape = pack_shape(self._resize, raw.encoding, raw.step)
@@ -165,16 +165,16 @@ class KernelPreparer(Preparer):
 
 
 def raw_rgb(picture: np.ndarray) -> RawImage:
-    """An RGB picture, uint8 (h, w, 3), as a camera's bytes."""
+    """An RGB picture, uint8 (h, w, 3), as a RawImage; ValueError for another shape."""
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"picture of shape {picture.shape}: expected uint8 RGB (height, width, 3)")
     return RawImage(picture, "rgb8", *picture.shape[:2])
 
 
 class Preparing:
-    """How frames are prepared for one device: without a `link` on the CPU, else over one link per camera.
+    """Makes the preparers for one device: on the CPU without a `link`, else with one link per camera.
 
-    `load_kernel` gives the kernel of an encoding; without it pictures are uploaded as the CPU prepared them.
+    `load_kernel` gives the kernel of an encoding; without it, pictures are prepared on the CPU and uploaded.
     """
 
     def __init__(
@@ -184,12 +184,12 @@ class Preparing:
         self._gate = threading.Lock()
 
     def preparer(self, resize: Preprocessor) -> Preparer:
-        """A preparer for one camera's pictures, which gives what `resize` gives."""
+        """A preparer for one camera's pictures, with the same result as `resize`."""
         if self._link is None:
             return Preparer(resize)
         with self._gate:
             upload = Upload(self._link(), self._gate)
-        if self._kernel_of is None or resize.channels != 3:  # the kernel knows colours only
+        if self._kernel_of is None or resize.channels != 3:  # the kernel takes colour pictures only
             return UploadingPreparer(resize, upload)
         return KernelPreparer(resize, upload, self._kernel_of)
 
@@ -199,12 +199,12 @@ class Preparing:
         return self._kernel_of is not None
 
     def paused(self) -> AbstractContextManager[bool]:
-        """While this is held, no preparer starts work on the device: to capture a graph. Not for use inside itself."""
+        """A lock that keeps preparers from using the device, to be held during graph capture. Not reentrant."""
         return self._gate
 
 
 def preparing_for(device: torch.device) -> Preparing:
-    """How frames are prepared for a network on `device`."""
+    """The preparing of frames for a network on `device`."""
     if device.type != "cuda":
         return Preparing()
     return Preparing(lambda: CudaLink(device), _gpu_kernels())
@@ -216,7 +216,7 @@ def _gpu_kernels() -> Callable[[str], Kernel] | None:
         load_kernel("rgb8")
     except ImportError as error:
         log.info("event=prepare_on_cpu reason=%r", str(error))
-    except Exception as error:  # cupy has many; a library that does not fit the driver must not stop a node
+    except Exception as error:  # cupy raises many kinds; a library that does not fit the driver must not stop a node
         log.warning("event=prepare_on_cpu reason='cupy cannot build its kernel' error=%r", error)
     else:
         return load_kernel

@@ -1,4 +1,4 @@
-"""How one stream is encoded: what its settings say to the ingest core."""
+"""The options with which the ingest core encodes one stream."""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ TAILS = ("pad", "drop")
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """How one stream treats sizes, gaps and its end.
+    """How one stream treats sizes, gaps, its bitrate and its end; ValueError for values that are not allowed.
 
     `hold` is the margin, in levels of the quantizer, within which the encoder keeps a level; with a `bitrate` it is the
-    largest one. An epoch also ends once `keyframe_drift` of the tokens, more than 0 to 1, are unlike those of its
-    keyframe (None: never).
+    largest one. An epoch also ends once a share `keyframe_drift` of the tokens, above 0 to 1, differs from its keyframe
+    (None: never).
     """
 
     policy: str = "latest"  # one of POLICIES
@@ -27,8 +27,8 @@ class StreamOptions:
     keyframe_interval: float = 10.0  # s of capture time; 0 for never
     size: tuple[int, int] | None = None  # (H, W) to encode; None: the source's own, padded to the grid
     fit: str = "stretch"  # one of FITS
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # what readers are told; nothing here reads it
-    max_pixels: float = math.inf  # of a source's own size
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # for subscribers; not used here
+    max_pixels: float = math.inf  # of a source's own size, if `size` is None
     hold: float = 0.0
     bitrate: int | None = None  # bits per second
     keyframe_drift: float | None = None
@@ -46,7 +46,7 @@ class StreamOptions:
             raise ValueError(f"bitrate must be more than 0 bits per second, got {self.bitrate!r}")
 
     def check_pixels(self, stream: str, height: int, width: int) -> None:
-        """ValueError for pictures of a source that are too large to be encoded as they come."""
+        """Raise ValueError for a source's pictures that are too large to be encoded at their own size."""
         if self.size is None and height * width > self.max_pixels:
             most = f"more than {self.max_pixels} pixels: set `size`, the (height, width) to encode"
             raise ValueError(f"stream {stream}: a picture of {height}x{width} has {most}")

@@ -1,4 +1,4 @@
-"""The token grid of a group: its shape, where it comes from, and what readers are told of its stream."""
+"""The token grid of a group: its shape, its values from the encoder's output, and its description for subscribers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from streamtok.types import StreamInfo
 
 
 def list_levels(config: TokenizerConfig) -> list[int]:
-    """Factors of the codebook, as headers carry them; empty for continuous models."""
+    """The levels whose product is the codebook size, as headers carry them; empty for continuous models."""
     if config.codebook_size is None:
         return []
     factored = config.quantizer in ("fsq", "residual_fsq") and not config.refinement
@@ -38,7 +38,7 @@ def take_grids(out: Encoded, config: TokenizerConfig) -> np.ndarray:
 def make_stream_info(
     lane: Lane, tokenizer: Tokenizer, *, context: int | None, engine: Mapping[str, Any], batch: Sequence[str]
 ) -> StreamInfo:
-    """The info of an open lane, as of now.
+    """The current StreamInfo of an open lane; ValueError if it is not open.
 
     `context` is the encoder's, None for the model's; `batch` names the streams that share the lane's step.
     """

@@ -1,4 +1,4 @@
-"""What a frame is for its stream, and why one is in no group."""
+"""The verdict of `Lane.judge` on a frame, and the reasons for which frames are dropped."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 Because = Literal["resize", "restart", "gap", "batch", "keyframe"]
 Reason = Literal["missed", "behind", "cut", "nonfinite", "tail", "budget"]
 """Why a frame is in no group: it never came from the camera, the encoder was behind, its epoch ended before its group
-was full, its latent was not finite, its stream ended, or a bitrate had to be held."""
+was full, its latent was not finite, its stream ended, or a bitrate had to be kept."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a frame is for its stream: `because` says why an epoch starts with it, empty if it continues the epoch.
+    """The role of a frame: `because` says why an epoch starts with it, empty if it continues the epoch.
 
-    `lost` frames are missing just before it.
+    `lost` is how many frames are missing just before it.
     """
 
     because: tuple[Because, ...] = ()

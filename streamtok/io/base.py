@@ -38,14 +38,14 @@ class Source(ABC):
     """
 
     kind, clock = "", ""
-    """What it is, and where its times are from, in words."""
+    """For people: what the source is, and which clock its times come from."""
     live = False
-    """A camera, which does not wait for its reader; a recording does."""
+    """Whether the source does not wait for its reader, as a camera; a recording waits."""
     own_clock = False
-    """`capture_ns` is when the picture was taken, by this machine's clock: it says how old a frame is, as its arrival
-    does where a clock may drift, or a recording is read as fast as it can be."""
+    """Whether `capture_ns` is this machine's time of capture. If so, a frame's age counts from it, else from arrival:
+    the clock may drift, or a recording is read faster than real time."""
     required = True
-    """False: a camera that is not there when it is opened is waited for, like one that is lost later."""
+    """Whether `open` fails if the camera is not there. If False, it is waited for like one that is lost later."""
 
     def __init__(self, stream: str = "cam0", *, max_frames: int | None = None) -> None:
         if max_frames is not None and max_frames < 1:
@@ -54,9 +54,9 @@ class Source(ABC):
         self.max_frames = max_frames
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
-        self.expected_frames = 0  # what the source says it has, 0 if it does not; a guess
+        self.expected_frames = 0  # an estimate from headers; 0 if unknown
         self.state = "lost"
-        self._watch = FreezeWatch()  # live sources show it their pictures
+        self._watch = FreezeWatch()  # fed by live sources only
         self.counts: Counter[str] = Counter()
         self.end_reason = ""
         self._stop = threading.Event()
@@ -87,14 +87,14 @@ class Source(ABC):
         return self._read(GRAB_S)
 
     def release(self) -> None:  # noqa: B027 only cameras have a device
-        """Let go of the device, on the thread that grabs."""
+        """Release the device; called on the thread that grabs."""
 
     def check_stalled(self) -> None:  # noqa: B027 only cameras can hang
-        """Notice that nothing has come for too long, even while the thread that grabs hangs."""
+        """Mark the source as lost if nothing came for too long, even while the grabbing thread hangs."""
 
     @property
     def frozen(self) -> bool:
-        """Whether the image has stood still for too long; only live sources look."""
+        """Whether the image has stood still for too long; always False for recordings."""
         return self._watch.frozen
 
     def end(self, reason: str) -> NoReturn:
@@ -140,10 +140,10 @@ class Source(ABC):
 
 
 class RecordedSource(Source):
-    """A source that could deliver at once and may be paced: frames come out at the time they carry if `realtime`.
+    """A recording: read as fast as possible, or at the pace of its timestamps if `realtime`.
 
-    Subclasses give frames by `_next` (None at the end), with `capture_ns` from `self.start_ns` on. `start_ns` is the
-    monotonic time of opening unless given.
+    Subclasses implement `_next`, which returns None at the end; `capture_ns` starts at `self.start_ns`. `start_ns` is
+    the monotonic time of opening unless given.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class RecordedSource(Source):
         self.start_ns = time.monotonic_ns() if self._given_start is None else self._given_start
 
     def skip_to(self, capture_ns: int) -> None:
-        """Pass over the frames before a time, but for the last of all, which tells how many are missing before it."""
+        """Skip the frames before a time (monotonic ns). The recording's last frame stays: its number shows the gap."""
         while self._pending is None or self._pending.capture_ns < capture_ns:
             following = self._next()
             if following is None:

@@ -1,10 +1,9 @@
-"""The one thread and the one queue between a source and whoever takes its frames.
+"""The thread and the bounded queue between a source and the reader of its frames.
 
 A camera has its capture from the moment it is opened, and `read` takes from its queue; a node takes the capture over
-with `begin`. Other sources get one from the node. A frame that a camera took is left out here or nowhere. It is where
-the queue is full, where `limit` says so, or where it is too old. It also is where a recording in real time is read too
-late and goes on with what is due. The frame behind it says how many are missing (`behind`), and the source counts them
-as `dropped`.
+with `begin`. The node makes one for other sources. Frames are dropped here and nowhere else: if the queue is full, if
+`limit` says so, or if they are too old. A real-time recording that is read too late skips to the frame that is due.
+The next frame tells how many were dropped before it (`behind`), and the source counts them as `dropped`.
 """
 
 import logging
@@ -22,14 +21,14 @@ log = logging.getLogger("streamtok.ingest")
 
 QUEUE = 8  # frames that wait for a `read`
 OLD_NS = 1_000_000_000  # younger frames are never too old
-UNKNOWN_FPS = 30.0  # of a source that does not say
+UNKNOWN_FPS = 30.0  # assumed if the source gives no rate
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A frame as it was taken: `prepared` for the network if a node asked for that; times are monotonic ns.
+    """A frame in the queue, `prepared` for the network if a node asked for that; times are monotonic ns.
 
-    `after_gap` says that the source had been lost, `behind` how many frames were left out just before this one.
+    `after_gap`: the source had been lost before it. `behind`: how many frames were dropped just before it.
     """
 
     frame: Frame
@@ -43,9 +42,9 @@ class Captured:
 class Capture(threading.Thread):
     """Feeds a bounded queue from one source until the source ends or `stop` is called.
 
-    A full queue makes a lossless stream wait. Any other leaves out its oldest frame, which the encoder then sees as a
-    gap in `frame_id`. `age_ns` is how old the frame was that was judged last. `end_reason` says why nothing more will
-    come; `error` holds what the source failed with, if it did.
+    A full queue blocks a lossless stream (back-pressure). Any other stream drops its oldest frame, which the encoder
+    sees as a gap in `frame_id`. `age_ns` is the age of the last frame that `pop` looked at. `end_reason` says why no
+    more frames come; `error` is the exception that the source failed with, or None.
     """
 
     def __init__(self, source: Source) -> None:
@@ -55,27 +54,27 @@ class Capture(threading.Thread):
         self.end_reason = ""
         self.ended = False
         self.age_ns = 0
-        self._new: deque[Captured] = deque()  # the newer part of the queue: what `arrivals` has not returned yet
-        self._held: deque[Captured] = deque()  # the older part
+        self._new: deque[Captured] = deque()  # the newer part of the queue: not yet returned by `arrivals`
+        self._held: deque[Captured] = deque()  # the older part: returned by `arrivals`, waiting for `pop`
         self._changed = threading.Condition()
         self._capacity, self._lossless = QUEUE, False
         self._prepare: Callable[[Frame], Prepared] | None = None
         self._wake = threading.Event()
         self._halted_at: float | None = None
         self._reconnects = 0
-        self._late_ns: int | None = 0  # of the frame that came last, when it did; None once frames were passed over
+        self._late_ns: int | None = 0  # arrival minus capture time of the last frame; None after a skip
         self._last_id = -1
-        self._untold = 0  # frames that were too old, and that no frame has told of yet
+        self._untold = 0  # frames dropped as too old that no later frame has reported yet
         self._gap_untold = False
         self._log = EventLog(self.stream, log)
 
     def begin(
         self, prepare: Callable[[Frame], Prepared], *, capacity: int, lossless: bool, wake: threading.Event
     ) -> None:
-        """Deliver to a node from now on, beginning with the newest frame that waits.
+        """Deliver to a node from now on, beginning with the newest waiting frame.
 
-        Frames are prepared on this thread, and count against the source's `max_frames`. At most `capacity` of them
-        wait to be seen. `wake` is set at every frame and at the end.
+        Frames are prepared on this thread, and count against the source's `max_frames`. At most `capacity` frames wait
+        for `arrivals`. `wake` is set at every frame and at the end.
         """
         with self._changed:
             self._leave_out(self._new, len(self._new) - 1)
@@ -100,7 +99,7 @@ class Capture(threading.Thread):
             if self._prepare is not None:
                 self.source.mark_ended(end.reason)
         except Exception as error:
-            # The other cameras go on; the node reports this one and its exit status tells.
+            # The other cameras go on; the node reports this failure, also in its exit status.
             log.error("stream=%s event=failed error=%r", self.stream, error)
             self.error = error
         finally:
@@ -112,7 +111,7 @@ class Capture(threading.Thread):
             self._wake.set()
 
     def arrivals(self) -> list[Captured]:
-        """The frames that have come since the last call, oldest first; they wait on, for `pop`."""
+        """The frames that have come since the last call, oldest first; they stay queued for `pop`."""
         with self._changed:
             arrived = list(self._new)
             self._held += arrived
@@ -121,15 +120,15 @@ class Capture(threading.Thread):
         return arrived
 
     def limit(self, room_for: Callable[[int], int]) -> None:
-        """Leave out the oldest of the frames that `pop` would give, where `room_for` says to keep fewer than wait."""
+        """Drop the oldest frames that wait for `pop`, so that at most `room_for(waiting)` of them remain."""
         with self._changed:
             self._leave_out(self._held, len(self._held) - room_for(len(self._held)))
 
     def pop(self, steps_ns: int = 0) -> Captured | None:
         """Take the oldest frame that `arrivals` has returned; None if there is none.
 
-        Unless the stream is lossless, a frame is left out that is older than waiting for the encoder explains. The
-        steps that it may wait for take `steps_ns`; beyond that, this process stood still, or the frame came late.
+        Unless the stream is lossless, frames are dropped that are too old. `steps_ns` is how long a frame may
+        legitimately wait for the encoder; one much older came late, or this process was suspended.
         """
         while self._held:
             item = self._held.popleft()
@@ -142,29 +141,29 @@ class Capture(threading.Thread):
         return None
 
     def is_too_old(self, item: Captured, steps_ns: int) -> bool:
-        """Whether a frame is of no use by now to a stream that is not lossless; see `pop`."""
+        """Whether a frame is too old for a stream that is not lossless; see `pop`."""
         self.age_ns = time.monotonic_ns() - (item.frame.capture_ns if self.source.own_clock else item.arrived_ns)
         return not self._lossless and self.age_ns > max(OLD_NS, 2 * self._most_late_ns) + steps_ns
 
     def wait(self, timeout: float | None) -> Frame | None:
-        """Take the oldest frame, waiting for it at most `timeout` seconds; None if none came."""
+        """Take the oldest frame, after at most `timeout` seconds; None if none came."""
         with self._changed:
             self._changed.wait_for(lambda: self._new or self.ended or self._halted_at is not None, timeout)
             return self._new.popleft().frame if self._new else None
 
     @property
     def depth(self) -> int:
-        """Frames that wait."""
+        """The number of waiting frames."""
         return len(self._held) + len(self._new)
 
     @property
     def held(self) -> int:
-        """Frames that wait and that `arrivals` has returned."""
+        """The number of waiting frames that `arrivals` has returned."""
         return len(self._held)
 
     @property
     def finished(self) -> bool:
-        """Nothing waits and nothing will come."""
+        """Whether nothing waits and nothing will come."""
         return self.ended and not self.depth
 
     def stop(self) -> None:
@@ -182,11 +181,11 @@ class Capture(threading.Thread):
 
     @property
     def _most_late_ns(self) -> int:
-        """How long it takes until the queue is full."""
+        """The time in which an empty queue fills up."""
         return round(self._capacity * 1e9 / (self.source.fps or UNKNOWN_FPS))
 
     def _grab(self) -> Frame | None:
-        """The next frame; of a recording in real time that is read too late, the one that is due now."""
+        """The next frame; for a real-time recording that is read too late, the one that is due now."""
         source, may_skip = self.source, self._prepare is not None and not self._lossless
         late = self._late_ns is not None and self._late_ns > self._most_late_ns
         if may_skip and late and isinstance(source, RecordedSource) and source.realtime:
@@ -209,7 +208,7 @@ class Capture(threading.Thread):
         self._wake.set()
 
     def _to_captured(self, frame: Frame) -> Captured | None:
-        """The frame, prepared; None for a live one of a size that cannot be: counted, and the stream goes on."""
+        """Prepare the frame; None for a live frame of a size that cannot be encoded, which counts as damaged."""
         arrived_ns = time.monotonic_ns()
         try:
             prepared = None if self._prepare is None else self._prepare(frame)
@@ -221,12 +220,12 @@ class Capture(threading.Thread):
             return None
         reconnects = self.source.counts["reconnects"]
         after_gap, self._reconnects = reconnects > self._reconnects, reconnects
-        behind = frame.frame_id - self._last_id - 1 if self._late_ns is None else 0  # frames that were passed over
+        behind = frame.frame_id - self._last_id - 1 if self._late_ns is None else 0  # frames that were skipped
         self._late_ns, self._last_id = arrived_ns - frame.capture_ns, frame.frame_id
         return Captured(frame, prepared, arrived_ns, time.monotonic_ns(), after_gap, behind)
 
     def _leave_out(self, frames: deque[Captured], count: int) -> None:
-        """Leave out the `count` oldest of some frames, but never all; the one behind them tells of it."""
+        """Drop the `count` oldest of `frames`, fewer than all; the next one's `behind` and `after_gap` tell of it."""
         if count <= 0:
             return
         left_out = [frames.popleft() for _ in range(count)]

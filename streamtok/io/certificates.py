@@ -1,7 +1,8 @@
-"""Whose certificates are trusted of cameras and servers that speak TLS (https://, rtsps://).
+"""Verification of TLS certificates of cameras and servers (https://, rtsps://).
 
-Those that an authority of this machine has signed: of Python's own list of them, or of the file SSL_CERT_FILE. Cameras
-sign their own; a URL that ends with `#verify=no` accepts any, and whoever stands between can pose as the camera.
+A certificate is trusted if a certificate authority of this machine signed it: one of Python's list, or of the file
+SSL_CERT_FILE. Many cameras use self-signed ones: a URL that ends with `#verify=no` accepts any certificate, which lets
+a man in the middle pose as the camera.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ ADVICE = "SSL_CERT_FILE=FILE.pem trusts who signed it, and #verify=no at the end
 
 
 def parse_verify(text: str) -> bool:
-    """Whether certificates are verified, as an option says it."""
+    """Whether the option's value, "yes" or "no", asks to verify certificates; ValueError for any other."""
     if text not in ("yes", "no"):
         raise ValueError(f"{OPTION} is {text!r}: expected yes or no")
     return text == "yes"
 
 
 def verifies(url: str) -> bool:
-    """Whether a URL asks for a certificate that is trusted; ValueError if `verify` is neither yes nor no."""
+    """Whether the certificate of a URL's server is verified; ValueError if `verify` is neither yes nor no."""
     return all(parse_verify(value) for key, value in parse_qsl(urlsplit(url).fragment) if key == OPTION)
 
 
 def make_context(url: str) -> ssl.SSLContext:
-    """What Python's clients need for a URL."""
+    """The TLS context of Python's clients for a URL."""
     if verifies(url):
         return ssl.create_default_context(cafile=_find_authorities())
     _tell_unverified(url)
@@ -47,13 +48,13 @@ def make_context(url: str) -> ssl.SSLContext:
 
 
 def without_option(url: str) -> str:
-    """A URL as its server knows it."""
+    """The URL without the options of its fragment, as its server knows it."""
     parts = urlsplit(url)
     return parts._replace(fragment="").geturl() if parts.scheme in PORTS and parts.fragment else url
 
 
 def tls_options(url: str) -> dict[str, str]:
-    """What FFmpeg needs for a URL. FileNotFoundError where nothing says whom to trust."""
+    """FFmpeg's TLS options for a URL. FileNotFoundError if this machine has no file of certificate authorities."""
     if urlsplit(url).scheme not in PORTS:
         return {}
     if not verifies(url):
@@ -66,7 +67,7 @@ def tls_options(url: str) -> dict[str, str]:
 
 
 def find_tls_fault(url: str, timeout: float) -> str:
-    """Why the certificate of a server is not trusted, and what to do; empty if it is, or there is none."""
+    """Why a server's certificate is not trusted, and what to do; empty if it is trusted, or none is needed."""
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not verifies(url):
         return ""
@@ -96,8 +97,7 @@ def explain_refusal(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _find_authorities() -> str | None:
-    """The file of authorities that are trusted, None where there is none. FileNotFoundError if SSL_CERT_FILE names
-    one that does not exist."""
+    """The file of trusted certificate authorities, or None. FileNotFoundError if SSL_CERT_FILE names a missing file."""
     named = os.environ.get("SSL_CERT_FILE")
     if named and not Path(named).is_file():
         raise FileNotFoundError(f"SSL_CERT_FILE is {named!r}: no such file")

@@ -1,10 +1,11 @@
 """Where decoded pictures go: a video file, one PNG, or a folder of PNGs, each frame with its presentation time.
 
-Pictures that are no RGB go to a folder alone, as .npy files.
+Pictures that are not RGB can only go to a folder, as .npy files.
 """
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
@@ -42,7 +43,7 @@ class VideoPictures(PictureWriter):
     def __init__(self, path: Path, size: tuple[int, int], fps: float | None) -> None:
         self.path = path
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        self._container = av.open(f"file:{self.partial}", "w")  # a time in its name is no protocol
+        self._container = av.open(f"file:{self.partial}", "w")  # FFmpeg takes 12:00.mp4 for a protocol without file:
         rate = Fraction(fps or 30).limit_denominator(1001)
         self._stream: Any = self._container.add_stream("libx264", rate, {"crf": "17", "preset": "fast"})
         self._stream.height, self._stream.width = size
@@ -53,7 +54,7 @@ class VideoPictures(PictureWriter):
     def write(self, image: np.ndarray, time_ns: int) -> None:
         check_colours(image, self.path)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        # Two frames that share a tick would be refused by the container.
+        # The container refuses two frames with the same tick.
         self._last = max(self._last + 1, round(time_ns * TICKS / 1e9))
         frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
         self._container.mux(self._stream.encode(frame))
@@ -64,7 +65,8 @@ class VideoPictures(PictureWriter):
         self.partial.replace(self.path)
 
     def abort(self) -> None:
-        self._container.close()
+        with contextlib.suppress(OSError):  # a full disk refuses its end, too
+            self._container.close()
         self.partial.unlink(missing_ok=True)
 
 
@@ -114,7 +116,7 @@ class OnePicture(PictureWriter):
 
 
 def check_colours(image: np.ndarray, path: Path) -> None:
-    """ValueError for a picture (H, W, C) that is no RGB, which `path` cannot hold."""
+    """Raise ValueError for a picture (H, W, C) that is not RGB, which `path` cannot hold."""
     if image.shape[2] != 3:
         raise ValueError(f"{path} holds RGB and the pictures have {image.shape[2]} channels: give a folder")
 

@@ -31,7 +31,7 @@ from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
 LIVE_S, READ_S = 10.0, 1.0
-MOST_PACKETS = 100  # that are decoded to see how pictures lie
+MOST_PACKETS = 100  # decoded at most to find the orientation
 TURNED = (
     *("upright", "mirrored", "turned by 180 degrees", "mirrored upside down", "mirrored and turned by 90 degrees"),
     *("turned by 90 degrees", "mirrored and turned by 270 degrees", "turned by 270 degrees"),
@@ -41,7 +41,7 @@ TURNED = (
 
 @dataclass(frozen=True)
 class StreamFacts:
-    """One video stream of a file as its container tells: `size` is (height, width) as stored, `rate` per second."""
+    """One video stream by its headers: `size` (height, width) as stored, frames per second, and whether it is read."""
 
     number: int
     codec: str
@@ -58,11 +58,11 @@ class StreamFacts:
 
 @dataclass
 class Probe:
-    """What was found. `size` (height, width) is that of the frames as delivered, upright; `sizes` all that came.
+    """What was found. `sizes` are the (height, width) of the delivered, upright frames, in the order of appearance.
 
-    `missing` are places where frame numbers jump: seconds from the first frame, and how many are not there.
-    `claimed_rate` is what the source says, `rate` what the times of its frames give (both per second). `counts` are the
-    source's. `notes` is what was logged meanwhile, `does` what an encoder would do with it.
+    `missing` lists the gaps in frame numbers: (seconds from the first frame, number of missing frames). `claimed_rate`
+    is from headers, `rate` from the times of the frames (both per second). `counts` are the source's. `notes` are the
+    warnings logged meanwhile, `does` tells what an encoder would do with the source.
     """
 
     source: str
@@ -90,7 +90,7 @@ class Probe:
 
 
 class _Notes(logging.Handler):
-    """Keeps the warnings that are logged."""
+    """Collects logged warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -101,7 +101,7 @@ class _Notes(logging.Handler):
 
 
 def list_streams(target: str, wanted: int | None = None, live: bool = False) -> tuple[str, list[StreamFacts], int]:
-    """The name of a file's container, its video streams, and the orientation (1 to 8) of the one that is read.
+    """A file's container format, its video streams, and the orientation (1 to 8) of the stream that is read.
 
     Raises as `open_container` does.
     """
@@ -123,7 +123,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
 
 
 def probe_source(spec: str, frames: int = 300) -> Probe:
-    """Open a source and read `frames` of it, a camera for 10 s at most. Raises as opening and reading it do."""
+    """Open a source and read up to `frames` frames, a camera for 10 s at most. Raises as opening and reading do."""
     notes, logger = _Notes(), logging.getLogger("streamtok")
     logger.addHandler(notes)
     propagate, logger.propagate = logger.propagate, False
@@ -145,7 +145,7 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
 
 
 def _describe(found: Probe, source: Source) -> None:
-    """What can be told without reading frames."""
+    """Fill in what is known without reading frames."""
     found.rate_from = "the source says so"
     if isinstance(source, CameraSource) and isinstance(source.device, NetworkCamera):
         _list(found, source.device.url, None)

@@ -1,4 +1,4 @@
-"""Where frames come from: one small interface for cameras, files, folders, sockets and the synthetic drive.
+"""Open any source of frames by its name: cameras, files, folders, sockets and the synthetic drive.
 
     from streamtok.io.source import open_source
 
@@ -64,9 +64,9 @@ def open_source(
 ) -> Source:
     """The source that `spec` names, not opened yet (use it in a `with`, or call `open`).
 
-    `realtime` paces a recording by its own times, as a camera always is. With `keep_packets` frames of compressed
-    sources carry the packet they came in, where each packet is one frame. Raises ValueError for a wrong spec,
-    FileNotFoundError where there is no such file.
+    `realtime` paces a recording by its timestamps. With `keep_packets`, frames of compressed sources carry the packet
+    they came in, where each packet is one frame. Raises ValueError for a wrong spec, FileNotFoundError if there is no
+    such file.
     """
     (scheme, _, rest), paced = spec.partition(":"), bool(realtime)
     if scheme == "synthetic":
@@ -106,7 +106,7 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
 
 
 def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
-    """Path and options of a file, as `split_file` says; says what else it may be."""
+    """Path and options of a file, as `split_file` gives them; errors hint at what else was meant."""
     path, options = split_file(text)
     if path.is_dir():
         raise ValueError(f"source {text!r} is a folder: write images:{text} for a folder of images")
@@ -124,7 +124,7 @@ def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class FrameStream:
-    """Frames in order, `capture_ns` counted from the start of the file; `total` is a guess, for a progress bar.
+    """Frames in order; `capture_ns` counts from the start of the file. `total` is an estimate, for a progress bar.
 
     `counts` are those of the source: `damaged` frames could not be read.
     """
@@ -137,7 +137,7 @@ class FrameStream:
 
 @contextmanager
 def open_frames(spec: str, max_frames: int | None = None) -> Iterator[FrameStream]:
-    """The frames of an image file, or of any source, with presentation times; read within the `with`."""
+    """The frames of any source with presentation times, to be read within the `with`."""
     with open_source(spec, max_frames=max_frames) as source:
         start = source.start_ns if isinstance(source, RecordedSource) else None
         total = max_frames or source.expected_frames or None

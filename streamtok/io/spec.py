@@ -1,4 +1,4 @@
-"""How the name of a source is written: NAME?key=value&..., and what a file is called."""
+"""Parsing of source names: NAME?key=value&..., their values, and files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_positive(value: str | float) -> float:
 
 
 def parse_rate(value: str | float) -> float:
-    """Frames per second, such as 30 or 30000/1001; ValueError for what no camera has."""
+    """Frames per second, such as 30 or 30000/1001; ValueError unless it is above 0 and at most MOST_FPS."""
     try:
         number, slash, by = str(value).partition("/")
         rate = float(number) / (float(by) if slash else 1)
@@ -48,16 +48,16 @@ def parse_whole(text: str, least: int = 0, most: float = math.inf) -> int:
 
 parse_count = partial(parse_whole, least=1)
 parse_bits = partial(parse_whole, least=8, most=16)
-"""How many bits of 16 the values of pictures fill."""
+"""Parses the bit depth of pictures that are stored in 16 bits."""
 
 
 def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]) -> tuple[str, dict]:
-    """`text` "NAME?key=value&..." as (NAME, options), values of the `allowed` type; errors quote the whole `spec`."""
+    """Split `text` "NAME?key=value&..." into (NAME, options), parsed by `allowed`; errors quote the whole `spec`."""
     name, _, query = text.partition("?")
     options: dict = {}
     try:
         given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:  # which tells the value, perhaps a secret
+    except ValueError:  # its text quotes the value, which may be a secret
         raise ValueError(f"source {spec!r}: expected options as key=value, joined by &") from None
     for key, value in given:
         if key not in allowed:
@@ -70,10 +70,10 @@ def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]
 
 
 def split_file(text: str) -> tuple[Path, dict[str, Any]]:
-    """Path and options of "FILE", "FILE?fps=20&stream=1", "file:///FILE" (its %20 a space) or "-", standard input.
+    """Path and options of "FILE", "FILE?fps=20&stream=1", "file:///FILE" (percent-encoded) or "-" (standard input).
 
-    A file that is called exactly so comes first. Videos have the options `fps` (where they have no times) and `stream`
-    (which video stream, from 0), pictures `bits`. ValueError for others, and for files of another machine.
+    A file whose name is all of `text` comes first. Videos have the options `fps` (for videos without times) and
+    `stream` (which video stream, from 0), pictures `bits`. ValueError for other options and files of other machines.
     """
     if (exactly := Path(text.removeprefix("file://"))).exists():
         return exactly, {}

@@ -8,11 +8,11 @@ VIDEO_SUFFIXES = (
 )
 IMAGE_SUFFIXES = {f".{codec}": codec for codec in ("png", "jpeg", "webp", "bmp", "tiff", "pgm", "ppm", "avif")}
 IMAGE_SUFFIXES |= {".jpg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".tif": "tiff", ".pnm": "ppm", ".npy": "npy"}
-"""Of files that are one picture, each with the name of its codec."""
+"""Suffixes of picture files, each with the name of its codec."""
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file of a folder is a video. Hidden ones are not: macOS leaves such (._NAME) beside the files."""
+    """Whether a file of a folder is a video. Hidden ones do not count: macOS writes ._NAME beside the files."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 

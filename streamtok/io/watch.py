@@ -1,4 +1,4 @@
-"""What every live source needs: noticing an image that stands still, and waiting longer after each failed try."""
+"""What every live source needs: detection of a frozen image, and exponential backoff between tries."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ STRIDE = 8
 
 
 class FreezeWatch:
-    """Tells when a camera repeats one image for too long, which a working sensor, with its noise, does not.
+    """Detects a camera that repeats one image; a working sensor does not, because it has noise.
 
-    `see` takes every picture, uint8 (H, W, 3) or a camera's bytes, with its time in ns. `frozen` is True from `after_s`
-    seconds of identical ones until another one comes. Every 8th pixel, or byte, of every 8th row is compared.
+    `see` takes every picture, uint8 (H, W, 3) or raw, with its time in ns. `frozen` is True from `after_s` seconds of
+    identical pictures until a different one comes. Every 8th pixel, or byte, of every 8th row is compared.
     """
 
     def __init__(self, after_s: float = 5.0) -> None:
@@ -29,7 +29,7 @@ class FreezeWatch:
         self._since_ns = 0
 
     def see(self, picture: np.ndarray | RawImage, time_ns: int) -> bool:
-        """Note one picture, uint8 (H, W, C) or raw; True when it is the one that makes the camera count as frozen."""
+        """Take one picture, uint8 (H, W, C) or raw; True if the camera counts as frozen from this picture on."""
         rows = picture.rows if isinstance(picture, RawImage) else picture
         fingerprint = zlib.crc32(rows[::STRIDE, ::STRIDE].tobytes())
         if fingerprint != self._print:
@@ -45,7 +45,7 @@ class FreezeWatch:
 class Backoff:
     """Seconds to wait before the next try: `first`, then twice as long each time, at most `most`.
 
-    Where it is known how long the outage has lasted, half of that is the limit: no wait makes it twice as long.
+    No wait is longer than half the outage so far, where that is known, so that waiting never doubles an outage.
     """
 
     first: float = 0.1
@@ -53,10 +53,10 @@ class Backoff:
     tries: int = 0
 
     def next(self, outage: float = math.inf) -> float:
-        """How long to wait after one more failure, `outage` seconds after the first."""
+        """Seconds to wait after one more failure, which came `outage` seconds after the first."""
         self.tries += 1
         return min(self.first * 2 ** min(self.tries - 1, 30), self.most, max(outage / 2, self.first))
 
     def reset(self) -> None:
-        """A try succeeded."""
+        """Start over after a success."""
         self.tries = 0

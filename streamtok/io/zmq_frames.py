@@ -4,9 +4,9 @@
     zmq:ipc:///run/cameras?stream=front            another one
     zmq:tcp://10.0.0.2:5555?stream=front&curve=keys      with the keys of a folder (`streamtok keys generate`)
 
-Capture times are the publisher's where its clock is this machine's (its publish time is then at most 5 s before the
-arrival). Else they are moved by the smallest difference seen between publishing there and arriving here, in the last
-minute or two. Of all messages that one waited least, and clocks drift.
+A publisher whose messages arrive at most 5 s after their publish time is taken to share this machine's clock, and its
+capture times stay. Times by any other clock are shifted by the smallest difference between publishing and arrival in
+the last one to two minutes: that message was delayed least, and the window follows clock drift.
 """
 
 from __future__ import annotations
@@ -42,34 +42,34 @@ log = logging.getLogger("streamtok.io")
 
 SILENT_S = 5.0
 CLOCK_NS = 5_000_000_000
-FAR_NS = 365 * 86_400 * 10**9  # a time so far from the arrival is none
+FAR_NS = 365 * 86_400 * 10**9  # a capture time this far from the arrival is wrong
 LAST_ID = 1 << 53
-BURST_NS = 10**9  # what comes with the connection comes at once
-WINDOW_NS = 60 * 10**9  # in which the smallest difference between two clocks is sought
-BACKWARDS = 8  # pictures in a row: the publisher counts anew, or its clock was set
+BURST_NS = 10**9  # after a connection, in which a backlog arrives at once
+WINDOW_NS = 60 * 10**9  # of the search for the smallest difference between two clocks
+BACKWARDS = 8  # pictures in a row until the publisher counts as restarted, or its clock as set
 QUEUE_SIZE = 8
 POLL_S = 0.5
 Key = tuple[int, int]  # a picture's number here, and its time by the publisher's clock
 
 
 class ClockShift:
-    """What to add to another clock's times, ns: the smallest difference of the last one to two `WINDOW_NS`.
+    """Estimates what to add to another clock's times, ns: the smallest difference of the last one to two `WINDOW_NS`.
 
-    It begins as that of the first message, and is set right a little with each picture, so that their times still rise.
+    `shift_ns` begins with the first message's difference, and moves in small steps so that capture times still rise.
     """
 
     def __init__(self, sent_ns: int, arrived_ns: int) -> None:
         self.shift_ns = arrived_ns - sent_ns
         self._smallest_ns = self._before_ns = self.shift_ns  # of this window, and of the one before
-        self._began_ns = self._since_ns = arrived_ns  # since: when the window began
+        self._began_ns = self._since_ns = arrived_ns  # of the connection, and of this window
         self._last_ns = 0
 
     def see(self, sent_ns: int, arrived_ns: int, capture_ns: int) -> None:
-        """Take a message with a picture of `capture_ns`, a time of that clock as is `sent_ns`."""
+        """Take a message; `sent_ns` and `capture_ns` are by the other clock, `arrived_ns` by this machine's."""
         difference = arrived_ns - sent_ns
         if arrived_ns - self._since_ns > WINDOW_NS:
             self._since_ns, self._before_ns, self._smallest_ns = arrived_ns, self._smallest_ns, difference
-        if self._smallest_ns - difference < CLOCK_NS:  # else one message of nonsense would count for long
+        if self._smallest_ns - difference < CLOCK_NS:  # an outlier would hold for a whole window
             self._smallest_ns = min(self._smallest_ns, difference)
         most = (capture_ns - self._last_ns) // 4 if arrived_ns - self._began_ns > BURST_NS else 0
         self.shift_ns += max(-most, min(min(self._before_ns, self._smallest_ns) - self.shift_ns, most))
@@ -77,9 +77,9 @@ class ClockShift:
 
 
 def decode_picture(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
-    """The picture (H, W, 3) of a `frames/` message that is no packet of a video.
+    """The picture (H, W, 3) of a `frames/` message that is not a video packet.
 
-    DamagedFrame or ValueError for a broken one.
+    Raises DamagedFrame or ValueError if it cannot be decoded.
     """
     if header.nbytes is None:
         return decode_still(payload)
@@ -89,10 +89,10 @@ def decode_picture(header: FrameHeader, payload: bytes | memoryview) -> np.ndarr
 class ZmqSource(Source):
     """Frames of a publisher's `frames/<remote>`; ZeroMQ reconnects by itself, and the source never ends.
 
-    Still images and video packets are decoded, raw encodings left as they are (`Frame.picture`); the packet stays in
-    `packet` if asked. A publisher that starts again goes on with higher `frame_id`s, and counts as a reconnect. So does
-    one whose numbers or times go on running backwards; the first such pictures are left out and counted (`backwards`).
-    Messages that break the protocol are counted in `rejects`, pictures that cannot be decoded as `damaged`.
+    Still images and video packets are decoded, raw encodings stay as they are (`Frame.picture`); `packet` is kept if
+    asked for. After a restart of the publisher `frame_id`s continue upwards, and a reconnect is counted. Numbers or
+    times that keep running backwards count as a restart; the pictures until then are dropped (`backwards`). Messages
+    that break the protocol are counted in `rejects`, pictures that cannot be decoded as `damaged`.
     """
 
     kind, clock, live = "frames of a publisher", "the publisher's", True
@@ -125,7 +125,7 @@ class ZmqSource(Source):
         self._pictures: list[Frame] = []
 
     def _open(self) -> None:
-        # Lossless: what a late reader leaves out is decided once, where its frames wait, and not in this queue too.
+        # Lossless: a late reader's frames are dropped in one place, its Capture, and not in this queue too.
         self._subscription = Subscription[FrameMessage](
             self.endpoint,
             [self.remote],
@@ -175,14 +175,14 @@ class ZmqSource(Source):
                 self._note("frozen")
             self.size = picture.shape[0], picture.shape[1]
             packet = codec = None
-            delayed = (frame_id, sent_ns) != key  # by a decoder, so that the packet is another picture's
+            delayed = (frame_id, sent_ns) != key  # by decoder reordering: the packet belongs to another picture
             if self._keep_packets and not delayed and header.nbytes is None:
                 packet, codec = bytes(message.payload), header.encoding
             frames.append(Frame(self.stream, frame_id, capture_ns, picture, packet, codec))
         return frames
 
     def _place(self, header: FrameHeader, arrival_ns: int) -> Key | None:
-        """The picture's key; None if it does not follow those before."""
+        """The picture's key; None, counted as `backwards`, if it does not follow the one before."""
         if not self._follows(self._key(header), arrival_ns):
             self._behind += 1
             if self._behind >= BACKWARDS:
@@ -207,7 +207,7 @@ class ZmqSource(Source):
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
     def _begin_session(self, header: FrameHeader, arrival_ns: int) -> None:
-        """Numbers go on after those of the session before, with one left out; times start where they should."""
+        """Continue the numbers of the session before after a gap of one, and start the clock shift anew."""
         if self._session is not None:
             self.counts["reconnects"] += 1
             self._note("publisher_restarted")
@@ -245,7 +245,7 @@ class ZmqSource(Source):
         self._note("damaged", reason=repr(reason))
 
     def _note(self, event: str, **facts: str) -> None:
-        """Log what a publisher may do as often as it likes: a line in 10 s."""
+        """Log an event that a publisher may cause at any rate: at most one line in 10 s."""
         self._log.add(time.monotonic_ns(), event, {"times": 1}, logging.WARNING, endpoint=self.endpoint, **facts)
 
     def _close(self) -> None:

@@ -1,4 +1,4 @@
-"""The network: pure PyTorch, no I/O."""
+"""The tokenizers, their streams and state: pure PyTorch, no I/O. `build` makes one from a configuration."""
 
 from streamtok.config import TokenizerConfig
 from streamtok.model.decode_stream import DecodeStream

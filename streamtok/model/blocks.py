@@ -1,6 +1,6 @@
-"""Residual blocks and hybrid resampling, for video and for images.
+"""Residual blocks and resampling, for video and image models.
 
-Every block maps (x, state, clock) to (y, state); those of image models have an empty state.
+Every block maps (x, state, clock) to (y, state); blocks of image models have an empty state.
 """
 
 from collections.abc import Sequence
@@ -25,12 +25,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def module_list(modules: Sequence[M]) -> Sequence[M]:
-    """`nn.ModuleList`, which does not tell a type checker what it holds."""
+    """An `nn.ModuleList` whose type says what it holds."""
     return cast(Sequence[M], nn.ModuleList(modules))
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, and a shortcut. x (B*T, C, H, W) -> y (B*T, D, H, W)."""
+    """Norm, SiLU and convolution, twice, plus a shortcut. x (B*T, C, H, W) -> y (B*T, D, H, W)."""
 
     conv1: FactorizedConv | SpatialConv  # in video and in image models
     conv2: FactorizedConv | SpatialConv
@@ -64,12 +64,12 @@ class ResBlock(nn.Module):
 
 
 def build_attention(channels: int, groups: int, video: bool) -> "Attention":
-    """Factorized attention in video models, spatial alone in image models. x (B*T, C, H, W) -> same."""
+    """Factorized attention for video models, spatial attention for image models. x (B*T, C, H, W) -> same."""
     return FactorizedAttention(channels, groups) if video else ImageAttention(channels, groups)
 
 
 class Stateless(nn.Module):
-    """Gives a layer without a past the signature of those that have one. x (N, C, H, W) -> (N, D, H', W')."""
+    """Mixin that gives a stateless layer the signature of stateful ones. x (N, C, H, W) -> (N, D, H', W')."""
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """Empty."""
@@ -90,9 +90,9 @@ Attention = FactorizedAttention | ImageAttention
 class Downsample(nn.Module):
     """Halves space, time or both. x (B*T, C, H, W) -> (B*T', C, H', W').
 
-    Space: stride-2 3x3 convolution plus 2x2 average, after one zero row and column at the far side. Time: the first
-    frame repeated in front, stride-2 3-tap convolution plus the average of pairs. Then 1x1x1. Image models: the
-    convolution alone.
+    Space: stride-2 3x3 convolution plus 2x2 average, after one zero row and column at the far side. Time: stride-2
+    3-tap causal convolution, with the first frame repeated in front, plus the average of pairs. Then 1x1x1. Image
+    models have the 3x3 convolution only.
     """
 
     def __init__(self, channels: int, spatial: bool, temporal: bool, video: bool):
@@ -127,8 +127,8 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles time, space or both. x (B*T, C, H, W) -> (B*T', D, H', W').
 
-    Time: each frame twice, the 3-tap convolution as residual. Space: each pixel twice, the 3x3 convolution as residual.
-    Then 1x1x1; first of all in slim models, where it also narrows the channels. Image models: repeat, then 3x3.
+    Time: repeat each frame, then a residual 3-tap convolution. Space: repeat each pixel, then a residual 3x3
+    convolution. 1x1x1 comes last; in slim models first, where it narrows the channels. Image models: repeat, then 3x3.
     """
 
     def __init__(self, dim_in: int, dim_out: int, spatial: bool, temporal: bool, video: bool, slim: bool):
@@ -164,7 +164,7 @@ class Upsample(nn.Module):
         return (x if self.slim else self.conv3(x)), state
 
     def _double_time(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        past = state["conv1"].expand(-1, 2, -1, -1, -1)  # the last frame, repeated as its successors are
+        past = state["conv1"].expand(-1, 2, -1, -1, -1)  # the last frame, repeated like those that follow
         x = x.repeat_interleave(2, 0)
         y, past = self.conv1(x, past, clock)
         return x + y, {"conv1": past[:, -1:]}

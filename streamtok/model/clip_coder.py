@@ -1,4 +1,4 @@
-"""Whole clips to tokens and back, in parts that carry state, and the statistics of continuous latents."""
+"""Encodes and decodes whole clips in parts that carry state, and normalizes continuous latents by their statistics."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,26 +13,26 @@ from streamtok.model.network import Network, join_coded
 from streamtok.model.quantizer import Variational
 from streamtok.model.state import Clock, State, StateSpec
 
-Context = int | Literal["model", "all"]  # latent steps that attention sees: so many, the model's own, or all
+Context = int | Literal["model", "all"]  # latent steps that attention sees: a number, the config's, or all
 
 Out = TypeVar("Out")
 Run = Callable[[Tensor, State, Clock], tuple[Out, State]]
 MakeState = Callable[[StateSpec, int, int], State]
-Cut = Callable[[slice, slice], Tensor]  # of rows and latent steps
-MOST_PIXELS = 1 << 21  # of frames, that are encoded or decoded at once: 18 frames of 256x448
+Cut = Callable[[slice, slice], Tensor]  # (rows of the batch, latent steps) -> that part of a clip
+MOST_PIXELS = 1 << 21  # encoded or decoded at once: 18 frames of 256x448
 
 
 class Extent(NamedTuple):
-    """How large a clip is."""
+    """The size of a clip."""
 
     rows: int  # of the batch
-    steps: int  # latent ones
-    size: tuple[int, int]  # (height, width) that its state is made for
-    pixels: int  # that one step of one row is or becomes
+    steps: int  # latent steps
+    size: tuple[int, int]  # (height, width) to make its state for
+    pixels: int  # of the frames of one latent step of one row
 
 
 class ClipCoder(Network):
-    """A network that encodes and decodes whole clips; what they give is what streams of their groups give."""
+    """A network that encodes and decodes whole clips, with the results that a stream of their groups gives."""
 
     def encode(
         self,
@@ -46,16 +46,16 @@ class ClipCoder(Network):
     ) -> Encoded:
         """Frames (B, C, T, H, W) or (B, C, H, W) to tokens, as a stream that starts at the first frame would.
 
-        A long clip is encoded in parts that carry state, so that memory does not grow with it but by its tokens.
+        A long clip is encoded in parts that carry state, so that only the tokens take memory in proportion to it.
 
         Args:
             x: uint8, or float in [-1, 1]; C is 3 (RGB) unless the config's `in_channels` says otherwise.
             context: latent steps that temporal attention sees: a number, "model" (the config's) or "all"; None is all.
-            sample: draw from a variational model instead of taking its mean.
+            sample: draw from a variational model's distribution instead of taking its mean.
             hold: margin in levels, 0 (off) to 1, within which a channel keeps its level of one step before; see
                 `EncodeStream.hold`.
-            normalize: give the latent as `normalize_latent` does.
-            gradients: let them flow from latent and codes back to x and the weights, the clip in one part.
+            normalize: apply `normalize_latent` to the latent.
+            gradients: backpropagate from latent and codes to x and the weights; the clip is then encoded in one part.
 
         Raises:
             ValueError, TypeError: for sizes, counts and types that do not fit.
@@ -89,13 +89,13 @@ class ClipCoder(Network):
     ) -> Tensor:
         """Indices (B, T', h, w), codes or a continuous latent (B, C, T', h, w) to frames (B, 3, T, H, W).
 
-        T is 1 + (T' - 1) G. Without the T' axis, one image (B, 3, H, W). Indices have any integer dtype; codes of a
-        discrete model are float, as `codes` or `encode` give them. Frames are float in [-1, 1] scale, unclipped.
+        T is 1 + (T' - 1) G. Tokens without the T' axis give one image (B, 3, H, W). Indices have any integer dtype;
+        codes of a discrete model are float, from `codes` or `encode`. Frames are float in [-1, 1] scale, unclipped.
 
         Args:
             context: as in `encode`.
-            normalize: the latent is one of `encode(..., normalize=True)`.
-            gradients: let them flow from the frames back to codes or latent and the weights, the clip in one part.
+            normalize: the latent is normalized, as from `encode(..., normalize=True)`.
+            gradients: backpropagate from frames to codes or latent and the weights; the clip is decoded in one part.
 
         Raises:
             ValueError: for tokens out of range or latents that are not finite.
@@ -119,10 +119,9 @@ class ClipCoder(Network):
         return frames.squeeze(2) if still else frames
 
     def codes(self, tokens: Tensor) -> Tensor:
-        """What the decoder reads: indices (B, T', h, w) or (B, h, w) to codes (B, C, T', h, w) or (B, C, h, w).
+        """Look up what the decoder reads: indices (B, T', h, w) or (B, h, w) -> codes (B, C, T', h, w) or (B, C, h, w).
 
-        Codes of a discrete model, and the latent of a continuous one, come back as they are, checked. Raises as
-        `decode`.
+        Codes of a discrete model, and the latent of a continuous one, are checked and returned. Raises as `decode`.
         """
         real = isinstance(tokens, Tensor) and tokens.dtype.is_floating_point
         coded = real and tokens.ndim in (4, 5) and tokens.shape[1] == self.config.code_channels
@@ -136,10 +135,10 @@ class ClipCoder(Network):
     # Statistics of latents.
 
     def normalize_latent(self, latent: Tensor, first: int = 0) -> Tensor:
-        """A continuous latent (B, C, T', h, w) or (B, C, h, w) less its mean, in units of its standard deviation.
+        """Normalize a continuous latent (B, C, T', h, w) or (B, C, h, w) by its mean and standard deviation -> same.
 
-        Both are the checkpoint's (`mean_std.pt`, diffusers' `latents_mean`), by channel and latent step; `first` is the
-        step that the latent begins with. Steps past the last one counted have its values. ValueError without any.
+        Both come with the checkpoint (`mean_std.pt`, diffusers' `latents_mean`), by channel and latent step. `first` is
+        the step at which the latent begins; steps beyond the statistics use their last. ValueError if there are none.
         """
         mean, deviation = self._latent_statistics(latent, first)
         return (latent - mean) / deviation
@@ -165,16 +164,16 @@ class ClipCoder(Network):
         return mean, deviation
 
     def _init_holding(self, margin: float, spec: StateSpec, height: int, width: int) -> State:
-        """The state of an encoder that holds levels within a margin."""
+        """The fresh state of an encoder with `hold` on; `margin` in levels."""
         hold = self.init_hold(spec, height, width)
         return self.init_state(spec, height, width) | {"hold": hold | {"margin": hold["margin"] + margin}}
 
     def _with_keyframe(self, x: Tensor) -> Tensor:
-        """Frames (B, 3, 1 + kG, H, W) as groups (B, 3, (1 + k) G, H, W): the first is its frame repeated."""
+        """Frames (B, 3, 1 + kG, H, W) -> groups (B, 3, (1 + k) G, H, W): the first repeats the keyframe."""
         return torch.cat([x[:, :, :1].expand(-1, -1, self.group, -1, -1), x[:, :, 1:]], 2)
 
     def _cut_groups(self, video: Tensor, rows: slice, part: slice) -> Tensor:
-        """Latent steps of a clip (B, C, 1 + kG, H, W) as float groups (rows, C, steps * G, H, W)."""
+        """The groups of some latent steps, float (rows, C, steps * G, H, W), of a clip (B, C, 1 + kG, H, W)."""
         last = self.group * (part.stop - 1) + 1
         if part.start:
             frames = video[rows, :, last - self.group * (part.stop - part.start) : last]
@@ -185,17 +184,17 @@ class ClipCoder(Network):
     def _run_clip(
         self, run: Run[Out], init: MakeState, cut: Cut, extent: Extent, context: Context | None
     ) -> list[list[Out]]:
-        """The outputs of a whole clip by rows and parts, from a fresh start.
+        """Run a whole clip from a fresh start; the outputs are in a list of parts for each list of rows.
 
-        One part where it is small or gradients are wanted, else parts of so many steps that memory is bounded. In
-        deterministic mode every row and every step is alone, as in a stream of one slot.
+        A small clip, or one with gradients, runs as one part, a longer one in parts of bounded memory. In deterministic
+        mode every row and every step runs alone, as in a stream of one slot.
         """
         limit, alone, steps = self._limit(context), self.deterministic, extent.steps
         batch = 1 if alone else extent.rows
         each = 1 if alone else max(1, MOST_PIXELS // (batch * extent.pixels))
         each = steps if torch.is_grad_enabled() and not alone else min(each, steps)
         keep = limit or steps
-        if not alone:  # what a single part sees of its past is in the part
+        if not alone:  # a clip in one part needs no attention state
             keep = min(steps, keep) if each < steps or self.config.closed_loop else 0
         out = []
         for row in range(0, extent.rows, batch):

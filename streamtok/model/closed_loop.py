@@ -1,4 +1,4 @@
-"""Tokenizers in a closed loop, as video codecs are: the encoder keeps what a decoder shows, and codes what differs."""
+"""Base of closed-loop tokenizers: as in a video codec, the encoder runs the decoder and codes against its output."""
 
 from dataclasses import replace
 
@@ -11,17 +11,17 @@ from streamtok.model.tokenizer import Tokenizer
 
 
 class ClosedLoopTokenizer(Tokenizer):
-    """A tokenizer whose state holds the decoder's too, and its last frame, the reference.
+    """A tokenizer whose encoder state includes the decoder's state and its last frame, the reference.
 
-    Each group is coded from what the one before has left, so its tokens depend on the decoder's arithmetic.
+    Each group is coded against the decoded groups before it, so tokens depend on the decoder's arithmetic.
     """
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The encoder's and the decoder's."""
+        """The states of the encoder and of the decoder."""
         return super().init_state(spec, height, width) | self.init_decode_state(spec, *self.config.grid(height, width))
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's and the reference (S, C, H, W), which is never less than float32."""
+        """The decoder's state and the reference (S, C, H, W), in float32 or better."""
         sides = (side * self.config.spatial_compression for side in (grid_height, grid_width))
         reference = widen(spec).zeros(self.config.in_channels, *sides)
         return super().init_decode_state(spec, grid_height, grid_width) | {"reference": reference}
@@ -46,7 +46,7 @@ class ClosedLoopTokenizer(Tokenizer):
         return torch.cat(frames, 2), state
 
     def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
-        """What is sent of `group` (B, 3, G, H, W), of which the encoder has made `drawn`; the new decoder state."""
+        """What to send for `group` (B, 3, G, H, W), given the encoder's output `drawn`, and the new decoder state."""
         frames, decoded = self.redraw(drawn.codes, state, clock)
         return replace(drawn, frames=frames), decoded
 
@@ -55,7 +55,7 @@ class ClosedLoopTokenizer(Tokenizer):
         return self.redraw(codes, state, clock)
 
     def redraw(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """As `show_group`, of the network alone."""
+        """As `show_group`, but only what the network decodes, without refinement."""
         return super().decode_groups(codes, state, clock)
 
 

@@ -1,4 +1,4 @@
-"""What a model costs, counted without running it."""
+"""Counts a model's FLOPs, parameters, state and bit rate without running it, for `streamtok models`."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from streamtok.model.tokenizer import Tokenizer
 
 
 def _product_flops(total: tuple, left: tuple, right: tuple, **_: object) -> int:
-    """FLOPs of a product of shapes (n, k) and (k, m) to (n, m), added in place: PyTorch's counter leaves these out."""
+    """FLOPs of `addmm_` of shapes (n, k) and (k, m), which PyTorch's counter leaves out."""
     return 2 * left[0] * left[1] * right[1]
 
 
 def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool, context: int = 1) -> int:
-    """FLOPs (a multiply-add is 2) of one more group in a stream; `size` is that of frames, or of the grid to decode.
+    """FLOPs (a multiply-add is 2) per group of a stream; `size` is that of frames, or of grids if not `encode`.
 
-    The model may live on the meta device. Attention over time is counted for `context` latent steps.
+    The model may be on the meta device. Temporal attention is counted for `context` latent steps.
     """
     spec = StateSpec(1, context, model.dtype, model.device)
     clock = Clock(torch.zeros(1, dtype=torch.long, device=model.device), context)
@@ -36,7 +36,7 @@ def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool, context: 
 
 
 def measure_preset(name: str, size: tuple[int, int], fps: float) -> dict[str, Any]:
-    """What a preset costs at one frame size (height, width) and rate, without making its weights (device meta)."""
+    """The costs of a preset at a frame size (height, width) and rate, counted on the meta device, without weights."""
     config = PRESETS[name]
     with torch.device("meta"):
         model = build(config)

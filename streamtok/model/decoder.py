@@ -1,4 +1,4 @@
-"""The decoder: latent features back to wavelet bands."""
+"""The decoder network: latent features to wavelet bands."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ from streamtok.model.state import Clock, State, StateSpec
 class Decoder(nn.Module):
     """Features (B*T', z_channels, h, w) -> bands (B*T, bands, H/p, W/p).
 
-    In two halves, `coarse` and `fine`, since a predictive model adds what it already shows before the finest level.
+    It has two halves, `coarse` and `fine`: a predictive model mixes its reference in between.
     """
 
     def __init__(self, config: TokenizerConfig, bands: int):
@@ -29,7 +29,7 @@ class Decoder(nn.Module):
             dims = [last] + [channels[i]] * config.decoder_blocks[i]
             blocks = [ResBlock(a, b, groups, video, config.dropout) for a, b in pairwise(dims)]
             if i == 0:
-                self.fine_channels = last  # what enters the finest level
+                self.fine_channels = last  # that enter the finest level
             last = channels[i]
             attentions = [build_attention(last, groups, video) for _ in blocks] if i in config.attention_levels else []
             upsample = None
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         return state | {"conv_out": self.conv_out.init_state(spec, height, width)}
 
     def coarse(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """Everything above the finest level. x (B*T', z_channels, h, w) -> (B*T, D, H/p, W/p)."""
+        """Everything before the finest level. x (B*T', z_channels, h, w) -> (B*T, D, H/p, W/p)."""
         new: State = {"up": {}}
         x, new["conv_in"] = self.conv_in(x, state["conv_in"], clock)
         if self.mid is not None:

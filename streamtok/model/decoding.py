@@ -1,4 +1,4 @@
-"""Token grids back to pictures, one group at a time, wherever that is done.
+"""Decodes the token grids of one stream to pictures, group by group; all commands that decode use it.
 
 decoder = GridDecoder(streamtok.load("nano"))
 for group in file:  # a TokenFile
@@ -16,7 +16,7 @@ from streamtok.model.tokenizer import Context, Tokenizer
 
 
 class GridDecoder:
-    """Decodes the grids of one stream in order, the first of them a keyframe; memory does not grow.
+    """Decodes the grids of one stream in order, beginning with a keyframe, in constant memory.
 
     `context`, `dtype` and `device` are those of `Tokenizer.decode_stream`. A grid of another size starts afresh.
     """
@@ -33,13 +33,13 @@ class GridDecoder:
         self._stream: DecodeStream | None = None
 
     def step(self, tokens: np.ndarray | Tensor, keyframe: bool) -> np.ndarray:
-        """As `frames`, as uint8 RGB (T, H, W, 3), or of the channels of the model."""
+        """As `frames`, but uint8 (T, H, W, C), RGB unless the model has other channels."""
         return to_uint8(self.frames(tokens, keyframe))
 
     def frames(self, tokens: np.ndarray | Tensor, keyframe: bool) -> Tensor:
         """One grid ([channels,] h, w), or a tensor ([channels,] 1, h, w) -> float (3, T, H, W) in [-1, 1], unclipped.
 
-        T is 1 at a keyframe, else a group's frames. Raises NonFiniteError where the decoder's output is not finite.
+        T is 1 at a keyframe, else G. Raises NonFiniteError if the decoder's output is not finite.
         """
         if isinstance(tokens, np.ndarray):
             tokens = torch.from_numpy(tokens.astype(np.int32 if self.tokenizer.config.discrete else np.float32))
@@ -51,14 +51,14 @@ class GridDecoder:
 
 
 def to_uint8(frames: Tensor) -> np.ndarray:
-    """Decoded frames, float (C, T, H, W) in [-1, 1], clipped here -> uint8 (T, H, W, C), grey ones as RGB."""
+    """Decoded frames, float (C, T, H, W) in [-1, 1] scale -> clipped uint8 (T, H, W, C); grey ones become RGB."""
     frames = frames.expand(3, -1, -1, -1) if len(frames) == 1 else frames
     pixels = frames.float().clamp(-1, 1).add(1).mul(127.5).round().byte()
     return pixels.permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
 def crop(image: np.ndarray, rect: Sequence[int] | None) -> np.ndarray:
-    """The part of (..., H, W, 3) that shows the source, without padding: `rect` is (top, left, h, w) or None."""
+    """Cut the padding off an image (..., H, W, 3): `rect` is the source's (top, left, h, w), or None for all."""
     if rect is None:
         return image
     top, left, height, width = rect

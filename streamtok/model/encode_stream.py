@@ -1,4 +1,4 @@
-"""Streams of frames to tokens."""
+"""The stateful encoder: `EncodeStream` turns frames into tokens, one group per slot and step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from streamtok.model.stream import Mask, Stream, exclusive
 
 @dataclass(frozen=True)
 class Encoded:
-    """What frames become; of images all without T'. It unpacks to indices and latent."""
+    """The output of encoding; for images all without T'. It unpacks to indices and latent."""
 
     indices: Tensor | None  # int32 (B, T', h, w), of residual quantizers (B, Q, T', h, w); None for continuous models
     latent: Tensor  # before quantization, float (B, C, T', h, w)
-    codes: Tensor | None = None  # after it, like the latent, of whole clips; None in streams (`Tokenizer.codes`)
+    codes: Tensor | None = None  # after quantization, shaped like the latent; None in streams (see `Tokenizer.codes`)
 
     @property
     def tokens(self) -> Tensor:
-        """What a decoder reads: the indices, or of a continuous model the latent (B, C, T', h, w)."""
+        """What a decoder reads: the indices, or the latent (B, C, T', h, w) of a continuous model."""
         return self.latent if self.indices is None else self.indices
 
     def __iter__(self) -> Iterator[Tensor | None]:
@@ -37,24 +37,24 @@ def check_margin(margin: float) -> None:
 
 
 class EncodeStream(Stream[Encoded]):
-    """Frames to tokens, one group per step, for a fixed number of cameras."""
+    """Encodes frames to tokens, one group per step, for a fixed number of cameras, each in a slot."""
 
     direction = "encode"
 
     @staticmethod
     def make_state(model: Network, spec: StateSpec, size: tuple[int, int]) -> State:
-        """The encoder's, for frames of `size` (H, W); ValueError for a size that is not on the token grid."""
+        """The encoder's state for frames of `size` (H, W); ValueError for a size that is not on the token grid."""
         model.config.grid(*size)
         return model.init_state(spec, *size)
 
     @exclusive
     def hold(self, margin: float, slots: Sequence[int] | None = None) -> None:
-        """Keep the level that a channel of the latent had one step before, in slots (default: all).
+        """Quantize with hysteresis in slots (default: all): a channel keeps its level of one step before.
 
-        It is kept while the latent is within `margin` levels, 0 to 1, beyond where it is rounded to it; 0 rounds as
-        ever. Tokens stay what they were more often, and cost a token coder less, while pictures lose a little. It is
-        set before the first step; from then on it may change from step to step. A keyframe holds nothing; a reset keeps
-        the margin. ValueError for other margins and tokenizers, and for a stream that has begun without it.
+        It does while the latent is at most `margin` levels, 0 to 1, outside that level's rounding interval; 0 turns it
+        off. Tokens then change less often and cost a token coder less, while pictures lose a little. Set it before the
+        first step; afterwards the margin may change from step to step. A keyframe holds nothing; a reset keeps the
+        margin. ValueError for other margins and tokenizers, and for a stream that has begun without it.
         """
         check_margin(margin)
         if "hold" not in self.state:
@@ -70,11 +70,11 @@ class EncodeStream(Stream[Encoded]):
     def step(self, frames: Tensor, active: Mask | None = None, keyframe: Mask | None = None) -> Encoded:
         """frames (S, C, G, H, W) or (S, C, 1, H, W) -> indices (S, 1, h, w), latent (S, C, 1, h, w).
 
-        uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others continue; with
-        one frame every active slot takes a keyframe. Inactive slots: input ignored, state untouched, output
-        unspecified. Raises ValueError or TypeError for what does not fit. NonFiniteError names the slots whose latent
-        is not finite, with the other slots' output in `error.out`. Of those slots, the ones that continued have not
-        moved, and the ones that took a keyframe are fresh.
+        Frames are uint8, or float in [-1, 1]. Slots marked `keyframe` start afresh from their first frame, others
+        continue; given one frame, every active slot takes a keyframe. Inactive slots: input ignored, state untouched,
+        output unspecified. Raises ValueError or TypeError for what does not fit. NonFiniteError names the slots whose
+        latent is not finite, with the other slots' output in `error.out`. Those that continued have not moved; those
+        that took a keyframe are fresh.
         """
         group, running = self.model.group, self._mask(active, "active", True)
         self._check(frames, group)

@@ -1,4 +1,4 @@
-"""The encoder: wavelet bands to the features that become the latent."""
+"""The encoder network: wavelet bands to the features that become the latent. `decoder` shares `Level` and `Mid`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from streamtok.model.state import Clock, State, StateSpec
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, with attention behind each where the level has it, then resampling."""
+    """Residual blocks at one resolution, each followed by attention if the level has it, then resampling."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Level(nn.Module):
         self.resample = "downsample" if downsample is not None else "upsample" if upsample is not None else None
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Keyed block.N, attn.N and downsample or upsample."""
+        """States keyed block.N, attn.N and downsample or upsample."""
         lists = (("block", self.block), ("attn", self.attn))
         state = {
             name: {str(i): layer.init_state(spec, height, width) for i, layer in enumerate(part)}
@@ -53,7 +53,7 @@ class Level(nn.Module):
 
 
 class Mid(nn.Module):
-    """Block, factorized attention, block, at the coarsest resolution. x (B*T, C, h, w) -> same."""
+    """Block, attention (if the config has it), block, at the coarsest resolution. x (B*T, C, h, w) -> same."""
 
     def __init__(self, channels: int, config: TokenizerConfig):
         super().__init__()
@@ -64,7 +64,7 @@ class Mid(nn.Module):
         self.block_2 = ResBlock(channels, channels, *args, config.dropout)
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """Keyed like the sub-modules."""
+        """States keyed like the sub-modules."""
         return {name: getattr(self, name).init_state(spec, height, width) for name, _ in self.named_children()}
 
     def forward(self, x: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
@@ -76,12 +76,12 @@ class Mid(nn.Module):
 
 
 def build_end_conv(dim_in: int, dim_out: int, mixes_time: bool) -> "EndConv":
-    """The first or last convolution: factorized in video models, 3x3 where there is no time to mix."""
+    """The first or last convolution of an encoder or decoder: factorized if it mixes time, else 3x3."""
     return FactorizedConv(dim_in, dim_out) if mixes_time else StillConv(dim_in, dim_out, 3, padding=1)
 
 
 class StillConv(Stateless, SpatialConv):  # type: ignore[misc]
-    """A spatial convolution that ends an encoder or decoder. x (N, C, H, W) -> (N, D, H, W)."""
+    """The first or last convolution if it mixes space only. x (N, C, H, W) -> (N, D, H, W)."""
 
 
 EndConv = FactorizedConv | StillConv

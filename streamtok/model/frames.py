@@ -1,4 +1,4 @@
-"""Checks at the door: frames, indices and latents, and the error for what is not finite."""
+"""Input checks of the public methods (frames, indices, latents), and the error for outputs that are not finite."""
 
 import math
 
@@ -9,14 +9,14 @@ from streamtok.config import TokenizerConfig
 
 UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, *UNSIGNED)
-LUMA = (77, 150, 29)  # of red, green and blue, in 256ths
-VARIED = 0.25  # of [-1, 1]: how far apart the darkest and the brightest place of a picture are, at least
-FAR_OUTSIDE = 16  # of [-1, 1]: more than overshoot or normal noise, less than any picture in 0..255
+LUMA = (77, 150, 29)  # weights of red, green and blue, in 256ths
+VARIED = 0.25  # on the [-1, 1] scale: the least contrast between a picture's darkest and brightest pixel
+FAR_OUTSIDE = 16  # on the [-1, 1] scale: more than overshoot or normal noise, less than any picture in 0..255
 
 
 class NonFiniteError(ValueError):
-    """A latent held NaN or infinity. `slots` lists the slots (or batch rows) it came from, which did not advance;
-    `out` carries the other slots' output, or None."""
+    """An output held NaN or infinity. `slots` lists its slots (or batch rows), which did not advance; `out` has the
+    other slots' output, or None."""
 
     def __init__(self, slots: list[int], out: object, what: str = "the latent of slots"):
         super().__init__(
@@ -27,7 +27,7 @@ class NonFiniteError(ValueError):
 
 
 def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Frames (B, C, ...), uint8 or float, in [-1, 1] scale: float32 at least, float64 for a float64 model."""
+    """Frames (B, C, ...), uint8 or float in [-1, 1] -> in [-1, 1] scale, float32 or, for a float64 model, float64."""
     wide = torch.promote_types(dtype, torch.float32)
     if x.dtype == torch.uint8:
         return x.to(wide) / 127.5 - 1.0
@@ -35,9 +35,9 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def match_channels(x: Tensor, channels: int) -> Tensor:
-    """Frames (B, C, ...) as a model of so many channels takes them: for one, luma of RGB (BT.601, integers of uint8).
+    """Convert frames (B, C, ...) to a model's `channels`: for a grey model, RGB to BT.601 luma, integer for uint8.
 
-    Grey pictures, whose colours are equal, keep their values. ValueError for other numbers that differ.
+    Grey pictures stored as RGB keep their values. ValueError for any other mismatch.
     """
     if x.shape[1] == channels:
         return x
@@ -48,12 +48,12 @@ def match_channels(x: Tensor, channels: int) -> Tensor:
 
 
 def picture_channels(channels: int) -> int:
-    """How many channels the pictures have that a model of so many takes: grey ones come as RGB."""
+    """The channels of the pictures that a model of so many `channels` is given: a grey model gets RGB."""
     return 3 if channels == 1 else channels
 
 
 def check_channels(found: int, channels: int) -> None:
-    """ValueError unless a model of so many channels takes pictures of the channels that were `found`."""
+    """ValueError unless a model of so many `channels` takes pictures with `found` channels."""
     if found != picture_channels(channels):
         kinds = {1: "grey pictures or RGB", 3: "RGB"}
         raise ValueError(
@@ -63,10 +63,10 @@ def check_channels(found: int, channels: int) -> None:
 
 
 def check_scale(x: Tensor, begins: bool = True) -> None:
-    """ValueError for float frames (B, C, T, H, W) in 0..255, or, where a stream `begins`, in 0..1: they are -1..1.
+    """ValueError for float frames (B, C, T, H, W) on a wrong scale: 0..255, or 0..1 if a stream `begins`, not -1..1.
 
-    Either would become tokens of other pictures. No clip but a bright one keeps above the middle of [-1, 1], and every
-    picture varies; what does not vary may be white.
+    Their tokens would show other pictures. Values within 0..1 are refused only if they vary: a uniform frame may be
+    white, while a real clip is rarely brighter than the middle of [-1, 1] throughout.
     """
     if not x.dtype.is_floating_point or x.dtype.itemsize == 1 or not x.numel() or torch.compiler.is_compiling():
         return
@@ -91,7 +91,7 @@ def check_dtype(x: Tensor) -> None:
 
 
 def check_clip(x: Tensor, config: TokenizerConfig) -> None:
-    """Raise unless x is (B, C, T, H, W) or (B, C, H, W) with the config's C, T = 1 + kG and a size on the grid."""
+    """Raise unless x is (B, C, T, H, W) or (B, C, H, W) with the config's C, T = 1 + kG and sides on its grid."""
     check_dtype(x)
     channels = config.in_channels
     if x.ndim not in (4, 5) or x.shape[1] != channels or x.shape[0] < 1:
@@ -114,16 +114,16 @@ def check_clip(x: Tensor, config: TokenizerConfig) -> None:
 
 
 def check_finite(latent: Tensor) -> None:
-    """NonFiniteError that names the rows of a latent (B, ...) that are not finite."""
+    """NonFiniteError naming the rows of a latent (B, ...) that are not finite."""
     if not torch.compiler.is_compiling() and not torch.isfinite(latent).all():
         bad = (~torch.isfinite(latent).flatten(1).all(1)).nonzero().flatten().tolist()
         raise NonFiniteError(bad, None, "the latent of batch rows")
 
 
 def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
-    """Raise unless tokens are integers in [0, codebook_size), (B, T', h, w) or (B, h, w) with Q behind B if residual.
+    """Raise unless tokens are integers in [0, codebook_size), (B, T', h, w) or (B, h, w), with Q after B if residual.
 
-    True for images, which have no T' axis.
+    Returns True for images, which have no T' axis. TypeError for a wrong dtype, else ValueError.
     """
     if not isinstance(tokens, Tensor) or tokens.dtype not in INTEGERS:
         found = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
@@ -137,7 +137,7 @@ def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
 
 
 def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
-    """ValueError naming the first of indices (B, ...) outside [0, codebook_size)."""
+    """ValueError naming the first index of indices (B, ...) outside [0, codebook_size)."""
     if torch.compiler.is_compiling():
         return
     wide, size = tokens.long(), config.codebook_size or 0
@@ -151,7 +151,7 @@ def check_range(tokens: Tensor, config: TokenizerConfig) -> None:
 
 
 def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
-    """Raise unless latent is finite float (B, C, T', h, w) or (B, C, h, w), with FSQ in [-1, 1]; True for an image."""
+    """Raise unless latent is finite float (B, C, T', h, w) or (B, C, h, w), for FSQ in [-1, 1]; True for an image."""
     what = "codes" if config.discrete else "latent"
     if not isinstance(latent, Tensor) or not latent.dtype.is_floating_point:
         found = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__

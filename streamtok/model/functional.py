@@ -1,7 +1,7 @@
-"""The arithmetic of layers that takes more than a call of PyTorch.
+"""The arithmetic of layers that takes more than one call of PyTorch; `layers` calls it.
 
-Images are (N, C, H, W) in channels-last memory; state and keys are (..., C) contiguous, so that neither needs a copy to
-become the other.
+Images are (N, C, H, W) in channels-last memory; state and keys are (..., C) contiguous. So either becomes the other
+without a copy.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Normalize = Callable[[Tensor, Tensor, Tensor, int, bool], Tensor]
 
 
 def plain_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-    """GroupNorm of each frame, eps 1e-6, and SiLU if asked. x (N, C, H, W), weight and bias (C,) -> like x."""
+    """GroupNorm of each frame, eps 1e-6, then SiLU if `silu`. x (N, C, H, W), weight and bias (C,) -> like x."""
     y = F.group_norm(x, groups, weight, bias, eps=1e-6)
     return F.silu(y) if silu else y
 
@@ -25,9 +25,9 @@ _NORMALIZE: ContextVar[Normalize] = ContextVar("normalize", default=plain_norm)
 
 
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-    """As `plain_norm`, or as `use_norm` says: x (N, C, H, W) -> same.
+    """`plain_norm`, or the function that `use_norm` has set: x (N, C, H, W) -> same.
 
-    Compiled and exported code has PyTorch's: no compiler follows a context variable.
+    Compiled and exported code always uses `plain_norm`, for compilers cannot trace a context variable.
     """
     chosen = plain_norm if torch.compiler.is_compiling() else _NORMALIZE.get()
     return chosen(x, weight, bias, groups, silu)
@@ -35,7 +35,7 @@ def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) 
 
 @contextmanager
 def use_norm(replacement: Normalize) -> Iterator[None]:
-    """Normalize by another function inside a `with` block."""
+    """Make `normalize` call another function inside a `with` block."""
     token = _NORMALIZE.set(replacement)
     try:
         yield
@@ -46,13 +46,13 @@ def use_norm(replacement: Normalize) -> Iterator[None]:
 def convolve_time(
     x: Tensor, past: Tensor, started: Tensor, weight: Tensor, bias: Tensor, stride: int
 ) -> tuple[Tensor, Tensor]:
-    """Convolution over time that sees the past only, as one matrix product per tap.
+    """Causal convolution over time, as one matrix product per tap.
 
-    Half precisions round between products, so there it is one product over the frames laid side by side.
+    Half precisions would round between the products, so they use one product over the concatenated taps.
 
     x (B*T, C, H, W), past (B, P, H, W, C) with P = K - stride, started (B,) bool, weight (K, D, C), bias (D,)
     -> y (B*T/stride, D, H, W) and the new past, the last P frames. Slots that have not started see their first frame
-    repeated. The past takes the precision of x, which autocast lowers.
+    repeated. The new past has the precision of x, which autocast may lower.
     """
     batch = past.shape[0]
     frames = x.permute(0, 2, 3, 1).unflatten(0, (batch, -1))
@@ -72,13 +72,13 @@ def convolve_time(
 
 
 def attend_over_space(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Every place of a frame attends to all places of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""
-    # PyTorch's kernels that never hold the whole matrix want an axis for heads, and channels that lie together.
+    """Every position of a frame attends to all positions of that frame. q, k, v (N, H*W, C) -> (N, H*W, C)."""
+    # PyTorch's memory-efficient kernels need an axis for heads, and contiguous channels.
     q, k, v = (part[:, None].contiguous() for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v)[:, 0]
 
 
 def attend_over_time(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Every place attends to its own past: q (B, HW, T, C), k and v (B, HW, L, C), mask (B, T, L) bool -> like q."""
+    """Every position attends to its own past: q (B, HW, T, C), k, v (B, HW, L, C), mask (B, T, L) bool -> like q."""
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     return scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1) @ v

@@ -1,4 +1,4 @@
-"""The network over groups of frames: what whole clips, streams and training share."""
+"""The network over groups of frames, which whole clips, streams and training share, and its fingerprint."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar
 
 @dataclass(frozen=True)
 class Coded:
-    """n groups through the bottleneck: codes, latent (B, C, n, h, w), indices (B, n, h, w) or (B, Q, n, h, w) or None,
-    auxiliary losses, and frames (B, 3, nG, H, W) where coding had to decode as well."""
+    """n groups after the bottleneck: codes and latent (B, C, n, h, w), indices (B, n, h, w), (B, Q, n, h, w) or None,
+    auxiliary losses, and frames (B, 3, nG, H, W) if encoding had to decode as well."""
 
     codes: Tensor
     latent: Tensor
@@ -37,7 +37,7 @@ HALVES: dict[Half, tuple[str, str]] = {
 
 
 class Network(nn.Module):
-    """Encoder, bottleneck and decoder of the Cosmos family, their precision, device and fingerprint.
+    """Encoder, bottleneck and decoder of the Cosmos family, with their precision, device and fingerprint.
 
     With `deterministic`, every path runs as steps of one slot and one group.
     """
@@ -52,9 +52,9 @@ class Network(nn.Module):
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__()
         self.config, self.deterministic = config, deterministic
-        # By the half that is left out, of which weights (`stamp`); None: whatever they are.
+        # Cache by the half that is left out: (`stamp` of the hashed weights, fingerprint); stamp None always holds.
         self._fingerprints: dict[Half | None, tuple[tuple | None, str]] = {}
-        self.known_as: dict[str, str] = {}  # digest of weights -> the fingerprint of others, whose tokens they make
+        self.known_as: dict[str, str] = {}  # digest of weights -> fingerprint of others that make the same tokens
         self.quantizer = build_quantizer(config)
         self._build(config)
         if config.slim:
@@ -76,7 +76,7 @@ class Network(nn.Module):
 
     @property
     def compression_ratio(self) -> float:
-        """Bits of raw 8-bit RGB over bits of tokens."""
+        """Bits of raw 8-bit RGB divided by bits of tokens."""
         return self.config.compression_ratio
 
     @property
@@ -109,7 +109,7 @@ class Network(nn.Module):
         return self.quant_conv if "quant_conv" in self._modules else self.post_quant_conv
 
     def drop(self, half: Half) -> None:
-        """Let go of the encoder or the decoder, which a checkpoint lacks; what needs it raises ValueError from then."""
+        """Delete the encoder or the decoder, which a checkpoint lacks; methods that need it then raise ValueError."""
         for name in HALVES[half]:
             delattr(self, name)
 
@@ -124,15 +124,15 @@ class Network(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """What says that tokens mean the same: the `weights_digest`.
+        """Identifies what tokens mean: the `weights_digest`.
 
-        A network with another decoder for the same tokens has the fingerprint of the weights that the tokens are of
+        A network with another decoder for the same tokens has the fingerprint of the weights it was made from
         (`known_as`).
         """
         return self._fingerprint_of(None)
 
     def _fingerprint_of(self, without: Half | None) -> str:
-        """The fingerprint, or what it would be without one half; hashed once for weights as they are."""
+        """The fingerprint, or what it would be without one half; cached until weights change."""
         if self._fingerprints.get(without, ((), ""))[0] not in (None, self.stamp):
             digest = self._digest(without) if without else self.weights_digest
             self._fingerprints[without] = self.stamp, self.known_as.get(digest, digest)
@@ -140,8 +140,9 @@ class Network(nn.Module):
 
     @property
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """What changes when weights are written, or others take their place; not for writes through `.data`."""
-        return tuple((id(each), each._version, each.data_ptr()) for each in (*self.parameters(), *self.buffers()))
+        """Changes whenever weights are written or replaced, but not for writes through `.data`."""
+        held = *self.parameters(), *self.buffers()  # oneDNN's own layouts have no pointer
+        return tuple((id(each), each._version, each.layout is torch.strided and each.data_ptr()) for each in held)
 
     @property
     def weights_digest(self) -> str:
@@ -150,7 +151,7 @@ class Network(nn.Module):
         return self._digest(missing[0] if missing else None)
 
     def keep_fingerprint(self, source: "Network") -> None:
-        """Take the fingerprint of `source`, until weights change. ValueError if its tokens are not these."""
+        """Take the fingerprint of `source` until weights change. ValueError unless both encode to the same tokens."""
         if self.config.closed_loop or self._digest("decoder") != source._digest("decoder"):
             raise ValueError(
                 f"the tokens of {self.config.name!r} are not those of {source.config.name!r}: its encoder "
@@ -159,9 +160,9 @@ class Network(nn.Module):
         self.known_as, self._fingerprints = {self.weights_digest: source.fingerprint}, {}
 
     def _digest(self, without: Half | None) -> str:
-        """The fingerprint of what is there but one half, so that a whole checkpoint knows what its encoder made.
+        """The digest without one half, so that a whole checkpoint accepts what its encoder alone made.
 
-        Statistics of latents say nothing of what a latent means, so they are not in it.
+        Statistics of latents do not change what a latent means, so they are left out.
         """
         left_out = (f"{without}_", "legacy", "latents_") if without else ("latents_",)
         config = {name: value for name, value in self.config.to_dict().items() if not name.startswith(left_out)}
@@ -177,8 +178,8 @@ class Network(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's hints leave it out
 
     def check_fingerprint(self, expected: str, what: str = "expected is tokenizer") -> None:
-        """ValueError unless these weights have the fingerprint `expected`, or their encoder alone has; `what` comes
-        before it in the message."""
+        """ValueError unless `expected` is the fingerprint of these weights or of their encoder alone; the message
+        begins with `what`."""
         halves: tuple[Half | None, ...] = (None, "decoder") if "encoder" in self._modules else (None,)
         if not any(expected == self._fingerprint_of(without) for without in halves):
             raise ValueError(
@@ -190,21 +191,21 @@ class Network(nn.Module):
     # Groups: what clips, streams and training share.
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
-        """The state of an encoder of height x width frames, all zeros; ValueError without an encoder."""
+        """The encoder's state for height x width frames, all zeros; ValueError without an encoder."""
         self.check_has("encoder")
         patch = self.config.patch_size
         return {"encoder": self.encoder.init_state(spec, height // patch, width // patch)}
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The state of a decoder of (grid_height, grid_width) grids, all zeros; ValueError without a decoder."""
+        """The decoder's state for (grid_height, grid_width) grids, all zeros; ValueError without a decoder."""
         self.check_has("decoder")
         return {"decoder": self.decoder.init_state(spec, grid_height, grid_width)}
 
     def init_hold(self, spec: StateSpec, height: int, width: int) -> State:
-        """State `hold` of an encoder of height x width frames, all zeros: the `levels` (S, C, h, w) of the last step,
-        and how far beyond their rounding they are kept, `margin` (S,), which no reset clears.
+        """The encoder's state `hold` for height x width frames, all zeros: `levels` (S, C, h, w) of the last step, and
+        `margin` (S,), which no reset clears: how far outside their rounding interval levels are kept.
 
-        ValueError for what is no video tokenizer of plain FSQ.
+        ValueError unless this is a video tokenizer of plain FSQ.
         """
         config = self.config
         if not config.holds_levels:
@@ -216,7 +217,7 @@ class Network(nn.Module):
         return {"levels": wide.zeros(config.latent_channels, *config.grid(height, width)), "margin": wide.zeros()}
 
     def encode_groups(self, x: Tensor, state: State, clock: Clock) -> tuple[Coded, State]:
-        """x (B, 3, nG, H, W) float -> n latent steps, and the new state."""
+        """x (B, 3, nG, H, W) float -> n latent steps and the new state."""
         features, encoder = self.encoder(self.observe(x, state, clock), state["encoder"], clock)
         coded, held = self.quantize(features, x.shape[0], state, clock)
         return coded, {"encoder": encoder} | held
@@ -228,17 +229,17 @@ class Network(nn.Module):
         return self.to_pixels(bands, codes.shape[0]), {"decoder": decoder}
 
     def observe(self, x: Tensor, state: State, clock: Clock) -> Tensor:
-        """What the encoder reads: frames (B, 3, T, H, W) -> (B*T', bands, H/p, W/p) in the model's precision."""
+        """The encoder's input: frames (B, 3, T, H, W) -> (B*T', bands, H/p, W/p) in the model's precision."""
         return self.to_bands(x)
 
     def to_bands(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B*T', bands, H/p, W/p) in the model's precision."""
+        """Frames (B, 3, T, H, W) -> wavelet bands (B*T', bands, H/p, W/p) in the model's precision."""
         patch = self.config.patch_size
         bands = haar3d(x, patch, self.axes) if self.config.video else haar2d(fold(x), patch)
         return bands.to(self.dtype)
 
     def to_pixels(self, bands: Tensor, batch: int) -> Tensor:
-        """(B*T', bands, H/p, W/p) -> (B, 3, T, H, W), float32 or better."""
+        """Wavelet bands (B*T', bands, H/p, W/p) -> frames (B, 3, T, H, W), float32 or better."""
         bands = bands.to(torch.promote_types(bands.dtype, torch.float32))
         patch = self.config.patch_size
         if self.config.video:
@@ -246,11 +247,11 @@ class Network(nn.Module):
         return unfold(inverse_haar2d(bands, patch), batch)
 
     def quantize(self, features: Tensor, batch: int, state: State, clock: Clock) -> tuple[Coded, State]:
-        """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck, and the new `hold` state
-        where there is one."""
+        """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck, and the new `hold` state if
+        there is one."""
         z, held = self.quant_conv(features), {}
         if "hold" in state:
-            assert isinstance(self.quantizer, FSQ)  # `init_hold` sees to it
+            assert isinstance(self.quantizer, FSQ)  # checked by `init_hold`
             hold = state["hold"]
             out, levels = self.quantizer.hold(z, hold["levels"], hold["margin"], clock.started)
             held = {"hold": hold | {"levels": levels}}
@@ -271,7 +272,7 @@ class Network(nn.Module):
 
 
 def widen(spec: StateSpec) -> StateSpec:
-    """The same in float32 or better: of what rounding may not change from step to step."""
+    """The same spec in float32 or better, for state that may not lose precision from step to step."""
     return StateSpec(spec.slots, spec.context, torch.promote_types(spec.dtype, torch.float32), spec.device)
 
 
@@ -286,7 +287,7 @@ def unfold(x: Tensor, batch: int) -> Tensor:
 
 
 def join_coded(parts: Sequence[Coded], dim: int) -> Coded:
-    """Parts of a batch (dim 0) or of time (dim 2) as one `Coded`; auxiliary losses are averaged."""
+    """Concatenate along the batch (dim 0) or along time (dim 2); auxiliary losses are averaged."""
     codes, latent = (torch.cat([getattr(part, name) for part in parts], dim) for name in ("codes", "latent"))
     indices = [part.indices for part in parts if part.indices is not None]
     frames = [part.frames for part in parts if part.frames is not None]

@@ -1,8 +1,8 @@
-"""Predictive tokenizers: the encoder also sees what the decoder already shows (a closed loop, as in video codecs).
+"""Predictive tokenizers: groups are coded relative to the last decoded frame (a closed loop, as in video codecs).
 
-The state holds the decoder's state and its last frame, the reference. The encoder reads the group and its difference
-from the reference. The decoder adds what it reads off the reference, and passes each band of it through a learned gate.
-A still scene so sharpens group after group.
+The encoder's state includes the decoder's state and its last frame, the reference. The encoder reads the group and its
+difference from the reference. The decoder reads the reference too and adds its bands, each through a learned gate. So
+a still scene sharpens group after group.
 """
 
 import torch
@@ -18,7 +18,7 @@ from streamtok.model.wavelet import haar2d, haar3d
 
 
 class Prediction(nn.Module):
-    """What the reference says of the next group: features for the decoder, and the bands that its gates let through."""
+    """Feeds the reference to the decoder: mixes it into the features, and gives its bands for the gates."""
 
     def __init__(self, config: TokenizerConfig, dim: int):
         super().__init__()
@@ -34,10 +34,10 @@ class Prediction(nn.Module):
 class PredictiveTokenizer(ClosedLoopTokenizer):
     """A tokenizer whose tokens say what changed since its last decoded frame.
 
-    `reference_noise` (standard deviation on the [-1, 1] scale) trains against drift.
+    `reference_noise` (standard deviation on the [-1, 1] scale) makes training robust against drift.
     """
 
-    axes = "=thw"  # the bands that do not vary in time come first: those are what the reference can fill
+    axes = "=thw"  # bands that do not vary in time come first: these the reference predicts
 
     def _build(self, config: TokenizerConfig) -> None:
         still = config.patch_channels // config.patch_size
@@ -49,7 +49,7 @@ class PredictiveTokenizer(ClosedLoopTokenizer):
         self.still_bands, self.reference_noise = still, 0.0
 
     def observe(self, x: Tensor, state: State, clock: Clock) -> Tensor:
-        """The bands of a group (B, 3, G, H, W), and how those that can stand still differ from the reference's."""
+        """A group (B, 3, G, H, W) -> its bands, then its still bands less the reference's: (B, bands, H/p, W/p)."""
         bands = haar3d(x, self.config.patch_size, self.axes)
         reference = started(state["reference"], clock)
         change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
@@ -73,5 +73,5 @@ class PredictiveTokenizer(ClosedLoopTokenizer):
 
 
 def started(reference: Tensor, clock: Clock) -> Tensor:
-    """The reference (B, 3, H, W), zero where a slot has not shown anything yet."""
+    """The reference (B, 3, H, W), zero in slots that have not decoded anything yet."""
     return torch.where(clock.started.view(-1, 1, 1, 1), reference, 0)

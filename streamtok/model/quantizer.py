@@ -1,6 +1,6 @@
-"""Bottlenecks: what turns the latent into codes, and codes into indices and back.
+"""Bottlenecks: they turn the latent into codes and indices (FSQ and others), and indices back into codes.
 
-Every one maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. Discrete ones also map indices back.
+Each maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. Discrete ones also decode indices.
 """
 
 import math
@@ -18,16 +18,16 @@ from streamtok.extras import needs_extra
 
 @dataclass(frozen=True)
 class Quantized:
-    """What a bottleneck makes of features."""
+    """The output of a bottleneck."""
 
     codes: Tensor  # (N, C, h, w), what the decoder reads
     latent: Tensor  # (N, C, h, w), before rounding
     indices: Tensor | None = None  # int64 (N, h, w), of residual quantizers (N, Q, h, w); None for continuous models
-    losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary ones by name, scalars
+    losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary losses by name, scalars
 
 
 class Bottleneck(nn.Module, ABC):
-    """From features to `Quantized`; `inputs` is how many channels it reads."""
+    """Turns features of `inputs` channels into `Quantized`."""
 
     inputs: int
 
@@ -45,10 +45,10 @@ class DiscreteBottleneck(Bottleneck):
 
 
 class FSQTables(NamedTuple):
-    """What FSQ computes with, each (C, 1, 1).
+    """The constants of FSQ by channel, each (C, 1, 1).
 
-    The half width of a channel's bound, its offset, its shift and half of its levels are floating point; its levels and
-    its weight in the index are int64.
+    Floating point: the half width of the bound, its offset and shift, and half the number of levels. int64: the number
+    of levels, and the channel's weight in the index.
     """
 
     half: Tensor
@@ -59,10 +59,10 @@ class FSQTables(NamedTuple):
     basis: Tensor
 
 
-@cache  # and never given back: a captured step may not copy them from the host, and goes on reading them
-@torch.inference_mode(False)  # what is kept may take part in a later backward pass
+@cache  # for ever: a captured step may not copy them from the host, and keeps reading them
+@torch.inference_mode(False)  # a cached tensor may take part in a later backward pass
 def fsq_tables(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> FSQTables:
-    """The constants of FSQ, made once."""
+    """The constants of FSQ, computed once."""
     whole = torch.tensor(levels).view(-1, 1, 1)
     wide = whole.to(torch.promote_types(dtype, torch.float32))
     half = (wide - 1) * (1 + 1e-3) / 2
@@ -76,8 +76,8 @@ def fsq_tables(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device
 class FSQ(DiscreteBottleneck):
     """Finite scalar quantization (Mentzer et al. 2023, section 3.1 and appendix A.1), as Cosmos uses it.
 
-    Each channel is bounded by tanh to one of its levels and rounded, with straight-through gradients. Runs in float32
-    or better whatever the model's precision.
+    Each channel is bounded by tanh to the range of its levels and rounded, with straight-through gradients. It runs in
+    float32 or better whatever the model's precision.
     """
 
     def __init__(self, levels: tuple[int, ...]):
@@ -86,7 +86,7 @@ class FSQ(DiscreteBottleneck):
         self.inputs = len(levels)
 
     def bound(self, z: Tensor) -> Tensor:
-        """The value that is rounded: z (N, C, h, w) -> same, within each channel's levels."""
+        """The values before rounding: z (N, C, h, w) -> same, within the range of each channel's levels."""
         tables = fsq_tables(self.levels, z.dtype, z.device)
         return torch.tanh(z + tables.shift) * tables.half - tables.offset
 
@@ -96,12 +96,12 @@ class FSQ(DiscreteBottleneck):
         return self._quantized(z, bounded, bounded.detach().round())
 
     def hold(self, z: Tensor, levels: Tensor, margin: Tensor, started: Tensor) -> tuple[Quantized, Tensor]:
-        """As `forward`, but a level stays what it was one step before.
+        """As `forward`, with hysteresis: a level stays what it was one step before.
 
-        It stays while the bounded value is within `margin` beyond where it is rounded to that level.
+        It stays while the bounded value is at most `margin` outside that level's rounding interval.
 
-        z (B * n, C, h, w) of n steps, `levels` (B, C, h, w) of the step before them, margin (B,) in levels, `started`
-        (B,) bool: whether there was one -> what it becomes, and the levels of the last step.
+        z (B * n, C, h, w) of n steps, `levels` (B, C, h, w) of the step before, margin (B,) in levels, `started` (B,)
+        bool: whether there was such a step -> the output, and the levels of the last step.
         """
         bounded = self.bound(z.to(levels.dtype))
         reach, begun, whole = 0.5 + margin.view(-1, 1, 1, 1), started.view(-1, 1, 1, 1), []
@@ -120,8 +120,8 @@ class FSQ(DiscreteBottleneck):
 
     @torch.no_grad()
     def measure_noise(self, z: Tensor, indices: Tensor) -> float:
-        """How much more the levels of indices (N, h, w) differ from the latent z (N, C, h, w) than rounded ones, in dB
-        of the mean square; not finite for a latent that is not."""
+        """The quantization noise of indices (N, h, w) for a latent z (N, C, h, w), in dB over that of plain rounding;
+        not finite for a latent that is not."""
         bounded = self.bound(z.to(torch.promote_types(z.dtype, torch.float32)))
         tables = fsq_tables(self.levels, bounded.dtype, bounded.device)
         whole = indices.long()[:, None] // tables.basis % tables.levels - tables.middle
@@ -138,7 +138,7 @@ class FSQ(DiscreteBottleneck):
 def correlation(z: Tensor) -> Tensor:
     """Mean squared correlation between different channels of z (N, C, h, w), a scalar in [0, 1].
 
-    Channels that say the same thing waste codes: early training uses half of FSQ's dimensions without this loss.
+    Correlated channels waste codes: without this loss, early training uses half of FSQ's dimensions.
     """
     places = z.transpose(0, 1).flatten(1).float()
     centred = places - places.mean(1, keepdim=True)
@@ -148,7 +148,7 @@ def correlation(z: Tensor) -> Tensor:
 
 
 class Autoencoder(Bottleneck):
-    """The continuous bottleneck without one: the latent is the code."""
+    """The identity, for continuous models: the latent is the code."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -160,7 +160,7 @@ class Autoencoder(Bottleneck):
 
 
 class Variational(Bottleneck):
-    """A diagonal Gaussian (Kingma and Welling 2014): the mean unless `sample` is set; KL divergence as a loss."""
+    """A diagonal Gaussian (Kingma and Welling 2014) with the KL divergence as loss; gives its mean unless `sample`."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -168,7 +168,7 @@ class Variational(Bottleneck):
         self.sample = False
 
     def forward(self, z: Tensor) -> Quantized:
-        """z (N, 2C, h, w), mean and log variance -> codes (N, C, h, w). Training mode samples too."""
+        """z (N, 2C, h, w), mean and log variance -> codes (N, C, h, w), sampled in training mode too."""
         mean, log_variance = z.chunk(2, 1)
         log_variance = log_variance.clamp(-30.0, 20.0)
         noisy = self.sample or self.training

@@ -1,10 +1,9 @@
-"""Refining tokenizers: a token redraws its cell, or keeps what is shown there and adds a little detail.
+"""Refining tokenizers: a token either redraws its cell, or keeps the decoded cell and adds a codeword of detail.
 
-Indices below the product of the FSQ levels say what a cell shows, as without refinement. Those above keep the cell as
-it was last shown and add a codeword to it. The codeword is scaled by a size that encoder and decoder derive from what
-both know. So a cell that stands still sharpens group after group. Nothing of it is learned by gradient. The codebooks
-are fitted to the residuals of stills (`streamtok.training.refinement`), one for each age: how often in a row a cell was
-kept.
+Indices below the product of the FSQ levels redraw, as without refinement. Those above keep the cell as it was last
+decoded and add a codeword to it. Its scale, the size, is derived from what encoder and decoder both know. So a still
+cell sharpens group after group. Codebooks are not learned by gradient, but fitted to the residuals of still pictures
+(`streamtok.training.refinement`). There is one for each age: how often in a row a cell was kept.
 """
 
 import torch
@@ -17,18 +16,18 @@ from streamtok.model.network import Coded, widen
 from streamtok.model.state import Clock, State, StateSpec
 
 AGES = 8  # older cells use the last codebook
-MOVING_COUNTS = 2.5  # times: what moves within a group is further off in the next. Judged on clips kept from training
-MOST_SIZE = 6.0  # e**6 grey levels: beyond any picture, whatever tokens a decoder is sent
-FADE = 0.4  # of what is taken off a step at an edge: so much from the pixels behind it
-GREY = 127.5  # grey levels of a unit of the [-1, 1] scale
-BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # what one unit of the stored integers stands for
+MOVING_COUNTS = 2.5  # weight of motion within a group, which is further off in the next; tuned on held-out clips
+MOST_SIZE = 6.0  # bound of the log size: e**6 grey levels are beyond any picture, whatever tokens a decoder is sent
+FADE = 0.4  # share of an edge's correction that the second pixel from the edge gets too
+GREY = 127.5  # grey levels per unit of the [-1, 1] scale
+BOOK_STEP, SIZE_STEP = 2.0**-4, 2.0**-14  # values of one unit of the stored integers
 
 
 class Refinement(nn.Module):
-    """The codebooks, and how the size of the next codeword follows from what is shown.
+    """The codebooks, and the linear models that predict the size of the next codeword from decoded pictures.
 
-    Stored as integers, which a change of precision leaves alone. `books` int8 (ages, K, D) are codewords in units of
-    the cell's size, colours slowest. `first` int32 (3,) and `next` int32 (ages, 5) are the weights of the log size.
+    Stored as integers, so that a cast does not change them. `books` int8 (ages, K, D) are codewords in units of the
+    cell's size, colours slowest. `first` int32 (3,) and `next` int32 (ages, 5) are weights that predict the log size.
     """
 
     books: Tensor
@@ -44,7 +43,7 @@ class Refinement(nn.Module):
         self.register_buffer("next", torch.zeros(AGES, 5, dtype=torch.int32))
 
     def find(self, residual: Tensor, age: Tensor, size: Tensor, wanted: Tensor) -> Tensor:
-        """The nearest codeword where `wanted`, bool (B, h, w); elsewhere any.
+        """Find the nearest codeword of each cell that is `wanted`, bool (B, h, w); others get any.
 
         residual (B, h, w, D) grey levels, age int64 and log size (B, h, w) -> int64 (B, h, w).
         """
@@ -53,19 +52,19 @@ class Refinement(nn.Module):
         found = torch.zeros_like(ages)
         for each, stored in enumerate(self.books):
             book = stored.to(values.dtype) * BOOK_STEP
-            # A CPU looks a cell up in its own book, and only if need be; a captured step on a GPU cannot choose rows.
+            # On a CPU, search only the wanted cells of this age; a captured step on a GPU cannot select rows.
             rows = ((ages == each) & asked).nonzero().flatten() if ages.device.type == "cpu" else slice(None)
             nearest = (values[rows] @ book.T - book.square().sum(1) / 2).argmax(1)
             found[rows] = torch.where(ages[rows] == each, nearest, found[rows])
         return found.view(age.shape)
 
     def read(self, word: Tensor, age: Tensor, size: Tensor) -> Tensor:
-        """What codeword `word` adds: int64 (B, h, w), age and log size (B, h, w) -> grey levels (B, h, w, D)."""
+        """The detail of codewords int64 (B, h, w), given age and log size (B, h, w) -> grey levels (B, h, w, D)."""
         codeword = self.books[age.clamp(max=AGES - 1), word].to(size.dtype) * BOOK_STEP
         return codeword * torch.exp(size)[..., None]
 
     def follow_size(self, size: Tensor, added: Tensor, kept: Tensor, age: Tensor, shown: Tensor) -> Tensor:
-        """The log size after a group: of a kept cell it follows from its detail, of a redrawn one from its contrast.
+        """Predict the log size after a group: from its detail for a kept cell, from its contrast for a redrawn one.
 
         size (B, h, w) before, added (B, h, w, D) grey levels, kept bool (B, h, w), age int64 before, shown (B, 3, H, W)
         in [-1, 1] -> (B, h, w).
@@ -74,16 +73,16 @@ class Refinement(nn.Module):
         return torch.where(kept, following, self.combine(measure_contrast(shown, self.cell), self.first))
 
     def combine(self, features: Tensor, weights: Tensor) -> Tensor:
-        """features (B, h, w, n) and a constant, by stored weights (n + 1,) or (B, h, w, n + 1) -> (B, h, w)."""
+        """Linear model: features (B, h, w, n), weights (n + 1,) or (B, h, w, n + 1), the bias last -> (B, h, w)."""
         weights = weights.to(features.dtype) * SIZE_STEP
         return ((features * weights[..., :-1]).sum(-1) + weights[..., -1]).clamp(-MOST_SIZE, MOST_SIZE)
 
 
 class RefiningTokenizer(ClosedLoopTokenizer):
-    """A tokenizer whose tokens may refine. Codes have one channel more: 1 + the codeword of a kept cell, else 0.
+    """A tokenizer whose tokens may refine. Codes have one more channel: 1 + the codeword of a kept cell, else 0.
 
-    The state holds what is shown, the reference. For each cell it holds its age, its log size and the code that it was
-    last drawn with: the network goes on seeing that code while the cell is kept.
+    The state has the last decoded frame, the reference, and for each cell its age, its log size and the code `held`
+    that it was last drawn with. The network keeps reading that code while the cell is kept.
     """
 
     def _build(self, config: TokenizerConfig) -> None:
@@ -91,7 +90,8 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         self.refinement = Refinement(config)
 
     def init_decode_state(self, spec: StateSpec, grid_height: int, grid_width: int) -> State:
-        """The decoder's and the reference; by slot size (h, w), float32 or better; age int64; held (C, h, w)."""
+        """The decoder's state and the reference; size (S, h, w) float32 or better, age int64 (S, h, w), held
+        (S, C, h, w)."""
         grid = (grid_height, grid_width)
         whole = StateSpec(spec.slots, spec.context, torch.int64, spec.device)
         return super().init_decode_state(spec, *grid) | {
@@ -101,7 +101,7 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         }
 
     def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
-        """Keep the cells of which a refined picture is nearer to `group` (B, 3, G, H, W) than `drawn`, all redrawn."""
+        """Refine each cell that so gets nearer to `group` (B, 3, G, H, W) than redrawn, as in `drawn`."""
         word, keep = self._choose_words(group, drawn.codes, state, clock)
         assert drawn.indices is not None  # a refining tokenizer is discrete
         indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
@@ -111,7 +111,7 @@ class RefiningTokenizer(ClosedLoopTokenizer):
 
     @torch.no_grad()
     def _choose_words(self, group: Tensor, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, Tensor]:
-        """codes (B, C, 1, h, w) -> codewords int64 (B, h, w), and which cells they keep, bool (B, h, w)."""
+        """codes (B, C, 1, h, w) -> codewords int64 (B, h, w), and which cells to keep, bool (B, h, w)."""
         cell = self.config.spatial_compression
         shown, age, size = (state[name] for name in ("reference", "age", "size"))
         content, _ = self.mask_codes(codes[:, :, 0], torch.zeros_like(age, dtype=torch.bool), state)
@@ -127,12 +127,12 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         return word, wanted & (left.square().sum(-1) + moving < redrawn_error)
 
     def show_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """codes (B, C + 1, 1, h, w) -> the frames (B, 3, G, H, W) that are shown, and the new state."""
+        """codes (B, C + 1, 1, h, w) -> decoded frames (B, 3, G, H, W), edges smoothed, and the new state."""
         frames, state = self._decode_group(codes[:, :, 0], state, clock)
         return smooth_edges(frames, state["size"], state["age"] > 0), state
 
     def _decode_group(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W) with the edges that the state keeps, and the new state."""
+        """codes (B, C + 1, h, w) -> frames (B, 3, G, H, W) before `smooth_edges`, and the new state."""
         cell, age, size = self.config.spatial_compression, state["age"], state["size"]
         kept = (codes[:, -1] > 0) & clock.started.view(-1, 1, 1)
         seen, held = self.mask_codes(codes[:, :-1], kept, state)
@@ -147,20 +147,20 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         return frames, decoded | new | held
 
     def mask_codes(self, codes: Tensor, kept: Tensor, state: State) -> tuple[Tensor, State]:
-        """What the network decodes where cells are kept, and the new state `held`.
+        """Give kept cells the code that they were last drawn with, for the network; also returns the new `held`.
 
-        codes (B, C, h, w), kept bool (B, h, w) -> (B, C, h, w): a kept cell's code is the one it was last drawn with.
+        codes (B, C, h, w), kept bool (B, h, w) -> (B, C, h, w).
         """
         held = torch.where(kept[:, None], state["held"], codes.to(state["held"].dtype))
         return held, {"held": held}
 
     def read_codes(self, tokens: Tensor) -> Tensor:
-        """Indices (B, n, h, w) -> codes (B, C + 1, n, h, w), float32: they count codewords."""
+        """Indices (B, n, h, w) -> codes (B, C + 1, n, h, w), float32, so that codeword numbers are exact."""
         first = self.config.content_codes
         return self._with_words(super().read_codes(tokens.clamp(max=first - 1)), (tokens - first + 1).clamp(min=0))
 
     def _with_words(self, codes: Tensor, words: Tensor) -> Tensor:
-        """codes (B, C, n, h, w), words (B, n, h, w) -> (B, C + 1, n, h, w), float32."""
+        """Append a channel: codes (B, C, n, h, w), words (B, n, h, w) -> (B, C + 1, n, h, w), float32."""
         return torch.cat([codes.float(), words[:, None].float()], 1)
 
 
@@ -172,9 +172,9 @@ def measure_contrast(shown: Tensor, cell: int) -> Tensor:
 
 
 def measure_detail(size: Tensor, added: Tensor, kept: Tensor) -> Tensor:
-    """What the next size follows from: log size and log rms of what was added, of the cell and of the 3x3 around it.
+    """Features that predict the next size: log size and log RMS of the added detail, of the cell and the 3x3 around it.
 
-    size, kept (B, h, w), added (B, h, w, D) grey levels -> (B, h, w, 4). A cell that was redrawn counts with its size.
+    size, kept (B, h, w), added (B, h, w, D) grey levels -> (B, h, w, 4). A redrawn cell has its size as detail.
     """
     detail = torch.where(kept, torch.log(added.square().mean(-1) + 0.05) / 2, size)
     return torch.stack([size, detail, average_around(detail), average_around(size)], -1)
@@ -186,10 +186,10 @@ def average_around(x: Tensor) -> Tensor:
 
 
 def smooth_edges(frames: Tensor, size: Tensor, kept: Tensor) -> Tensor:
-    """Level the steps between kept cells and their neighbours, of which no codeword knows.
+    """Deblock: smooth the steps at the edges of kept cells, whose codewords are chosen cell by cell.
 
-    frames (B, C, G, H, W) in [-1, 1], log size (B, h, w), kept bool (B, h, w) -> like frames. For what is shown alone:
-    the state keeps the edges, which further codewords correct.
+    frames (B, C, G, H, W) in [-1, 1], log size (B, h, w), kept bool (B, h, w) -> like frames. Only for output: the
+    state keeps the edges, which further codewords correct.
     """
     x = frames.flatten(1, 2)
     x = _smooth_columns(x, size, kept)
@@ -197,10 +197,10 @@ def smooth_edges(frames: Tensor, size: Tensor, kept: Tensor) -> Tensor:
 
 
 def _smooth_columns(x: Tensor, size: Tensor, kept: Tensor) -> Tensor:
-    """x (B, N, H, W), size and kept (B, h, w) -> like x: the steps from each cell to the next one of its row.
+    """Smooth the steps from each cell to the next in its row: x (B, N, H, W), size and kept (B, h, w) -> like x.
 
-    A step is what is steeper than the slopes beside it. A quarter of it is taken off on either side, within half the
-    size of the smaller residual. What lies above is an edge of the picture.
+    A step is the difference across the edge beyond the slopes beside it. A quarter of it is removed on either side,
+    limited to half the smaller of the two sizes: a larger step is an edge of the picture.
     """
     cells = x.unflatten(3, (size.shape[2], -1)).clone()
     left, right = cells[:, :, :, :-1], cells[:, :, :, 1:]

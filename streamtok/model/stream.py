@@ -1,7 +1,7 @@
-"""Streams: the one place where state changes.
+"""The base of encoding and decoding streams: the only place where state changes.
 
-A stream owns its buffers (fixed size, fixed address), knows slots, reset and snapshot, and advances by one group per
-step. Its step function may be replaced by a captured or compiled one.
+A stream owns its buffers (fixed size, fixed address), manages slots, reset and snapshots, and advances by one group per
+step. An engine may replace its step function by a captured or compiled one.
 """
 
 import functools
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def exclusive(method: Callable[Concatenate[S, P], Result]) -> Callable[Concatenate[S, P], Result]:
-    """Make a method raise RuntimeError while another thread is in one of the stream's: both would move its state."""
+    """Make a method raise RuntimeError while another thread runs one of the stream's: both would change its state."""
 
     @functools.wraps(method)
     def run(self: S, *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -48,7 +48,7 @@ def exclusive(method: Callable[Concatenate[S, P], Result]) -> Callable[Concatena
 
 
 def check_sides(size: tuple[int, int], *names: str) -> tuple[int, int]:
-    """The two numbers as ints; TypeError names one that is no integer, ValueError one that is not positive."""
+    """Both sides as ints; TypeError names one that is no integer, ValueError one that is not positive."""
     for name, side in zip(names, size, strict=True):
         if isinstance(side, bool) or not hasattr(side, "__index__"):
             raise TypeError(f"{name} is {side!r}, expected a whole number such as {name}=int({side!r})")
@@ -59,20 +59,20 @@ def check_sides(size: tuple[int, int], *names: str) -> tuple[int, int]:
 
 @runtime_checkable
 class KeepsPast(Protocol):
-    """A layer that keeps its past in a form of its own, (S, ...), and not as PyTorch's layers do, (S, P, H, W, C)."""
+    """An engine's layer whose past has a layout of its own, (S, ...), instead of (S, P, H, W, C) as in `layers`."""
 
     def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The past as PyTorch's layers keep it, (S, P, H, W, C); count (S,) int64: latent steps taken."""
+        """The past in the layout of `layers`, (S, P, H, W, C); count (S,) int64: latent steps taken."""
 
     def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
         """The inverse of `to_plain`, from (S, P, H, W, C)."""
 
 
 class Stream(ABC, Generic[Out]):
-    """What both directions share: buffers, masks, reset, snapshot and restore; a step gives `Out`.
+    """Buffers, masks, reset, snapshot and restore, for both directions; a step returns `Out`.
 
-    `alone`: a step of several slots runs as one step for each. `compile_step` takes the step function and returns a
-    faster one.
+    With `alone`, a step of several slots runs as one step per slot. `compile_step` takes the step function and returns
+    a faster one.
     """
 
     direction: str
@@ -92,7 +92,7 @@ class Stream(ABC, Generic[Out]):
         self.slot_by_slot = alone or model.deterministic
         self._in_use = threading.RLock()
         spec = StateSpec(slots, context, model.dtype, model.device)
-        with torch.inference_mode(False):  # a stream outlives the block that it is made in
+        with torch.inference_mode(False):  # the stream may outlive the caller's `inference_mode` block
             self.state = self.make_state(model, spec, size)
             self.state["count"] = torch.zeros(slots, dtype=torch.long, device=model.device)
         self.buffers = flatten(self.state)
@@ -106,7 +106,7 @@ class Stream(ABC, Generic[Out]):
 
     @classmethod
     def state_bytes(cls, model: Network, slots: int, size: tuple[int, int], context: int) -> int:
-        """Bytes that a stream of this shape will hold, without allocating them."""
+        """The bytes of state of a stream of this shape, without allocating them."""
         spec = StateSpec(slots, context, model.dtype, torch.device("meta"))
         return nbytes(cls.make_state(model, spec, size)) + 8 * slots  # the counters, int64
 
@@ -123,10 +123,10 @@ class Stream(ABC, Generic[Out]):
     # One step.
 
     def advance(self, x: Tensor, active: Tensor, keyframe: Tensor) -> tuple[Out, Tensor]:
-        """Run the model on every slot and move the state of the active, finite ones.
+        """Run the model on every slot and update the state of those that are active and finite.
 
-        Tensor operations only: what an engine captures. x (S, ...), active and keyframe (S,) bool -> output,
-        moved (S,) bool.
+        It consists of tensor operations only, so that engines can capture it. x (S, ...), active and keyframe (S,)
+        bool -> output, moved (S,) bool.
         """
         return self._advance_slots(x, active, keyframe, self.state)
 
@@ -148,14 +148,14 @@ class Stream(ABC, Generic[Out]):
 
     @abstractmethod
     def _finite(self, out: Out) -> Tensor:
-        """Which slots' output is finite, (S,) bool."""
+        """Whether each slot's output is finite, (S,) bool."""
 
     @abstractmethod
     def _merge(self, outs: list[Out | None]) -> Out:
-        """Outputs of one slot each, None where it was not active, as one output."""
+        """Join outputs of one slot each; None stands for an inactive slot."""
 
     def _run(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> Out:
-        """Advance, keep the host's view of the slots, and raise for those that were not finite.
+        """Advance, update `started` on the host, and raise NonFiniteError for slots that were not finite.
 
         Of these, slots that continued are left as they were, and slots that took a keyframe are left fresh.
         """
@@ -170,7 +170,7 @@ class Stream(ABC, Generic[Out]):
         return out
 
     def _call(self, x: Tensor, active: list[bool], keyframe: list[bool]) -> tuple[Out, list[bool]]:
-        """The step function, on all slots or one by one -> output, which slots moved."""
+        """Call the step function on all slots at once or one by one -> output, which slots moved."""
         masks = torch.tensor([active, keyframe], dtype=torch.bool, device=self.model.device)
         if self.slots > 1 and self.slot_by_slot:
             out, moved = self._one_by_one(x, masks, active)
@@ -179,7 +179,7 @@ class Stream(ABC, Generic[Out]):
         return out, moved.tolist()
 
     def _one_by_one(self, x: Tensor, masks: Tensor, active: list[bool]) -> tuple[Out, Tensor]:
-        """A step of one slot for each active slot, on views of the buffers."""
+        """Run a step of one slot for each active slot, on views of the buffers."""
         outs: list[Out | None] = []
         moved = masks[0].clone()
         for slot in range(self.slots):
@@ -193,7 +193,7 @@ class Stream(ABC, Generic[Out]):
         return self._merge(outs), moved
 
     def _clean(self, slots: list[int]) -> None:
-        """Zero the ring entry that a failed step wrote: attention gives it no weight, but zero times NaN is NaN."""
+        """Zero the KV ring entry that a failed step wrote: attention gives it weight 0, but 0 times NaN is NaN."""
         for name, buffer in self.buffers.items():
             if name.endswith((".key", ".value")):
                 for slot in slots:
@@ -213,7 +213,7 @@ class Stream(ABC, Generic[Out]):
 
     @exclusive
     def reset(self, slots: Sequence[int] | None = None) -> None:
-        """Make slots (default: all) fresh; the others are untouched."""
+        """Make slots (default: all) fresh; others are untouched."""
         for slot in self._slots(slots):
             for buffer in self.buffers.values():
                 buffer[slot].zero_()
@@ -223,7 +223,7 @@ class Stream(ABC, Generic[Out]):
     def snapshot(self, slots: Sequence[int] | None = None) -> dict[str, Any]:
         """A copy of the state of slots (default: all): {"meta": plain values, "tensors": {name: (S, ...)}}.
 
-        On the CPU, made of plain values and tensors only, so that any safe format stores it.
+        It is on the CPU, of plain values and tensors only, so that any safe format can store it.
         """
         chosen = self._slots(slots)
         tensors = {name: buffer[chosen].to("cpu", copy=True).contiguous() for name, buffer in self.buffers.items()}
@@ -252,7 +252,7 @@ class Stream(ABC, Generic[Out]):
             self._started[slot] = count > 0
 
     def _find_keepers(self) -> dict[str, KeepsPast]:
-        """The layers whose buffers are not as a snapshot holds them, by name of the buffer."""
+        """The layers whose buffers have another layout than snapshots, by name of the buffer."""
         modules = self.model.named_modules()
         return {name: layer for name, layer in modules if name in self.buffers and isinstance(layer, KeepsPast)}
 

@@ -1,4 +1,4 @@
-"""The tokenizer: whole clips, training and streams over one network."""
+"""The tokenizer, the library's main class: encodes and decodes whole clips, trains, and opens streams."""
 
 import copy
 from dataclasses import dataclass
@@ -19,31 +19,31 @@ __all__ = ["Context", "Reconstruction", "StreamEngine", "Tokenizer"]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What training reads; indices and latent are those of `Encoded`."""
+    """The output of `forward`, for training; indices and latent are as in `Encoded`."""
 
     reconstruction: Tensor  # (B, 3, T, H, W) on the [-1, 1] scale
     indices: Tensor | None
     latent: Tensor
-    losses: dict[str, Tensor]  # the quantizer's auxiliary ones by name, scalars
-    state: State  # to carry on with
+    losses: dict[str, Tensor]  # the quantizer's auxiliary losses by name, scalars
+    state: State  # to continue with
 
 
 class StreamEngine:
-    """Opens the streams of a tokenizer: `streamtok.engine` has kinds that do it on faster layers than its own.
+    """Opens the streams of a tokenizer; subclasses in `streamtok.engine` open them on faster layers.
 
-    `model` is the tokenizer in the engine's precision and on its device, some of its layers exchanged. `decode_step`
-    makes the step of a decoding stream faster, that of a cast too.
+    `model` is the tokenizer in the engine's precision and on its device, with some layers exchanged. `decode_step`
+    compiles or captures the step of decoding streams, also of a cast model.
     """
 
     def __init__(self, model: "Tokenizer", decode_step: CompileStep | None = None):
         self.model, self.decode_step = model, decode_step
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
-        """A stream of `slots` cameras of `size` (H, W) that keeps `context` latent steps."""
+        """Open a stream of `slots` cameras of `size` (H, W) that keeps `context` latent steps."""
         return EncodeStream(self.model, slots, size, context)
 
     def open_decoder(self, slots: int, size: tuple[int, int], context: int) -> DecodeStream:
-        """A stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
+        """Open a stream of `slots` sequences of grids of `size` (h, w) that keeps `context` latent steps."""
         return DecodeStream(self.model, slots, size, context, self.decode_step)
 
 
@@ -52,7 +52,7 @@ class Tokenizer(ClipCoder):
 
     Frames are (B, C, T, H, W), uint8 or float in [-1, 1], T = 1 + k * temporal_compression, C = 3 for RGB. With
     `deterministic`, every path runs as steps of one slot and one group: tokens are bit-identical for any split and any
-    number of slots. Whole clips run on its own layers, streams on its `engine` where it has one.
+    number of slots. Whole clips run on its own layers, streams on its `engine` if it has one.
     """
 
     engine: StreamEngine | None = None
@@ -65,7 +65,7 @@ class Tokenizer(ClipCoder):
 
     @torch.inference_mode(False)
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Tokenizer":
-        """This model in another precision or on another device; itself where nothing changes, else a kept copy."""
+        """This model in another precision or on another device: itself if nothing changes, else a cached copy."""
         dtype, device = dtype or self.dtype, torch.device(device or self.device)
         if not dtype.is_floating_point:
             raise TypeError(f"dtype is {dtype}, expected a floating-point one such as torch.float32 or torch.bfloat16")
@@ -81,13 +81,13 @@ class Tokenizer(ClipCoder):
         return self._casts[key]
 
     def holds(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
-        """Whether the weights are in this precision and on this device already (None: any); "cuda" is any GPU."""
+        """Whether the weights already have this precision and device (None: any); "cuda" means any GPU."""
         wanted = torch.device(device or self.device)
         there = wanted.type == self.device.type and wanted.index in (None, self.device.index)
         return there and (dtype or self.dtype) == self.dtype
 
     def with_modules(self, **modules: nn.Module) -> "Tokenizer":
-        """This tokenizer without engine, some sub-modules exchanged; it shares the others and keeps its fingerprint."""
+        """A copy without engine, with sub-modules exchanged; it shares the others and keeps the fingerprint."""
         fingerprint, made = self.fingerprint, copy.copy(self)
         made._modules, made.engine = {**self._modules, **modules}, None
         made._casts, made._fingerprints = {}, {None: (None, fingerprint)}
@@ -98,7 +98,7 @@ class Tokenizer(ClipCoder):
     def forward(self, x: Tensor, state: State | None = None) -> Reconstruction:
         """Encode and decode with gradients, for training.
 
-        x (B, 3, 1 + kG, H, W) from a fresh start; with the state of an earlier call, x (B, 3, kG, H, W) goes on.
+        x (B, 3, 1 + kG, H, W) starts fresh; given the state of an earlier call, x (B, 3, kG, H, W) continues it.
         """
         check_dtype(x)
         x, fresh = to_float(x, self.dtype), state is None
@@ -121,7 +121,7 @@ class Tokenizer(ClipCoder):
         return Reconstruction(frames, coded.indices, coded.latent, coded.losses, new)
 
     def _fresh_state(self, x: Tensor) -> State:
-        """The state of encoder and decoder before frames like x (B, 3, T, H, W)."""
+        """The fresh state of encoder and decoder for frames like x (B, 3, T, H, W)."""
         batch, (height, width) = x.shape[0], x.shape[-2:]
         spec = StateSpec(batch, self.config.context, self.dtype, x.device)
         decoder = self.init_decode_state(spec, *self.config.grid(height, width))
@@ -131,7 +131,7 @@ class Tokenizer(ClipCoder):
     # Streams.
 
     def stream_context(self, context: Context) -> int:
-        """The latent steps that a stream keeps for `context`; ValueError for "all": a stream's memory is fixed."""
+        """The latent steps that a stream keeps for `context`; ValueError for "all", for its memory is fixed."""
         limit = self._limit(context)
         if limit is None:
             raise ValueError(
@@ -148,10 +148,10 @@ class Tokenizer(ClipCoder):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> EncodeStream:
-        """State for `slots` cameras of height x width, stepped one group at a time; see `EncodeStream`.
+        """Open a stream of `slots` cameras of height x width, stepped one group at a time; see `EncodeStream`.
 
         Args:
-            context: latent steps of attention: a number, or "model" for the config's.
+            context: latent steps that attention sees: a number, or "model" for the config's.
             dtype: of the computation, by default the weights'.
             device: of the computation, by default the weights'.
         """
@@ -167,7 +167,7 @@ class Tokenizer(ClipCoder):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> DecodeStream:
-        """As `stream`, for decoding grids of (grid_height, grid_width); see `DecodeStream`."""
+        """Open a stream that decodes grids of (grid_height, grid_width); else as `stream`. See `DecodeStream`."""
         model, keep = self.cast(dtype, device), self.stream_context(context)
         engine = model.engine or StreamEngine(model, self.engine.decode_step if self.engine else None)
         return engine.open_decoder(slots, (grid_height, grid_width), keep)

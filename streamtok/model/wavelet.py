@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 
-@cache  # and never given back: captured steps go on reading them
-@torch.inference_mode(False)  # what is kept may take part in a later backward pass
+@cache  # for ever: captured steps keep reading them
+@torch.inference_mode(False)  # a cached tensor may take part in a later backward pass
 def haar_matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The transform of one patch, (bands, positions).
 
@@ -23,9 +23,9 @@ def haar_matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device)
     """
     if axes.startswith("="):
         return haar_matrix(patch, axes[1:], dtype, device)[band_order(patch, axes).to(device)]
-    # Every bit of a band's number says whether it is high on one axis at one level, every bit of a position's whether
-    # it is the second of the pair there. The coarsest level is the slowest part of a band's number; it pairs positions
-    # that are patch/2 apart. Without loops over both, which `torch.compile` around a model would follow for ever.
+    # Each bit of a band's number says whether the band is high-pass on one axis at one level; each bit of a position
+    # says whether it is the second of its pair there. The coarsest level is the slowest part of a band's number, and
+    # pairs positions patch/2 apart. There are no loops over bands and positions: `torch.compile` would unroll them.
     levels, size = int(math.log2(patch)), patch ** len(axes)
     slowest_first = sorted(axes, key="thw".index)
     bits = range(levels * len(axes))
@@ -38,7 +38,7 @@ def haar_matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device)
 
 
 def band_order(patch: int, axes: str) -> Tensor:
-    """Where each band of `axes` ("=thw") lies in the order without "=": (patch**3,) int64."""
+    """The index of each band of `axes` ("=thw") in the order without "=": (patch**3,) int64."""
     matrix = haar_matrix(patch, axes.removeprefix("="), torch.float64, torch.device("cpu"))
     varies = (matrix.view(-1, patch, patch**2).diff(dim=1) != 0).flatten(1).any(1)
     return torch.argsort(varies.int(), stable=True)
@@ -63,7 +63,7 @@ def inverse_haar3d(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> 
     """bands (B * T / patch, 3 * patch**3, h, w) -> video (B, 3, T, h * patch, w * patch); undoes `haar3d`."""
     frames, channels, h, w = bands.shape
     colours, t = channels // patch**3, frames // batch
-    # One flat product: a batched one would copy the matrix for every place.
+    # One flat product: a batched one would copy the matrix for every position.
     cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**3, colours).transpose(1, 2).reshape(-1, patch**3)
     matrix = haar_matrix(patch, axes, bands.dtype, bands.device) * patch**3
     cells = (cells @ matrix).view(batch, t, h, w, colours, patch, patch, patch)

@@ -29,7 +29,7 @@ class TextFormatter(logging.Formatter):
     """A line of text without the secrets of URLs, and one line whatever a peer has put into it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and the traceback below; what the record keeps of that, another handler made with secrets."""
+        """The line with its traceback, made anew: the one that another handler left in the record may hold secrets."""
         record.exc_text = None
         return super().format(record)
 

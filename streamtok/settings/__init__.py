@@ -1,6 +1,6 @@
-"""What commands are told: the kinds of values, what several commands share, and reading it with good errors.
+"""Settings of commands and nodes: field types, groups of fields that commands share, and reading with good errors.
 
-`fields` has the kinds, `shared` what several commands have, `reading` and `yaml_file` read files and say what is wrong.
-The settings of a command are in its file in `streamtok/commands/`. Those of `ingest` (`rig`) and `replay` are here, for
-nodes are made of them: `IngestNode` by whoever embeds one, `ReplayNode` by `streamtok tokenize` too.
+`fields` has the types, `shared` the common groups; `reading` and `yaml_file` read files and report faults. A command's
+settings are in its file in `streamtok/commands/`. Those of `ingest` (`rig`) and `replay` are here because others build
+nodes from them: programs that embed an `IngestNode`, and `streamtok tokenize`, which runs `ReplayNode`.
 """

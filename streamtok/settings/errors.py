@@ -1,18 +1,18 @@
-"""The error for whatever is wrong with a configuration. Needs only the standard library."""
+"""The error for a wrong configuration. Needs only the standard library."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class SettingsError(ValueError):
-    """Everything that is wrong with a configuration, one line each."""
+    """A configuration is wrong; the message has one line for each fault."""
 
 
 @contextmanager
 def blame_settings() -> Iterator[None]:
-    """Turn a ValueError into a SettingsError, around code that builds from settings: it would fail at every start.
+    """Turn a ValueError within the block into a SettingsError: the same settings would fail at every start.
 
-    What may heal by itself (a device that is not there, a port that is taken) is an OSError and stays one.
+    Faults that may pass (a device that is not there, a port that is taken) are OSErrors and stay such.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: what each accepts, and how it is written on a command line."""
+"""Field types of settings: which values each accepts, and how it is written on a command line."""
 
 import math
 import re
@@ -23,11 +23,10 @@ class Strict(BaseModel):
 
 @dataclass(frozen=True)
 class Flag:
-    """How a field is written on a command line, where its name and kind do not say it.
+    """How a field is written on a command line, where its name and type do not say so.
 
-    `metavar` stands for its value, `short` is another name ("-o"), `long` a name that is not the field's ("--stream"
-    for `streams`). `positional` makes it an argument without a name, `nargs` takes several values at once, and `switch`
-    takes none.
+    `metavar` stands for the value in the help, `short` is a short name ("-o"), `long` replaces the name made from the
+    field's ("--stream" for `streams`). `nargs` is argparse's; a `switch` takes no value.
     """
 
     metavar: str = ""
@@ -39,17 +38,17 @@ class Flag:
 
 
 def option(default: Value, description: str) -> Value:
-    """A field with a default that is also a flag: its description is the flag's help."""
+    """A field with a default that is also a flag; `description` is the flag's help."""
     return Field(default=default, description=description)
 
 
 def read_size(value: object) -> tuple[int, int]:
-    """ "256x448" or [256, 448] (height, width) as a pair."""
+    """Parse "256x448" or [256, 448] as (height, width)."""
     return parse_size("x".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
 
 
 def read_range(value: object) -> tuple[float, float]:
-    """ "0.3:10" or [0.3, 10] as a pair that rises from 0 or more."""
+    """Parse "0.3:10" or [0.3, 10] as (near, far) in metres, 0 <= near < far."""
     text = ":".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     try:
         near, far = (float(part) for part in text.split(":"))
@@ -61,7 +60,7 @@ def read_range(value: object) -> tuple[float, float]:
 
 
 def read_bitrate(value: object) -> object:
-    """ "64k", "1.5M" or a number of bits per second as one; other types are left to pydantic."""
+    """Parse "64k", "1.5M" or plain digits as bits per second; other types are left to pydantic."""
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kM]?)", value.strip())
@@ -71,29 +70,29 @@ def read_bitrate(value: object) -> object:
 
 
 def read_list(value: object) -> object:
-    """A single value as a list of it."""
+    """Wrap a single value in a list."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 def check_switch(value: object) -> object:
-    """A value that is true or false; ValueError for what only looks like it."""
+    """Return a bool as it is; ValueError for what only resembles one, such as "yes" or 1."""
     if not isinstance(value, bool):
         raise ValueError("expected true or false")
     return value
 
 
 def invert_switch(value: object) -> bool:
-    """The opposite of a switch: `quiet` is no progress."""
+    """Negate a switch: `quiet` means no progress."""
     return not check_switch(value)
 
 
 def check_endpoint(value: object) -> object:
-    """A ZeroMQ endpoint to bind or connect to; other types are left to pydantic."""
+    """Check a ZeroMQ endpoint to bind or connect to; other types are left to pydantic."""
     return parse_endpoint(value) if isinstance(value, str) else value
 
 
 def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    """Facts of a stream's owner that `info` can carry: text keys; text, numbers, booleans, lists and maps of them."""
+    """Check a user's facts about a stream, sent in its info: text keys; text, numbers, booleans, lists and maps."""
     try:
         check_plain(value, "")
     except RecursionError as error:
@@ -105,7 +104,7 @@ def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_plain(value: object, where: str) -> None:
-    """ValueError that names the first place where a value is not of a kind that every msgpack library and JSON have."""
+    """Raise ValueError at the first value that JSON or some msgpack library cannot carry; the message says where."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -125,7 +124,7 @@ def check_plain(value: object, where: str) -> None:
 
 HOLD_HELP = "keep a token's level while the latent is so near to it (0.25): fewer bits, a little less quality"
 Switch = Annotated[bool, BeforeValidator(check_switch)]
-Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its key and flag say that it is not
+Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its key and flag name the opposite
 Count = Annotated[int, Field(ge=1), Flag("N")]
 Whole = Annotated[int, Field(ge=0), Flag("N")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Flag("X")]

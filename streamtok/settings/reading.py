@@ -1,9 +1,9 @@
-"""Settings from a YAML file and what is given on top, checked whole before anything starts.
+"""Reads settings from a YAML file with overrides on top, and checks all of them before anything starts.
 
     settings = read_settings(ReplaySettings, "replay.yaml", {"speed": 2})
 
-A mistake is a `SettingsError` that lists every fault at once. Each has file and line, the path in the file, the value
-found, what is allowed and the nearest valid key.
+`SettingsError` lists every fault at once, each with file and line, the key's path, the value found, what is allowed
+and the nearest valid key.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ Kind = TypeVar("Kind", bound=Strict)
 
 
 def read_settings(kind: type[Kind], path: str | Path | None, given: Mapping[str, Any]) -> Kind:
-    """Settings from a YAML file (None: no file) with what is `given` on top, keyed by path ("streams.0.size").
+    """Read a YAML file (None: no file) and set the values `given` on top, keyed by path ("streams.0.size").
 
-    "streams.*.size" is every stream's. Raises SettingsError with every fault.
+    "streams.*.size" sets it for every stream. Raises SettingsError with every fault.
     """
     values, lines = read_yaml(path) if path is not None else ({}, {})
     placed: set[str] = set()
@@ -43,7 +43,7 @@ def read_settings(kind: type[Kind], path: str | Path | None, given: Mapping[str,
 def describe_fault(
     fault: ErrorDetails, kind: type[BaseModel], name: str, lines: dict[tuple, int], given: set[str]
 ) -> str:
-    """One line: where, what was found, what is allowed."""
+    """Describe a fault in one line: where it is, what was found, what is allowed. `given` are the overridden paths."""
     where = tuple(part for part in fault["loc"] if not str(part).startswith(("function-", "constrained-")))
     path = ".".join(map(str, where))
     origin = "command line" if any(path == key or path.startswith(f"{key}.") for key in given) else name
@@ -62,7 +62,7 @@ def describe_fault(
 
 
 def keys_at(kind: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
-    """The keys that are allowed at a path of the settings."""
+    """The keys that are valid at a path of the settings."""
     for part in where:
         if isinstance(part, int):
             continue

@@ -21,7 +21,7 @@ from streamtok.settings.shared import DeviceSettings, EncoderSettings, FrameSett
 
 
 class ReplaySettings(FrameSettings, ReadSettings, PublishSettings, DeviceSettings, EncoderSettings):
-    """One replay. `size`, `fit`, `on_gap`, `keyframe_interval` and `tail` are for drives without recorded tokens."""
+    """One replay. `size`, `fit`, `on_gap`, `keyframe_interval` and `tail` apply to drives without recorded tokens."""
 
     path: Annotated[FileOrFolder, Flag("DRIVE", positional=True)] = Field(description="the drive: a file or a folder")
     streams: Names | None = option(None, "only this stream or topic (repeat it)")
@@ -40,7 +40,7 @@ class ReplaySettings(FrameSettings, ReadSettings, PublishSettings, DeviceSetting
 
     @model_validator(mode="after")
     def check_together(self) -> "ReplaySettings":
-        """ValueError for settings that exclude each other."""
+        """Raise ValueError for settings that exclude or need each other."""
         if self.verify and self.recorded_tokens:
             raise ValueError("verify encodes the frames again, recorded_tokens does not: choose one")
         if self.realtime and self.speed is not None:
@@ -57,5 +57,5 @@ class ReplaySettings(FrameSettings, ReadSettings, PublishSettings, DeviceSetting
 
     @property
     def pace(self) -> float | None:
-        """Times real time; None for as fast as possible."""
+        """The speed as a multiple of real time; None is as fast as possible."""
         return 1.0 if self.realtime else self.speed

@@ -31,7 +31,7 @@ from streamtok.settings.shared import ComputeSettings, EncoderSettings, FrameSet
 
 
 class StreamDefaults(FrameSettings):
-    """What may be set for all streams under `defaults`, or for one stream."""
+    """Settings that are given for all streams under `defaults`, or for one stream."""
 
     realtime: Switch | None = option(None, "play recordings at their own pace (default: no)")
     policy: Literal["latest", "lossless"] | None = option(
@@ -88,7 +88,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
     @field_validator("streams")
     @classmethod
     def check_names(cls, streams: list[StreamSettings]) -> list[StreamSettings]:
-        """ValueError if two streams have one name."""
+        """Raise ValueError if two streams have the same name."""
         names = [stream.name for stream in streams]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -97,7 +97,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 
     @model_validator(mode="after")
     def check_sources(self) -> "RigSettings":
-        """ValueError if two streams open one camera."""
+        """Raise ValueError if two streams open the same camera."""
         devices = [stream.source.partition("?")[0] for stream in self.streams if is_camera_path(stream.source)]
         twice = sorted({device for device in devices if devices.count(device) > 1})
         if twice:
@@ -105,7 +105,7 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
         return self
 
     def resolved(self) -> list[StreamSettings]:
-        """The streams, with `defaults` filled in where a stream does not say."""
+        """The streams, with `defaults` filled in for what a stream does not set."""
         common = self.defaults.model_dump(exclude_unset=True)
         return [StreamSettings(**common | stream.model_dump(exclude_unset=True)) for stream in self.streams]
 
@@ -113,10 +113,10 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
 def load_rig(
     path: str | Path | None, overrides: Mapping[str, Any] | None = None, every_stream: Mapping[str, Any] | None = None
 ) -> RigSettings:
-    """Read a rig's YAML file (None: start from nothing) with what is set on top.
+    """Read a rig's YAML file (None: no file) with overrides on top.
 
-    `overrides` are keyed by path ("streams.0.size"); `every_stream` is set for each of its streams. Raises
-    SettingsError with every fault.
+    `overrides` are keyed by path ("streams.0.size"); `every_stream` is set for each stream. Raises SettingsError with
+    every fault.
     """
     common = {f"streams.*.{key}": value for key, value in (every_stream or {}).items()}
     return read_settings(RigSettings, path, {**(overrides or {}), **common})

@@ -1,4 +1,4 @@
-"""Settings that several commands have: what each is told of frames, of the device, of publishing."""
+"""Groups of settings that several commands share: frames, reading drives, the device, publishing."""
 
 import json
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from streamtok.settings.fields import (
     option,
 )
 
-MAX_PIXELS = 1 << 21  # of live pictures: 1080p has fewer; the network takes some 600 bytes for each
+MAX_PIXELS = 1 << 21  # of a live picture: 1080p has fewer; the network needs some 600 bytes for each
 
 
 class CommandSettings(Strict):
-    """What a command is told, by the names of its flags. A field with a description is a flag."""
+    """Settings of a command. A field with a description is a flag."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -38,18 +38,18 @@ class CommandSettings(Strict):
     )
 
     def format_result(self, facts: Mapping[str, Any], words: str) -> str:
-        """The result as whoever runs the command wants it: `facts` as one line of JSON, or in `words`."""
+        """The result as text: `facts` as one line of JSON with --json, else `words`."""
         return json.dumps(facts) if self.as_json else words
 
 
 class NodeSettings(CommandSettings):
-    """A command that keeps running, and logs while it does."""
+    """Settings of a command that keeps running and logs meanwhile."""
 
     log_format: Literal["text", "json"] = option("text", "of the log on standard error")
 
 
 class EncoderSettings(NodeSettings):
-    """A node that encodes, and what it is called."""
+    """The name and the model of a node that encodes."""
 
     node: Name
     model: Model | None = None
@@ -82,7 +82,7 @@ class ReadSettings(Strict):
 
 
 class DeviceSettings(Strict):
-    """Where the network runs, and how far it looks back."""
+    """Where the network runs, and how far its attention looks back."""
 
     device: Device = option("auto", "where the network runs: auto, cpu, cuda or cuda:N")
     context: Annotated[Count, Flag("STEPS")] | None = option(None, "attention window in groups (default: the model's)")
@@ -95,7 +95,7 @@ class ComputeSettings(DeviceSettings):
 
 
 class PublishSettings(Strict):
-    """How a node publishes beside the address that it binds."""
+    """How a node publishes, apart from the address that it binds."""
 
     control: Endpoint | None = option(None, "control socket (default: beside --bind, named in info)")
     wait_subscribers: Whole = option(0, "hold the first frame until N readers have joined")

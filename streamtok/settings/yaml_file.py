@@ -1,6 +1,6 @@
-"""A YAML file with the line of each key, and values set on top by dotted keys; nothing is checked here.
+"""Reads a YAML file with the line of each key, and sets values on top by dotted keys.
 
-`streamtok.settings.reading` checks what is read against the settings of a command.
+Only size and syntax are checked here; `streamtok.settings.reading` checks the content against a command's settings.
 """
 
 from collections.abc import Collection
@@ -13,23 +13,23 @@ import yaml
 from streamtok.settings.errors import SettingsError
 
 MOST_CHARACTERS = 1 << 20  # of a file
-MOST_VALUES = 100_000  # keys, items and values, with what aliases repeat
+MOST_VALUES = 100_000  # keys, items and values, with aliases expanded
 DEEPEST = 64
 
 
 def shipped() -> dict[str, Path]:
-    """The configuration files that come with the package, by name without `.yaml`."""
+    """The configuration files that come with the package, by name without ".yaml"."""
     try:
         folder = Path(str(files("streamtok.configs")))
-    except ModuleNotFoundError:  # a checkout that is on the path, but not installed
+    except ModuleNotFoundError:  # a checkout that is on sys.path, but not installed
         folder = Path(__file__).parents[2] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
-    """A YAML mapping and the line of each path in it, of a file or of a shipped one by its name ("demo").
+    """Read a YAML mapping, and the line of each path in it, from a file or a shipped configuration's name ("demo").
 
-    SettingsError if it is not there, or no YAML mapping.
+    Raises SettingsError if the file does not exist or is not a YAML mapping.
     """
     try:
         file = path if Path(path).is_file() else shipped().get(str(path), path)
@@ -48,7 +48,7 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     try:
         check_extent(text)
         node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # of a date or number that cannot be
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two: an impossible date or number
         raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
         return {}, {}
@@ -60,11 +60,11 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
 
 
 def check_extent(text: str) -> None:
-    """Raise ValueError for a text that is larger, or nests deeper, or grows more by aliases than settings ever do."""
+    """Raise ValueError for YAML that is too long, nests too deep, or expands to too much by its aliases."""
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"it has more than {MOST_CHARACTERS} characters")
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):  # one by one: what comes after is not looked at
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):  # lazily: parsing stops at the first that is too deep
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"it nests deeper than {DEEPEST} levels")
@@ -81,7 +81,7 @@ def check_extent(text: str) -> None:
 
 
 def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) -> None:
-    """Remember the line of every key and list item below `node`."""
+    """Put the line (from 1) of every key and list item below `node` into `lines`, keyed by path; `where` is its own."""
     children: list[tuple[str | int, yaml.Node, yaml.Node]]
     if isinstance(node, yaml.MappingNode):
         children = [(key.value, key, child) for key, child in node.value]
@@ -95,7 +95,7 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
 
 
 def expand_key(values: dict, key: str, names: Collection[str]) -> list[str]:
-    """The keys that "NAME.*.KEY" stands for, one for each item of a list at the top; those not of `names` stay."""
+    """Expand "NAME.*.KEY" to one key for each item of the list `values[NAME]`; other keys, or not of `names`, stay."""
     name, star, rest = key.partition(".*.")
     if not star or name not in names:
         return [key]
@@ -104,7 +104,7 @@ def expand_key(values: dict, key: str, names: Collection[str]) -> list[str]:
 
 
 def put(values: dict, key: str, value: Any) -> None:
-    """Set `a.0.b` in nested mappings and lists; ValueError if the path runs through something else."""
+    """Set key "a.0.b" in nested mappings and lists; SettingsError if its path runs through something else."""
     *parents, last = key.split(".")
     place: Any = values
     for part in parents:
@@ -123,7 +123,7 @@ def put(values: dict, key: str, value: Any) -> None:
 
 
 def parse_set(items: list[str]) -> dict[str, Any]:
-    """`--set a.b=value` arguments as overrides; values are read as YAML."""
+    """Parse `--set a.b=value` arguments as overrides by key; values are read as YAML. Raises SettingsError."""
     pairs = {}
     for item in items:
         key, equals, text = item.partition("=")

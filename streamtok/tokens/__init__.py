@@ -1,1 +1,1 @@
-"""Token files, datasets for training on tokens, and exports; `streamtok.data` has what users import."""
+"""Token files, datasets for training on tokens, and exports; users import them from `streamtok.data`."""

@@ -1,4 +1,4 @@
-"""The grids of a token file that are coded, as if they were an array."""
+"""Reading and writing the coded grids of a token file; readers see them as an array."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,9 @@ from streamtok.types import TokenGroup
 
 
 class CodedTokens:
-    """(N, h, w) tokens, of which one, a slice or an array of them is decoded when asked for; `shape`, `dtype` as NumPy.
+    """A lazy array of tokens (N, h, w): an index, a slice or an index array decodes only the grids that it needs.
 
-    `columns` are `coded`, `coded_start`, `grid_crc32` and `keyframe` of the file. CodingError for what cannot be read.
+    `columns` are `coded`, `coded_start`, `grid_crc32` and `keyframe` of the file. Raises CodingError for damage.
     """
 
     def __init__(self, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any], coder: TokenCoder):
@@ -26,11 +26,11 @@ class CodedTokens:
         return self.shape[0]
 
     def __getitem__(self, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
-        """The grid (h, w) of a number, or (n, h, w) of a slice or an array of n numbers."""
+        """The grid (h, w) at an index, or grids (n, h, w) for a slice or an array of n indices."""
         if isinstance(index, int | np.integer):
             return self._epochs.read(range(len(self))[index])
         chosen = np.arange(len(self))[index]
-        grids = [self._epochs.read(int(each)) for each in chosen]
+        grids = [self._epochs.read(int(number)) for number in chosen]
         return np.stack(grids) if grids else np.zeros((0, *self.shape[1:]), self.dtype)
 
     def _load(self, index: int) -> CodedGrid:
@@ -42,14 +42,14 @@ class CodedTokens:
 
 
 class GroupCoder:
-    """Codes the grids of one file in order; `independent`: each by itself."""
+    """Codes the grids of one file in order, each from those before it, or by itself if `independent`."""
 
     def __init__(self, coder: TokenCoder, independent: bool):
         self.coder, self.independent, self.nbytes = coder, independent, 0
         self._past: Past = FRESH
 
     def encode(self, group: TokenGroup) -> tuple[bytes, int, int]:
-        """The bytes of a group's grid (h, w), where they begin in its file, and the grid's checksum."""
+        """Code a group's grid (h, w); returns the payload, its offset in the `coded` column, and the grid's CRC-32."""
         fresh, start = group.keyframe or self.independent, self.nbytes
         payload, self._past = self.coder.encode(group.tokens, FRESH if fresh else self._past)
         self.nbytes += len(payload)

@@ -7,14 +7,14 @@
     for batch in DataLoader(data, batch_size=8, shuffle=True, num_workers=2):
         batch["tokens"], batch["mask"]  # (8, 16, h, w) int32, (8, 16) bool
 
-Training that may be interrupted takes a `ResumableSampler` (`streamtok.tokens.resuming`) in place of `shuffle`. Where a
-tokenizer or a node runs in the same process, add `multiprocessing_context="forkserver"`. A worker that is forked while
-some thread holds a lock waits for it for ever.
+For training that may be interrupted, replace `shuffle` by a `ResumableSampler` (`streamtok.tokens.resuming`). If a
+tokenizer or a node runs in the same process, add `multiprocessing_context="forkserver"`: a worker that is forked while
+another thread holds a lock would wait for it for ever.
 
-A window never goes on across a gap. Where frames are missing its mask is False to its end, and the next window starts
-after the gap. Opening reads indexes only, and a window reads its own grids. The index of a recording may not show a gap
-of a few frames. What follows it in its window is masked all the same. The next window starts there only with
-`gaps="cut"`, which reads recordings once when they are opened. Token files know every gap.
+A window never continues across a gap: from the gap on its mask is False, and the next window starts after it. Opening
+reads indexes only; a window reads its own grids. The index of a recording may not show a gap of a few frames. Such a
+gap is masked when its window is read, but a new window starts there only with `gaps="cut"`, which reads recordings
+once when they are opened. Token files know every gap.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,20 +29,20 @@ from streamtok.tokens.grids import Grids, Track, select_grids
 from streamtok.tokens.resuming import Resumable, check_rank
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
-BLOCK = 32  # windows that the iterable form keeps together, so that reading stays mostly in order
+BLOCK = 32  # neighbouring windows that a shuffle keeps together, so that reading stays mostly sequential
 
 
 class TokenDataset(Dataset):
-    """Windows of `window` grids, every `stride` grids (None: one after another), from token files and recordings.
+    """Windows of `window` grids, one every `stride` grids (None: adjacent windows), from token files and recordings.
 
-    By default each stream is cut on its own and an item holds
+    By default windows are cut from each stream by itself, and an item holds
 
-        tokens      (N, h, w) int32; (N, C, h, w) float16 of continuous models; 0 where there is none
+        tokens      (N, h, w) int32; (N, C, h, w) float16 of continuous models; 0 where masked
         mask        (N,) bool   False from the first gap (or the end of the drive) on
-        keyframe    (N,) bool   grids that hold one frame
-        epoch       (N,) int64  rises at every reset of the tokenizer's state
-        capture_ns  (N,) int64  time of each grid's last frame, on the clock of the machine that took it
-        time_ns     (N,) int64  the same in UTC where the drive was recorded live, else as far as its source tells
+        keyframe    (N,) bool   True for grids of one frame
+        epoch       (N,) int64  increases at every reset of the tokenizer's state
+        capture_ns  (N,) int64  time of each grid's last frame, on the clock of the capturing machine
+        time_ns     (N,) int64  the same in UTC if the drive was recorded live, else on the clock of its source
         stream, file            names, for looking things up
 
     With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
@@ -50,9 +50,9 @@ class TokenDataset(Dataset):
     the usual step).
 
     At gaps that the index of a recording does not show, `gaps="mask"` masks the rest of the window, and "cut" starts a
-    window anew. With `align`, "cut" looks at the first stream alone, and gaps of the others are masked.
+    new window. With `align`, "cut" applies to the first stream alone; gaps of the others are masked.
 
-    All files must come from one tokenizer at one size, the `identity`; ValueError names two files that differ.
+    All files must share one `identity`, tokenizer and grid; ValueError names two files that differ.
     """
 
     def __init__(
@@ -84,22 +84,22 @@ class TokenDataset(Dataset):
             half_steps = (int(usual_step(tracks[0].times_ns) / 2) for tracks in self._series)
             self._tolerances_ns = [half if tolerance_ns is None else tolerance_ns for half in half_steps]
         breaks = [tracks[0].find_gaps() if gaps == "cut" else tracks[0].breaks for tracks in self._series]
-        self._starts = [_cut_windows(each, window, stride) for each in breaks]
+        self._starts = [_cut_windows(gap_starts, window, stride) for gap_starts in breaks]
         self._ends = np.cumsum([len(starts) for starts in self._starts])
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """(h, w), or (C, h, w) of continuous models."""
+        """The shape of a grid: (h, w), or (C, h, w) of continuous models."""
         return tuple(self.identity["grid"])
 
     @property
     def facts(self) -> Facts:
-        """The tokenizer (fingerprint, name, FSQ levels), and the grid with its dtype in the files."""
+        """The tokenizer's fingerprint, name and FSQ levels, and a grid's shape and dtype in the files."""
         return read_facts(self._series[0][0])
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Levels of each FSQ channel of the tokenizer; empty for others."""
+        """Levels of each FSQ dimension of the tokenizer; empty for other quantizers."""
         return tuple(self._series[0][0].meta.get("levels", ()))
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class TokenDataset(Dataset):
         return stacked | {"stream": [track.stream for track in (first, *others)], "file": str(first.path)}
 
     def _read_window(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
-        """Grids `wanted` (n,) of a track (-1: there is none) as one window, masked from the first gap on."""
+        """Read the grids `wanted` (n,) of a track (-1: none) as one window, masked from the first gap on."""
         present = np.flatnonzero(wanted >= 0)
         grids, unbroken = read_unbroken(track, wanted[present])
         valid = np.zeros(self.window, bool)
@@ -140,15 +140,15 @@ class TokenDataset(Dataset):
 
 
 class IterableTokenDataset(IterableDataset, Resumable):
-    """The windows of a `TokenDataset` as a stream, each exactly once however many workers there are.
+    """The windows of a `TokenDataset` as a stream, each exactly once with any number of workers.
 
     With `shuffle`, blocks of neighbouring windows come in random order and are mixed in a buffer of `buffer` windows,
-    so that reading stays mostly sequential. `set_epoch` changes the order, also in workers that persist. Each of
-    `world` processes reads an equal share, so that no process waits for another in the last step. The windows left
-    over, fewer than `world`, are others in every shuffled epoch.
+    so that reading stays mostly sequential. `set_epoch` changes the order, also in persistent workers. Each of `world`
+    processes reads an equal share, so that none waits for another in the last step. The remainder, fewer than `world`
+    windows, is left out; in shuffled epochs it differs from epoch to epoch.
 
-    `state_dict` and `load_state_dict` go on in the middle of an epoch. Every worker has a state of its own, which
-    torchdata's StatefulDataLoader collects and gives back; without workers any loader will do.
+    `state_dict` and `load_state_dict` resume in the middle of an epoch. Every worker has its own state, which
+    torchdata's StatefulDataLoader collects and restores; without workers any loader will do.
     """
 
     def __init__(
@@ -164,20 +164,20 @@ class IterableTokenDataset(IterableDataset, Resumable):
         check_rank(rank, world)
         self.dataset, self.shuffle, self.seed, self.buffer = dataset, shuffle, seed, max(1, buffer)
         self.rank, self.world = rank, world
-        # Shared with the workers: those that persist see the epoch change, and they say how many they are.
+        # In shared memory: persistent workers see the epoch change, and the parent sees how many workers there are.
         self._epoch, self._workers = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     @property
     def epoch(self) -> int:  # type: ignore[override]
-        """What `set_epoch` was given last; 0 at first."""
+        """The epoch that was last set; 0 at first."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order for each epoch; call it before iterating, as with a distributed sampler."""
+        """Choose the order of an epoch; call it before iterating, as with a distributed sampler."""
         self._epoch.fill_(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands in this worker; RuntimeError in a process whose workers know that instead."""
+        """The position in the epoch of this worker; RuntimeError in the parent of workers, which does not know it."""
         if self._workers and get_worker_info() is None:
             raise RuntimeError(
                 f"{int(self._workers)} workers read these windows, and each knows its own place: use the state_dict of "
@@ -213,27 +213,27 @@ class IterableTokenDataset(IterableDataset, Resumable):
         if not self.shuffle:
             yield from indices
             return
-        held: list[int] = []
+        buffered: list[int] = []
         for index in indices:
-            held.append(index)
-            if len(held) > self.buffer:
-                at = int(rng.integers(len(held)))
-                held[at], held[-1] = held[-1], held[at]
-                yield held.pop()
-        rng.shuffle(held)
-        yield from held
+            buffered.append(index)
+            if len(buffered) > self.buffer:
+                at = int(rng.integers(len(buffered)))
+                buffered[at], buffered[-1] = buffered[-1], buffered[at]
+                yield buffered.pop()
+        rng.shuffle(buffered)
+        yield from buffered
 
 
 def _find_worker() -> tuple[int, int]:
-    """(number of this worker, how many there are); (0, 0) outside a loader's workers."""
+    """(index of this worker, number of workers); (0, 0) outside a loader's workers."""
     worker = get_worker_info()
     return (worker.id, worker.num_workers) if worker else (0, 0)
 
 
 def read_unbroken(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
-    """The grids `wanted` (n,) int64, not falling, of a track, and (n,) bool: True up to the first gap.
+    """Read the grids `wanted` (n,) int64, non-decreasing, of a track; returns them and (n,) bool: True up to a gap.
 
-    Grids between them, skipped to keep time with another camera, are read too: only they tell whether there is a gap.
+    The grids in between, skipped to align with another camera, are read too, for they show whether there is a gap.
     """
     first, last = (int(wanted[0]), int(wanted[-1])) if len(wanted) else (0, -1)
     grids = track.read(np.arange(first, last + 1))
@@ -243,7 +243,7 @@ def read_unbroken(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
 
 
 def nearest_times(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
-    """(n,) int64: index in `times_ns` (m,), rising, nearest to each of `wanted_ns` (n,); -1 beyond the tolerance."""
+    """The indices in `times_ns` (m,), rising, nearest to `wanted_ns` (n,); -1 beyond the tolerance. int64 (n,)."""
     right = np.searchsorted(times_ns, wanted_ns).clip(1, max(1, len(times_ns) - 1))
     left = right - 1
     right = right.clip(max=len(times_ns) - 1)
@@ -253,11 +253,11 @@ def nearest_times(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int
 
 
 def _cut_windows(gaps: np.ndarray, window: int, stride: int) -> np.ndarray:
-    """(windows, 2) int64: first grid and end of each window; each stretch between `gaps` (n,) bool is cut anew."""
+    """Cut windows from each stretch between `gaps` (n,) bool; returns (first, end) of each, (windows, 2) int64."""
     firsts = np.flatnonzero(gaps)
     starts = []
     for first, end in zip(firsts, [*firsts[1:], len(gaps)], strict=True):
-        # Windows that would only repeat the end of one before them are left out.
+        # Leave out windows that would only repeat the end of an earlier one.
         count = 1 + max(0, -(-(end - first - window) // stride))
         at = first + stride * np.arange(count)
         starts.append(np.stack([at, np.minimum(at + window, end)], 1))

@@ -1,8 +1,9 @@
-"""Tokens for other tools: WebDataset shards, Parquet tables, and the LeRobot v3 layout."""
+"""Exports tokens for other tools: WebDataset shards, Parquet tables, and the LeRobot v3 layout."""
 
 from pathlib import Path
 
 from streamtok.extras import needs_extra
+from streamtok.names import name_errors
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import TokenSource
 from streamtok.tokens.webdataset import export_webdataset
@@ -11,9 +12,9 @@ FORMATS = ("webdataset", "parquet", "lerobot")
 
 
 def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions | None = None) -> dict[str, int]:
-    """Write the tokens of `source` into the new folder `out` as one of FORMATS; returns counts.
+    """Write the tokens of `source` into the new folder `out` in the format `to`, one of FORMATS; returns counts.
 
-    Memory does not grow with the amount. ValueError if the folder is not empty, or if the files come from different
+    It takes constant memory. Raises ValueError if the folder is not empty, or if the files come from different
     tokenizers.
     """
     options, out = options or ExportOptions(), Path(out)
@@ -22,8 +23,10 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: give a new one")
     if to == "webdataset":
-        return export_webdataset(source, out, options)
+        with name_errors(out):
+            return export_webdataset(source, out, options)
     with needs_extra("this export", "dataset"):
         from streamtok.tokens.lerobot import export_lerobot
         from streamtok.tokens.parquet import export_parquet
-    return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)
+    with name_errors(out):
+        return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)

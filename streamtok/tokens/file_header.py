@@ -1,4 +1,4 @@
-"""The headers of token files, which are those of safetensors files: metadata as text, and where each column lies."""
+"""Reads and writes headers of token files, which are safetensors headers: metadata as text, and the column layout."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ LONGEST_HEADER = 100_000_000
 
 
 class Column(msgspec.Struct, frozen=True):
-    """Where a column lies, in bytes from the end of the header, and what it holds."""
+    """The dtype, shape and place of a column; offsets are in bytes from the end of the header."""
 
     dtype: Literal["U8", "U16", "U32", "F16", "I64", "BOOL"]
     shape: Annotated[list[Count], Meta(min_length=1, max_length=4)]
@@ -25,7 +25,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class KnownMeta(msgspec.Struct, frozen=True):
-    """The metadata that readers rely on, of the types that a file must have."""
+    """The types of the metadata that readers rely on."""
 
     crc32: dict[str, Count] = {}
     image_size: Sizes | None = None
@@ -39,7 +39,7 @@ class KnownMeta(msgspec.Struct, frozen=True):
 
 
 def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Metadata as safetensors wants it: strings only, in a fixed order."""
+    """Metadata as safetensors stores it: strings only, in a fixed order."""
     return {
         key: as_utf8(str(meta[key])) if key in TEXT_KEYS else json.dumps(meta[key], sort_keys=True)
         for key in sorted(meta)
@@ -47,7 +47,7 @@ def pack_meta(meta: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unpack_meta(meta: object) -> dict[str, Any]:
-    """The values `pack_meta` was given (tuples come back as lists); ValueError for what it would not have made."""
+    """Invert `pack_meta` (tuples come back as lists); ValueError for metadata that it would not have written."""
     try:
         text = msgspec.convert(meta, dict[str, str])
         values = {key: value if key in TEXT_KEYS else json.loads(value) for key, value in text.items()}
@@ -58,7 +58,7 @@ def unpack_meta(meta: object) -> dict[str, Any]:
 
 
 def read_columns(header: Mapping[str, Any], names: Sequence[str]) -> dict[str, Column]:
-    """The named columns of a header; ValueError for one that is missing, or not of one stream's groups and frames."""
+    """The named columns of a header; ValueError if one is missing, or its dtype or shape does not fit the others."""
     missing = [name for name in names if name not in header]
     if missing:
         raise ValueError(f"columns {missing} are missing; write the file again")
@@ -79,7 +79,7 @@ def read_columns(header: Mapping[str, Any], names: Sequence[str]) -> dict[str, C
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and where its columns begin; ValueError for another kind of file."""
+    """Read the header of a safetensors file; returns it and the byte where columns begin. ValueError if it is none."""
     with open(path, "rb") as file:
         first = file.read(8)
         length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0

@@ -1,4 +1,4 @@
-"""Videos and images to token files and back, one group at a time: memory does not grow with the length.
+"""Encodes videos and images to token files, and decodes them, one group at a time, so in constant memory.
 
 encode_file("drive.mp4", "tokens.safetensors", model="nano")
 decode_file("tokens.safetensors", "back.mp4")
@@ -30,21 +30,21 @@ class FileSummary:
     """What was written.
 
     `skipped` counts groups that were left out: when encoding, those whose latent was not finite; when decoding, those
-    before the first keyframe. Of pictures that change their size there are `others` beside `path`.
+    before the first keyframe. If the pictures change their size, `others` are the files of the further sizes.
     """
 
     path: Path
     frames: int  # real ones
     groups: int
-    shape: tuple[int, ...]  # of a grid or picture, the first
-    repeated: int = 0  # frames, to fill groups
+    shape: tuple[int, ...]  # of the first grid or picture
+    repeated: int = 0  # frames that fill groups
     skipped: int = 0
     damaged: int = 0  # frames that could not be read
     others: tuple[Path, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """Size of what was written, bytes."""
+        """The size of what was written, in bytes."""
         files = self.path.iterdir() if self.path.is_dir() else [self.path, *self.others]
         return sum(file.stat().st_size for file in files)
 
@@ -52,10 +52,9 @@ class FileSummary:
 def encode_file(source: str, out: str | Path, model: str = "nano", options: EncodeOptions | None = None) -> FileSummary:
     """Encode a video, an image or any source that `streamtok.io` opens into the token file `out`.
 
-    The first frame is a keyframe, the rest follows in groups, through the same core as live streams. A frame that the
-    source lost, and a change of size, start a new epoch. Each further size has a file of its own (`number_path`).
-    Times are kept as presentation times. Raises ValueError for what cannot be encoded, OSError for what cannot be read
-    or written; after an error there is no file.
+    Frames take the same way as live ones: a keyframe first, then groups. A lost frame or a change of size starts a new
+    epoch. Each further size has a file of its own (`number_path`). Times are kept as presentation times. Raises
+    ValueError for what cannot be encoded, OSError for what cannot be read or written; after an error there is no file.
     """
     options = options or EncodeOptions()
     with open_frames(source, max_frames=options.max_frames) as opened:
@@ -63,7 +62,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         size, frames = options.size, opened.frames
         if size and any(side % tok.config.spatial_compression for side in size):
             frames = resize_frames(frames, size)
-            size = None  # the core pads what is off the grid
+            size = None  # the core pads sizes that are off the grid
         stream_options = StreamOptions("lossless", keyframe_interval=0, size=size, hold=options.hold)
         core = IngestCore(tok, {"cam0": stream_options}, context=options.context)
         frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=None if options.progress else True))
@@ -83,7 +82,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
 
 
 def encode_frames(core: IngestCore, frames: Iterable[Frame]) -> Iterator[TokenGroup]:
-    """The groups that `frames` make, the last one filled up with repeats of its last frame."""
+    """Yield the groups of `frames`; the last one is filled up by repeating its last frame."""
     for frame in frames:
         yield from core.feed(frame)
     for stream in core.lanes:
@@ -100,9 +99,9 @@ def decode_file(
 ) -> FileSummary:
     """Decode the token file `path` into `out`: .mp4, .mkv, .mov, .png (one frame) or a folder of PNGs.
 
-    Padding is cropped, repeated frames are left out, times are kept (counted from the first frame). `model` None takes
-    the one that the file names; `max_frames` ends it after so many pictures. ValueError if the tokens were made by
-    another tokenizer, or the file is damaged.
+    Padding is cropped, repeated frames are left out, and times are kept, counted from the first frame. `model` None is
+    the one that the file names; `max_frames` limits the pictures. Raises ValueError if another tokenizer made the
+    tokens, or the file is damaged.
     """
     file = TokenFile(path)
     file.check()
@@ -131,7 +130,7 @@ def decode_file(
 def decode_groups(
     tok: Tokenizer, groups: Iterable[TokenGroup], meta: dict[str, Any]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(time in ns, uint8 RGB (h, w, 3)) of every real frame; the first group must be a keyframe."""
+    """Yield (time in ns, uint8 RGB (h, w, 3)) of every frame without repeats; the first group must be a keyframe."""
     decoder = GridDecoder(tok, context=meta.get("context") or "model")
     for group in groups:
         pictures = crop(decoder.step(group.tokens, group.keyframe), meta.get("source_rect"))
@@ -139,13 +138,13 @@ def decode_groups(
 
 
 def picture_size(meta: dict[str, Any]) -> tuple[int, int]:
-    """(H, W) of the pictures that come back: the encoded size without its padding."""
+    """The (H, W) of decoded pictures: the encoded size without padding."""
     height, width = (meta.get("source_rect") or meta["image_size"])[-2:]
     return height, width
 
 
 def load_matching(path: Path, meta: dict[str, Any], model: str | None) -> Tokenizer:
-    """The tokenizer that made the tokens: `model`, or the one that `meta` names; ValueError if it is another."""
+    """Load the tokens' tokenizer: `model`, or the one that `meta` names; ValueError if its fingerprint differs."""
     tok = load(choose_model(str(path), meta.get("model"), model, local=True))
     tok.check_fingerprint(meta["tokenizer"], f"{path} was made by tokenizer")
     return tok

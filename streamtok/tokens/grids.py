@@ -1,4 +1,4 @@
-"""Token grids of one stream, what gives them by number (a track), and where grids are missing between them."""
+"""Token grids of one stream as columns (`Grids`), random access to them (`Track`), and gaps between them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-BLOCK = 256  # grids that are in memory at a time
+BLOCK = 256  # grids in memory at a time
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Grids:
     Attributes:
         tokens: (n, h, w) uint16 or uint32, (n, C, h, w) float16 of continuous models.
         keyframe: (n,) bool; everything below is (n,) int64.
-        first_id, last_id: the frames that a group spans.
-        frames: how many frames a group has.
-        dropped: frames that the encoder missed since the group before.
-        capture_ns: time of a group's last frame on the clock of the machine that took it.
-        time_ns: the same on the clock of the whole drive, UTC where that is known.
-        session: counts restarts of the node that sent them.
+        first_id, last_id: ids of a group's first and last frame.
+        frames: number of frames of a group.
+        dropped: frames that the encoder missed since the previous group.
+        capture_ns: time of a group's last frame on the clock of the capturing machine.
+        time_ns: the same on the clock of the whole drive, UTC if that is known.
+        session: number of the node's session, which counts its restarts.
     """
 
     tokens: np.ndarray
@@ -38,13 +38,13 @@ class Grids:
     session: np.ndarray
 
     def find_gaps(self) -> np.ndarray:
-        """(n,) bool: the first grid, and those that do not go on where the one before them ended."""
+        """Which grids follow a gap, the first included: they do not start where the previous one ended. bool (n,)."""
         return find_lost_frames(self.first_id, self.last_id) | find_changes(self.session)
 
     def find_keyframes(self) -> np.ndarray:
-        """(n,) int64: index of the keyframe at which decoding each grid starts; -1 where a grid between is missing.
+        """The index of the keyframe from which each grid is decoded; -1 if a grid in between is missing. int64 (n,).
 
-        A decoder goes on across a gap that the encoder bridged.
+        A gap that the encoder bridged does not count.
         """
         on = (self.epoch[1:] == self.epoch[:-1]) & (self.session[1:] == self.session[:-1])
         on &= np.diff(self.last_id) <= self.frames[1:] + self.dropped[1:]
@@ -55,7 +55,7 @@ class Grids:
 
 
 class Identity(TypedDict):
-    """What must be equal in files that are used together: the tokenizer's fingerprint, and a grid's shape and dtype."""
+    """What files that are used together must share: the tokenizer's fingerprint, and a grid's shape and dtype."""
 
     tokenizer: str | None
     grid: tuple[int, ...]
@@ -63,12 +63,12 @@ class Identity(TypedDict):
 
 
 class Track(ABC):
-    """The grids of one stream of one file.
+    """Random access to the grids of one stream in one file.
 
     Attributes:
-        times_ns: (n,) int64, which orders the grids; on the clock of the whole drive.
-        breaks: (n,) bool, grids that follow a gap, as far as that is known without reading; `find_gaps` knows all.
-        meta: what the file says of the stream.
+        times_ns: (n,) int64, the grids' times in order, on the clock of the whole drive.
+        breaks: (n,) bool, grids that follow a gap, as far as the index shows; `find_gaps` finds all.
+        meta: the file's facts about the stream.
     """
 
     path: Path
@@ -83,26 +83,26 @@ class Track(ABC):
 
     @property
     def file(self) -> str:
-        """The file's name with that of its folder, which names the drive; exports say it of every grid."""
+        """The file's name with its folder's, which names the drive; exports give it for every grid."""
         return "/".join(self.path.absolute().parts[-2:])
 
     def find_gaps(self) -> np.ndarray:
-        """(n,) bool: all grids that follow a gap, the first one too; may read the whole file."""
+        """All grids that follow a gap, the first included, bool (n,); may read the whole file."""
         return self.breaks | read_headers(self).find_gaps()
 
     @abstractmethod
     def read(self, indices: np.ndarray) -> Grids:
-        """The grids of `indices` (n,) int64, rising; reads those from disk and nothing else."""
+        """Read the grids at `indices` (n,) int64, rising, and no others."""
 
 
 def read_blocks(track: Track) -> Iterator[Grids]:
-    """All grids of a track in order, BLOCK at a time."""
+    """Yield all grids of a track in order, BLOCK at a time."""
     for first in range(0, len(track), BLOCK):
         yield track.read(np.arange(first, min(first + BLOCK, len(track))))
 
 
 def read_headers(track: Track) -> Grids:
-    """All grids of a track without their tokens: `tokens` is (n, 0). Reads the whole track."""
+    """Read all grids of a track but keep no tokens: `tokens` is (n, 0)."""
     read = [replace(grids, tokens=np.zeros((len(grids.tokens), 0), grids.tokens.dtype)) for grids in read_blocks(track)]
     names = [field.name for field in fields(Grids)]
     return Grids(**{name: np.concatenate([getattr(grids, name) for grids in read]) for name in names})
@@ -114,10 +114,10 @@ def select_grids(grids: Grids, which: np.ndarray) -> Grids:
 
 
 def find_lost_frames(first_id: np.ndarray, last_id: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first grid, and those whose `first_id` (n,) does not follow the `last_id` (n,) before it."""
+    """Which grids do not start right after the previous one, by frame ids (n,); the first is one. bool (n,)."""
     return np.concatenate([[True], first_id[1:] != last_id[:-1] + 1])
 
 
 def find_changes(values: np.ndarray) -> np.ndarray:
-    """(n,) bool: the first of `values` (n,), and those that differ from the one before."""
+    """Which of `values` (n,) differ from the previous one, the first included; bool (n,)."""
     return np.concatenate([[True], values[1:] != values[:-1]])

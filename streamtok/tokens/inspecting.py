@@ -1,4 +1,4 @@
-"""What a recording, a token file or a drive holds, as plain values, with surveys of its token streams."""
+"""Reports what a recording, a token file or a drive holds, as plain values, with surveys of its token streams."""
 
 import math
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ from streamtok.tokens.tokenfile import TokenFile, is_token_file
 from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
-Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and surveys per token stream
-FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # of a stream
+Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and a survey per token stream
+FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
 
 
 def inspect(
     path: str | Path, picture: bool = False, clock: AskedClock = "auto", depth_range: DepthRange | None = None
 ) -> Inspected:
-    """(report of plain values, surveys per token stream) of a recording, a token file or any drive that can be opened.
+    """Inspect a recording, a token file or any drive; returns a report of plain values, and a survey per token stream.
 
     `clock` and `depth_range` are as for `open_drive`. With `picture` the surveys keep what `plot_tokens` draws. Raises
     ValueError or OSError for what cannot be opened.
@@ -41,7 +41,7 @@ def inspect(
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
-    """A recorded message as the group it was."""
+    """Convert a recorded message to the group that it was made from."""
     header = message.header
     return TokenGroup(
         stream=header.stream,
@@ -59,7 +59,7 @@ def to_group(message: TokenMessage) -> TokenGroup:
 
 
 def inspect_recording(recording: Recording, picture: bool) -> Inspected:
-    """What a recording with tokens holds."""
+    """Inspect a recording that holds tokens."""
     infos = recording.first_infos()
     codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
     sessions: dict[str, set[str]] = {}
@@ -93,7 +93,7 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
 
 
 def inspect_token_file(path: Path, picture: bool) -> Inspected:
-    """What a token file holds; ValueError if it is damaged."""
+    """Inspect a token file; ValueError if it is damaged."""
     file = TokenFile(path)
     file.check()
     levels = file.meta.get("levels") or file.meta.get("config", {}).get("levels") or []

@@ -1,8 +1,8 @@
-"""Tokens in the LeRobot v3 dataset layout, written without LeRobot.
+"""Exports tokens in the LeRobot v3 dataset layout, without needing LeRobot.
 
-A frame of the dataset is one token grid; its rate is the group rate. Episodes are the stretches without a gap, since
-the layout's timestamps are `frame_index / fps`, as if a keyframe took as long as a group. True times are in columns of
-their own: `time_ns` is what actions and other sensors are joined by.
+A frame of the dataset is one token grid; its rate is the group rate. An episode is a stretch without a gap, because the
+layout's timestamps are `frame_index / fps`, as if a keyframe took as long as a group. True times are in columns of
+their own; join actions and other sensors by `time_ns`.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, wri
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
-SAME_RATE = 0.05  # cameras of one nominal rate differ by less
+SAME_RATE = 0.05  # the measured rates of cameras of one nominal rate differ by less than this share
 
 
 def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
     """Write `source` in the LeRobot v3 layout: a column of tokens (int32, flat) per stream, aligned to the first one.
 
-    Columns `observation.tokens.STREAM`, `capture_ns`, `time_ns` (see `Grids`), `epoch` and `keyframe` beside LeRobot's
-    own; with `options.video`, `observation.images.STREAM` decoded from the tokens. A row is then left out and counted
-    as "undecodable" if a grid between it and its keyframe is missing.
-    `meta/streamtok.json` names the tokenizer, the grid, and the file of each episode. ValueError if drives differ in
-    streams, or in rate and `options.fps` is None, or if no row is left.
+    Besides LeRobot's own columns there are `observation.tokens.STREAM`, `capture_ns`, `time_ns` (see `Grids`), `epoch`
+    and `keyframe`. With `options.video`, `observation.images.STREAM` is decoded from the tokens. A row is then left
+    out, and counted as "undecodable", if a grid between it and its keyframe is missing.
+    `meta/streamtok.json` names the tokenizer, the grid, and the file of each episode. Raises ValueError if drives
+    differ in streams, or in rate and `options.fps` is None, or if no row is left.
     """
     cameras = _open_cameras(source, options)
     first, names = cameras[0][0], [track.stream for track in cameras[0]]
@@ -61,7 +61,7 @@ def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> di
 
 
 def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Track]]:
-    """The tracks of each drive, the same streams in the same order; ValueError if a drive has others."""
+    """Open the tracks of each drive, the same streams in the same order; ValueError if a drive has others."""
     drives = open_drives(source, options.streams, together=True)
     cameras = [order_by_stream(drive, options.streams or sorted(track.stream for track in drive)) for drive in drives]
     names = [track.stream for track in cameras[0]]
@@ -74,13 +74,13 @@ def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Trac
 
 
 def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Tokenizer | None) -> int:
-    """Write the episodes of one drive; returns how many rows were left out because a picture cannot be decoded."""
+    """Write the episodes of one drive; returns how many rows were left out as undecodable."""
     names, known = [track.stream for track in tracks], [read_headers(track) for track in tracks]
-    pictures = [TrackPictures(*each, tok) for each in zip(tracks, known, strict=True)] if tok is not None else []
+    pictures = [TrackPictures(*pair, tok) for pair in zip(tracks, known, strict=True)] if tok is not None else []
     rows = align_rows(tracks)
     decodable = np.ones(rows.shape[1], bool)
-    for each, numbers in zip(pictures, rows, strict=False):
-        decodable &= each.keyframes[numbers] >= 0
+    for camera, numbers in zip(pictures, rows, strict=False):
+        decodable &= camera.keyframes[numbers] >= 0
     for episode_rows in split_episodes(rows[:, decodable], known):
         episode = writer.start_episode()
         for video in videos:
@@ -88,13 +88,13 @@ def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoC
         for first in range(0, episode_rows.shape[1], BLOCK):
             part = episode_rows[:, first : first + BLOCK]
             writer.add(_make_columns([track.read(numbers) for track, numbers in zip(tracks, part, strict=True)], names))
-            for video, each, numbers in zip(videos, pictures, part, strict=False):
-                video.add(episode, map(each.picture, numbers))
+            for video, camera, numbers in zip(videos, pictures, part, strict=False):
+                video.add(episode, map(camera.picture, numbers))
     return int((~decodable).sum())
 
 
 class TrackPictures:
-    """Pictures of the grids of a track, each decoded after those before it in its epoch; `known` are its headers."""
+    """Decodes the pictures of a track's grids, each after the earlier ones of its epoch; `known` are its headers."""
 
     def __init__(self, track: Track, known: Grids, tok: Tokenizer) -> None:
         self._track, self.keyframes = track, known.find_keyframes()
@@ -102,7 +102,7 @@ class TrackPictures:
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
     def picture(self, number: int) -> np.ndarray:
-        """The last frame of a grid's group, uint8 RGB (h, w, 3) without padding; numbers must not fall."""
+        """The last frame of a grid's group, uint8 RGB (h, w, 3) without padding; `number` must not decrease."""
         for index in range(max(self._at + 1, int(self.keyframes[number])), number + 1):
             grids = self._track.read(np.array([index]))
             frames = self._decoder.step(grids.tokens[0], bool(grids.keyframe[0]))
@@ -111,9 +111,9 @@ class TrackPictures:
 
 
 def align_rows(tracks: Sequence[Track]) -> np.ndarray:
-    """(tracks, n) int64: the numbers of the grids of all tracks at the times of the first.
+    """Match the grids of all tracks to the times of the first; returns their indices, (tracks, n) int64.
 
-    Times at which a camera has no grid within half a step are left out: the fewest if the slowest camera is first.
+    Times at which some camera has no grid within half a step are left out. They are fewest if the slowest is first.
     """
     times = tracks[0].times_ns
     tolerance = int(usual_step(times) / 2)
@@ -123,9 +123,9 @@ def align_rows(tracks: Sequence[Track]) -> np.ndarray:
 
 
 def split_episodes(rows: np.ndarray, known: Sequence[Grids]) -> list[np.ndarray]:
-    """`rows` (tracks, n) cut at gaps of any camera and where rows are left out; `known` are the tracks' headers.
+    """Cut `rows` (tracks, n) at gaps of any camera and at left-out rows; `known` are the tracks' headers.
 
-    A grid that is skipped or repeated to keep time makes no gap.
+    A grid that alignment skips or repeats is not a gap.
     """
     goes_on = np.diff(rows[0]) == 1
     for grids, numbers in zip(known, rows, strict=True):
@@ -134,7 +134,7 @@ def split_episodes(rows: np.ndarray, known: Sequence[Grids]) -> list[np.ndarray]
 
 
 def _find_rate(tracks: list[Track]) -> float:
-    """The grids per second of all drives, since the layout has one rate; ValueError naming a drive of another."""
+    """The grids per second of all drives, as the layout has one rate; ValueError names a drive with another."""
     fps = _measure_rate(tracks[0])
     for track in tracks[1:]:
         if len(track) > 1 and abs(_measure_rate(track) / fps - 1) > SAME_RATE:
@@ -146,7 +146,7 @@ def _find_rate(tracks: list[Track]) -> float:
 
 
 def _measure_rate(track: Track) -> float:
-    """Grids per second by the usual step of a track's times, rounded to a thousandth."""
+    """Grids per second from the median step of a track's times, rounded to 0.001; ValueError for a single grid."""
     if len(track) < 2:
         raise ValueError(f"{track.path} has a single grid, which tells no rate: give it with --fps")
     return round(1e9 / usual_step(track.times_ns), 3)
@@ -162,7 +162,7 @@ def _describe_columns(names: list[str], facts: Facts) -> dict[str, dict]:
 
 
 def _make_columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
-    """The columns of n rows, (n,), tokens (n, D) flat, from the grids of each camera at these rows."""
+    """Make the columns of n rows, (n,) and tokens (n, D) flattened, from the grids of each camera at these rows."""
     columns = {}
     for name, grids in zip(names, rows, strict=True):
         kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32

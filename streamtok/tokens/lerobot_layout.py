@@ -1,4 +1,4 @@
-"""The files of a LeRobot v3 dataset: rows in Parquet, pictures in MP4, and what is under meta/."""
+"""Writes the files of a LeRobot v3 dataset: rows in Parquet, pictures in MP4, and descriptions under meta/."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 class Statistics:
-    """Running minimum, maximum, mean and deviation of one feature of `size` elements, element by element."""
+    """Running minimum, maximum, mean and standard deviation of each of a feature's `size` elements."""
 
     def __init__(self, size: int) -> None:
         self.count = 0
@@ -28,7 +28,7 @@ class Statistics:
         self.total, self.squares = np.zeros(size), np.zeros(size)
 
     def add(self, values: np.ndarray) -> None:
-        """Take in `values` (n, ...), n of the feature."""
+        """Take in n values of the feature, (n, ...)."""
         values = values.reshape(len(values), -1).astype(np.float64)
         self.low, self.high = np.minimum(self.low, values.min(0)), np.maximum(self.high, values.max(0))
         self.count += len(values)
@@ -36,7 +36,7 @@ class Statistics:
         self.squares += (values**2).sum(0)
 
     def to_dict(self) -> dict[str, list]:
-        """As LeRobot's stats.json has them."""
+        """The statistics as in LeRobot's stats.json."""
         mean = self.total / self.count
         deviation = np.sqrt(np.maximum(0, self.squares / self.count - mean**2))
         values = {"min": self.low, "max": self.high, "mean": mean, "std": deviation}
@@ -45,7 +45,7 @@ class Statistics:
 
 @dataclass
 class Episode:
-    """Where one episode lies: its first row, its (chunk, file) of data, and its place in the videos."""
+    """Where one episode is stored: its first row, the (chunk, file) of its rows, and its position in the videos."""
 
     index: int
     first: int
@@ -68,7 +68,7 @@ class DatasetWriter:
         self._writer: parquet.ParquetWriter | None = None
 
     def start_episode(self) -> Episode:
-        """Begin an episode, in a new file of rows once the last one is large."""
+        """Begin an episode, in a new Parquet file if the last one has reached DATA_MB."""
         path = self._path()
         if self._writer is not None and path.stat().st_size > DATA_MB << 20:
             self._writer.close()
@@ -77,7 +77,7 @@ class DatasetWriter:
         return self.episodes[-1]
 
     def add(self, columns: dict[str, np.ndarray]) -> None:
-        """Rows of the running episode: each column (n, ...) of the features that are not LeRobot's own."""
+        """Append n rows to the current episode: a column (n, ...) for each feature that is not LeRobot's own."""
         episode = self.episodes[-1]
         count = len(next(iter(columns.values())))
         frame = np.arange(episode.length, episode.length + count)
@@ -99,7 +99,7 @@ class DatasetWriter:
         self.rows += count
 
     def close(self) -> None:
-        """Write everything under meta/."""
+        """Finish the rows, and write everything under meta/."""
         if self._writer is not None:
             self._writer.close()
         meta = self.out / "meta"
@@ -132,7 +132,7 @@ class DatasetWriter:
         }
 
     def _write_tasks(self, path: Path) -> None:
-        """LeRobot reads this with pandas and takes the index for the tasks, so the schema says which column that is."""
+        """Write the tasks. LeRobot reads them with pandas, by its index, so the schema declares the index column."""
         index = "__index_level_0__"
         described = [("task_index", "task_index", "int64", "int64"), (None, index, "unicode", "object")]
         pandas = {
@@ -163,7 +163,7 @@ class DatasetWriter:
 
 
 class VideoColumn:
-    """Pictures of one camera, one per grid (the last frame of each group)."""
+    """Writes the pictures of one camera as videos, one per grid (the last frame of each group)."""
 
     def __init__(self, out: Path, stream: str, fps: float) -> None:
         self.key = f"observation.images.{check_stream_name(stream)}"
@@ -172,8 +172,8 @@ class VideoColumn:
         self._pictures: VideoPictures | None = None
 
     def start(self, episode: Episode) -> None:
-        """Note where the episode starts; a new file once this one is large."""
-        # A short episode may leave no file yet: it is opened with the encoder's first packet.
+        """Note where the episode starts, in a new file if the last one has reached VIDEO_MB."""
+        # After a short episode there may be no file yet, for it is opened with the encoder's first packet.
         written = self._pictures is not None and self._pictures.partial.exists()
         if self._pictures is not None and written and self._pictures.partial.stat().st_size > VIDEO_MB << 20:
             self._pictures.close()
@@ -217,5 +217,5 @@ def _to_arrow(values: np.ndarray, kind: pyarrow.DataType) -> pyarrow.Array:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write as LeRobot does."""
+    """Write JSON in LeRobot's style."""
     path.write_text(json.dumps(value, indent=4) + "\n")

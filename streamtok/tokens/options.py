@@ -1,4 +1,4 @@
-"""What encoding into token files and exporting them are told; no model is needed to say it."""
+"""The options of encoding into token files and of exporting them. This module loads quickly: it imports no model."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from streamtok.settings.shared import ComputeSettings
 
 
 class EncodeOptions(ComputeSettings):
-    """How a file is encoded: `size` (H, W) resizes first, `context` replaces the config's."""
+    """How a file is encoded: frames are resized to `size` (H, W) first; `context` replaces the config's."""
 
     size: Size | None = option(None, "resize to this first (default: the video's own size)")
     hold: Hold = option(0.0, HOLD_HELP)
@@ -16,7 +16,7 @@ class EncodeOptions(ComputeSettings):
 
 
 class ExportOptions(Strict):
-    """What is exported and how it is cut; `streams` None is all."""
+    """What is exported, and how it is split; `streams` None is all."""
 
     streams: Names | None = option(None, "repeat it; the first is the clock (default: all)")
     window: Count = option(16, "webdataset: grids per sample")

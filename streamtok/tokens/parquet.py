@@ -1,4 +1,4 @@
-"""Tokens as Parquet tables, a row per grid."""
+"""Exports tokens as Parquet tables with one row per grid."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,11 @@ INTEGERS = ("session", "epoch", "first_frame_id", "last_frame_id", "capture_ns",
 
 
 def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
-    """One table per stream and file, a row per grid: tokens as a fixed-size list, row-major, and what belongs to it.
+    """Write one table per stream and file, with a row per grid; returns counts.
 
     Columns: file (with its folder), stream, session, epoch, first_frame_id, last_frame_id, capture_ns, time_ns,
-    keyframe, tokens. The schema's metadata has the tokenizer's fingerprint, name and FSQ levels, and the grid.
+    keyframe, tokens (a fixed-size list, row-major). The schema's metadata has the tokenizer's fingerprint, name and
+    FSQ levels, and the grid.
     """
     tracks = [track for drive in open_drives(source, options.streams) for track in drive]
     out.mkdir(parents=True, exist_ok=True)

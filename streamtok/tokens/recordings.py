@@ -1,4 +1,4 @@
-"""Token streams in recordings (MCAP): grids by number, through the file's own index."""
+"""Random access to the token streams of recordings (MCAP), by the file's own index."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from streamtok.wire.message import TokenMessage, unpack
 class RecordingTrack(Track):
     """One token stream of one recording. `times_ns` is UTC; `breaks` are jumps in it and restarts of the node.
 
-    `facts` is what the recording says of the stream. `places` (n,) is where its messages lie (`McapFile.locate`), and
-    `runs` (n,) counts the sessions of the node that they came from.
+    `facts` are the recording's facts about the stream. `places` (n,) locate its messages in the file
+    (`McapFile.locate`), and `runs` (n,) are the numbers of the node's sessions that sent them.
     """
 
     def __init__(self, file: McapFile, facts: dict[str, Any], places: np.ndarray, runs: np.ndarray) -> None:
@@ -47,7 +47,7 @@ class RecordingTrack(Track):
         return Grids(tokens, keyframe, **columns, time_ns=self.times_ns[indices], session=self._runs[indices])
 
     def _load_coded(self, index: int) -> CodedGrid:
-        """A message for `EpochReader`, which finds the grids that it was coded from."""
+        """Load a coded message for `EpochReader`, which also decodes the earlier grids that it depends on."""
         message = self._read_message(index)
         header, coding = message.header, message.header.coding
         if not isinstance(coding, Coding):
@@ -67,11 +67,11 @@ class RecordingTrack(Track):
 
 
 def open_recorded_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
-    """A track per stream, tokenizer and grid of a recording, read from its index; ValueError if it has none."""
+    """Open a track per stream, tokenizer and grid of a recording from its index; ValueError if it has no index."""
     file = McapFile(path)
     if not file.indexed:
         raise ValueError(f"{path} has no index ({'; '.join(file.damage)}): run `streamtok repair {path}`")
-    kinds: dict[str, dict[int, dict[str, Any]]] = {}  # the facts of the channels of each track
+    kinds: dict[str, dict[int, dict[str, Any]]] = {}  # for each track, the facts of its channels by id
     for number in sorted(file.channel_ids(TOKENS)):
         channel = file.channels[number]
         facts = from_text(channel.metadata) | {"stream": channel.topic.removeprefix(TOKENS)}
@@ -84,7 +84,7 @@ def open_recorded_tracks(path: Path, streams: Sequence[str] | None = None) -> li
 
 
 def _make_track(file: McapFile, channels: dict[int, dict[str, Any]]) -> Track:
-    """The track of channels of one stream, {channel id: facts}; each session of the node is a run."""
+    """Make the track of one stream from its channels, {channel id: facts}; each session of the node is a run."""
     places = file.locate(channels.keys())
     sessions = list(dict.fromkeys(facts.get("session", "") for facts in channels.values()))
     runs = np.zeros(max(channels) + 1, np.int64)

@@ -1,4 +1,4 @@
-"""Token files and recordings with their tokens coded, or plain again: the tokens stay the same, bit for bit."""
+"""Rewrites token files and recordings with their tokens coded, or plain again; the tokens stay bit-identical."""
 
 import os
 import shutil
@@ -11,14 +11,14 @@ from streamtok.recording.recode import recode_recording
 from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
 
 ABOUT_CODING = ("coder", "independent")
-ADDED = ("format", "version", "groups", "frames", "repeated", "dropped", "crc32")  # by the writer
+ADDED = ("format", "version", "groups", "frames", "repeated", "dropped", "crc32")  # which the writer adds again
 
 
 def repack(path: Path, out: Path, compression: str, coder_path: Path | None = None) -> tuple[int, int]:
     """Write `path`, a token file or an MCAP file, to `out` with `compression` none, coded or independent.
 
-    A coder that does not ship is put beside `out`, where readers find it. Returns the bytes before and after.
-    FileExistsError rather than overwrite; ValueError for damage, or without a coder.
+    A coder that does not ship is copied beside `out`, where readers find it. Returns the bytes before and after. Raises
+    FileExistsError instead of overwriting, ValueError for damage or if there is no coder.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists: give another name with -o, or remove it")
@@ -38,7 +38,7 @@ def repack(path: Path, out: Path, compression: str, coder_path: Path | None = No
 
 
 def _find_source(path: Path, folder: Path, coder: TokenCoder) -> Path | None:
-    """The coder's file if it has to be copied to `folder`; FileExistsError where another coder lies there."""
+    """The coder's file if it has to be copied to `folder`; FileExistsError if another coder is there."""
     beside = folder / FILE
     if beside.exists():
         if load_coder(beside).fingerprint != coder.fingerprint:

@@ -1,4 +1,4 @@
-"""Going on in the middle of an epoch: no window comes twice and no window is lost.
+"""Resumes training in the middle of an epoch: no window comes twice, and none is lost.
 
     data = TokenDataset("tokens/", window=16)
     sampler = ResumableSampler(data, seed=0, rank=rank, world=world)
@@ -7,13 +7,13 @@
         sampler.load_state_dict(torch.load("sampler.pt"))
     for epoch in range(sampler.epoch, epochs):
         sampler.set_epoch(epoch)
-        taken = sampler.taken  # 0, or where the saved epoch stood
+        taken = sampler.taken  # 0, or the position in the saved epoch
         for batch in loader:
             taken += len(batch["tokens"])
-            ...  # train, and now and then:
+            ...  # train, and sometimes:
             torch.save(sampler.state_dict(taken), "sampler.pt")
 
-torchdata's StatefulDataLoader does this counting itself, with this sampler or an IterableTokenDataset.
+torchdata's StatefulDataLoader counts by itself, with this sampler or an IterableTokenDataset.
 """
 
 import itertools
@@ -27,41 +27,41 @@ KEYS = {"epoch", "taken", "order"}
 
 
 class Resumable(ABC):
-    """An order of windows for each epoch, with a state to go on from in the middle of one."""
+    """An order of windows for each epoch, which can be resumed in the middle of one."""
 
     epoch: int
-    _place = 0, 0  # an epoch, and how many windows of it were taken
+    _place = 0, 0  # an epoch, and how many of its windows were given out
     _loaded: Mapping[str, Any] | None = None
 
     @property
     def taken(self) -> int:
-        """How many windows of this epoch were given."""
+        """How many windows of this epoch were given out."""
         epoch, taken = self._place
         return taken if epoch == self.epoch else 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order for each epoch; call it before iterating."""
+        """Choose the order of an epoch; call it before iterating."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands: plain values, for a checkpoint."""
+        """The position in the epoch as plain values, for a checkpoint."""
         return {"epoch": self.epoch, "taken": self.taken, "order": self._describe_order()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration give what was left of the epoch; ValueError for the state of another order."""
+        """Let the next iteration give the rest of the epoch; ValueError for a state of another order."""
         self._check(state)
         self.set_epoch(state["epoch"])
         self._place, self._loaded = (state["epoch"], state["taken"]), state
 
     @abstractmethod
     def _describe_order(self) -> dict[str, Any]:
-        """What decides, beside the epoch, which windows come and in which order."""
+        """What decides the windows and their order, apart from the epoch."""
 
     def _resume(self, indices: Iterable[int]) -> Iterator[int]:
-        """Begin an iteration: of all indices of the epoch those that were not taken yet; counts them."""
+        """Begin an iteration: yield those of the epoch's indices that were not given out yet, and count them."""
         state, self._loaded = self._loaded, None
         if state is not None:
-            self._check(state)  # again: it may have been loaded in one process and be iterated in another
+            self._check(state)  # again, for it may have been loaded in another process
         start = self.taken if state is not None else 0
         self._place = self.epoch, start
         return self._count(itertools.islice(indices, start, None), self.epoch)
@@ -82,16 +82,16 @@ class Resumable(ABC):
 
 
 def check_rank(rank: int, world: int) -> None:
-    """ValueError if `world` processes have no such `rank`."""
+    """Raise ValueError unless 0 <= rank < world."""
     if not 0 <= rank < world:
         raise ValueError(f"rank is {rank} of {world}: expected 0 to {world - 1}")
 
 
 class ResumableSampler(DistributedSampler, Resumable):
-    """PyTorch's `DistributedSampler`, also for one process, with a state to go on from in the middle of an epoch.
+    """PyTorch's `DistributedSampler`, also for one process, which can be resumed in the middle of an epoch.
 
-    `dataset` is anything with a length. Each of `world` processes reads an equal share; the windows left over, fewer
-    than `world`, are others in every shuffled epoch. The state is that of one rank.
+    `dataset` is anything with a length. Each of `world` processes reads an equal share. The remainder, fewer than
+    `world` windows, is left out; in shuffled epochs it differs from epoch to epoch. The state is that of one rank.
     """
 
     def __init__(self, dataset: Sized, *, shuffle: bool = True, seed: int = 0, rank: int = 0, world: int = 1) -> None:
@@ -103,10 +103,10 @@ class ResumableSampler(DistributedSampler, Resumable):
         return self._resume(super().__iter__())
 
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
-        """Where the epoch stands: plain values, for a checkpoint.
+        """The position in the epoch as plain values, for a checkpoint.
 
-        `taken` is how many windows of it came out of the loader. None counts what went in: the same without workers,
-        and what StatefulDataLoader needs; the workers of a DataLoader are ahead.
+        `taken` is how many of its windows came out of the loader. None counts those that the sampler gave out. That is
+        the same without workers, and what StatefulDataLoader needs, but workers of a DataLoader prefetch.
         """
         if taken is not None and not 0 <= taken <= len(self):
             raise ValueError(f"taken is {taken}: expected 0 to {len(self)}, the windows of an epoch")

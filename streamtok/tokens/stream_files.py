@@ -1,4 +1,4 @@
-"""The token files of one stream: one for each size of its pictures, as a token file holds grids of one shape."""
+"""Writes the token files of one stream: one per picture size, since a token file holds grids of one shape."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from streamtok.types import StreamInfo, TokenGroup
 
 
 def number_path(path: Path, number: int) -> Path:
-    """Where the groups of the size `number` go: PATH.safetensors, then PATH.001.safetensors and so on."""
+    """The path of the file for picture size `number`: PATH.safetensors, then PATH.001.safetensors and so on."""
     return path.with_name(f"{path.stem}.{number:03d}{path.suffix}") if number else path
 
 
 def find_stream_name(path: Path) -> str:
-    """The stream whose tokens a file holds, by its name in its folder; names of streams have no dot."""
+    """The stream of a file, from its file name up to the first dot; names of streams have none."""
     return path.name.partition(".")[0]
 
 
 class StreamFiles:
-    """Writes the groups of one stream: `close` (or leaving the `with`) makes the files appear, an error leaves none.
+    """Writes the groups of one stream; `close` (or leaving the `with`) makes the files appear, an error leaves none.
 
-    Pictures of another size begin an epoch, and go to another file; those of a size that was there before to its file.
-    `facts` are added to what each file says of tokenizer and pictures.
+    Groups go to the file of their picture size. `facts` are added to each file's metadata on tokenizer and pictures.
     """
 
     def __init__(self, path: Path, core: IngestCore, facts: Mapping[str, Any]) -> None:
@@ -38,7 +37,7 @@ class StreamFiles:
 
     @property
     def files(self) -> list[TokenFileWriter]:
-        """What was written, in the order in which the sizes came."""
+        """The files that were written, in the order in which their sizes first came."""
         return list(self._writers.values())
 
     def write(self, group: TokenGroup) -> None:
@@ -70,7 +69,7 @@ class StreamFiles:
 
 
 def token_meta(core: IngestCore, info: StreamInfo) -> dict[str, Any]:
-    """What a token file says about the tokenizer and the pictures of one stream."""
+    """The metadata of a token file on the tokenizer and the pictures of one stream."""
     config = core.tokenizer.config
     return {
         "tokenizer": info.tokenizer,

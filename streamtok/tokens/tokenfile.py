@@ -1,26 +1,26 @@
-"""Token files: one stream's token grids with the times of their frames, in one safetensors file.
+"""Reads and writes token files: one stream's token grids with the times of their frames, in one safetensors file.
 
-Columns, N groups of F real frames in all (group i holds frames `frame_start[i]` to `frame_start[i + 1]`):
+Columns, for N groups of F frames in all (group i holds frames `frame_start[i]` to `frame_start[i + 1]`):
 
     tokens       (N, h, w) U16 or U32, (N, C, h, w) F16 for continuous models; residual quantizers (N, Q, h, w)
     keyframe     (N,) BOOL      the group is one frame, coded as an image, and starts an epoch
-    epoch        (N,) I64       counts the stretches between two resets
-    dropped      (N,) I64       frames lost since the group before
+    epoch        (N,) I64       increases at every reset of the encoder's state
+    dropped      (N,) I64       frames lost since the previous group
     repeated     (N,) I64       frames added to fill the group; they have no entry among the frames
     frame_start  (N + 1,) I64
     frame_ids    (F,) I64
     capture_ns   (F,) I64       presentation or capture time
 
-In a coded file three columns stand for `tokens` (docs/wire-protocol.md, "Coded payloads"):
+In a coded file three columns replace `tokens` (docs/wire-protocol.md, "Coded payloads"):
 
     coded        (B,) U8        the payloads of all grids
     coded_start  (N + 1,) I64   where each begins
-    grid_crc32   (N,) I64       zlib's checksum of each grid, not coded
+    grid_crc32   (N,) I64       CRC-32 (zlib) of each grid before coding
 
-The header's metadata says what made them (fingerprint, config, sizes, the rectangle of the picture): text as it is,
-everything else as JSON. `crc32` has a checksum of each column's bytes (zlib's). Any safetensors reader opens these
-files. Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its
-name only when it is whole.
+The header's metadata says how they were made (fingerprint, config, sizes, the rectangle of the picture): text as it is,
+everything else as JSON. `crc32` has the CRC-32 of each column's bytes. Any safetensors reader opens these files.
+Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its name
+only when it is complete.
 """
 
 import contextlib
@@ -56,8 +56,7 @@ class TokenFileWriter:
     """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
 
     `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
-    `write` takes groups in order, all of one size, grid shape and dtype. With `coder` the grids are coded, each
-    by itself if `independent`.
+    With `coder` the grids are coded, each by itself if `independent`.
     """
 
     def __init__(
@@ -75,11 +74,11 @@ class TokenFileWriter:
         if coder:
             self.meta |= {"coder": coder.fingerprint, "independent": independent}
         self._crc32 = dict.fromkeys(self._columns, 0)
-        # Unnamed files beside the output: the same disk, and a killed process leaves nothing behind.
+        # Unnamed files beside the output: they are on the same disk, and a killed process leaves nothing behind.
         self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in self._columns}  # noqa: SIM115
 
     def write(self, group: TokenGroup) -> None:
-        """Append one group; its grid must have the shape and dtype of those before."""
+        """Append the next group; its picture size, grid shape and dtype must be those of the first."""
         tokens = np.ascontiguousarray(group.tokens)
         grid = (tokens.shape, tokens.dtype)
         if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
@@ -113,11 +112,11 @@ class TokenFileWriter:
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
-        """Shape of one group's tokens, () before the first."""
+        """The shape of one group's tokens, () before the first."""
         return self._grid[0] if self._grid else ()
 
     def close(self) -> None:
-        """Write the file from the spools and put it in place; ValueError if no group was written."""
+        """Assemble the file from the spools and move it into place; ValueError if no group was written."""
         if not self._spools:
             return
         if self._grid is None:
@@ -140,9 +139,9 @@ class TokenFileWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Drop what was spooled; the file does not appear."""
+        """Discard the spools; the file does not appear."""
         for spool in self._spools.values():
-            with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
+            with contextlib.suppress(OSError):  # closing flushes, which fails on a full disk
                 spool.close()
         self._spools = {}
 
@@ -169,7 +168,7 @@ class TokenFileWriter:
         counted = {name: getattr(self, name) for name in ("groups", "frames", "repeated", "dropped")}
         meta = self.meta | counted | {"format": FORMAT, "version": VERSION, "crc32": self._crc32}
         header: dict[str, Any] = {"__metadata__": pack_meta(meta)}
-        # Widest first, so that every column is aligned.
+        # Widest dtype first, so that every column is aligned.
         order = sorted(self._columns, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
         offset = 0
         for name in order:
@@ -186,11 +185,11 @@ class TokenFileWriter:
 
 
 class TokenFile:
-    """Random access to a token file: opening reads the header, each grid is read from disk when asked for.
+    """Random access to a token file: opening reads only the header, and grids are read from disk on demand.
 
     `tokens` and the other columns are read-only arrays mapped from the file (see the module's table). Coded tokens are
-    decoded from the keyframe before, by a coder that ships or lies beside the file. `meta` is the header's metadata.
-    ValueError says what is wrong with a file that is cut off or no token file.
+    decoded from the preceding keyframe on, by a coder that ships or lies beside the file. `meta` is the header's
+    metadata. Raises ValueError for a file that is cut off or not a token file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -220,7 +219,7 @@ class TokenFile:
         return (self.group(index) for index in range(len(self)))
 
     def group(self, index: int) -> TokenGroup:
-        """Group `index` as it was written; its `encode_ns` is 0, since files hold no durations."""
+        """Group `index` as it was written, except for `encode_ns`: files do not store it, so it is 0."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path} has {len(self)} groups: no group {index}")
         frames = slice(int(self.frame_start[index]), int(self.frame_start[index + 1]))
@@ -238,21 +237,21 @@ class TokenFile:
         )
 
     def check(self) -> None:
-        """Read everything and compare it with its checksums; ValueError names a damaged column."""
+        """Compare all columns with their checksums; ValueError names a damaged one."""
         for name, expected in self.meta.get("crc32", {}).items():
             if name in self._columns and zlib.crc32(self._arrays[name].data) != expected:
                 raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
         self.check_frames()
 
     def check_frames(self) -> None:
-        """ValueError unless each group has frames of its own."""
+        """Raise ValueError unless `frame_start` gives each group at least one frame, and all frames to groups."""
         begins, ends = self.frame_start[:-1], self.frame_start[1:]
         if self.frame_start[0] != 0 or np.any(ends <= begins) or self.frame_start[-1] != len(self.frame_ids):
             raise ValueError(f"{self.path} is damaged: its groups do not share out its {len(self.frame_ids)} frames")
 
     def _map(self) -> None:
         size = self.path.stat().st_size
-        memory: np.ndarray | None = None  # one mapping of all columns, for each holds a file open
+        memory: np.ndarray | None = None  # one mapping for all columns, since each mapping holds a file open
         columns = {}
         for name, entry in self._layout.items():
             dtype = np.dtype(DTYPES[entry.dtype])
@@ -275,7 +274,7 @@ class TokenFile:
         return CodedTokens(columns, self.meta, coder)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Pickling a mapped array would copy its content; workers map the file themselves.
+        # Pickling a mapped array would copy its content, so workers map the file themselves.
         return {name: self.__dict__[name] for name in ("path", "meta", "_layout", "_start", "_columns")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -284,7 +283,7 @@ class TokenFile:
 
 
 def is_token_file(path: str | Path) -> bool:
-    """Whether `path` is a safetensors file that says it holds tokens (a broken one answers no)."""
+    """Whether `path` is a safetensors file whose header names our format; False for a broken one."""
     try:
         header, _ = read_header(Path(path))
         return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT

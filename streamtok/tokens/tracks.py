@@ -1,4 +1,4 @@
-"""The token streams of files and folders, each as a track with random access, whatever kind of file it lies in."""
+"""Finds the token streams of files and folders, and opens each as a track, for token files and recordings alike."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,18 @@ from streamtok.tokens.tokenfile import TokenFile, is_token_file
 RECORDING_SUFFIX = ".mcap"
 TOKEN_SUFFIX = ".safetensors"
 TokenSource = str | Path | Sequence[str | Path]
-"""Where tokens are read from: a file, a folder (searched with what is below it), or several of these."""
+"""Where tokens are read from: a file, a folder (searched recursively), or several of these."""
 
 
 class Facts(Identity):
-    """What a reader of exported tokens must know: also the tokenizer's name and its FSQ levels."""
+    """What a reader of exported tokens must know: adds the tokenizer's name and its FSQ levels."""
 
     model: str | None
     levels: list[int] | None
 
 
 class FileTrack(Track):
-    """A token file, which is open only while it is read: a dataset has more of them than a process may hold open."""
+    """The track of a token file. It is open only while it is read, as a dataset may exceed the limit on open files."""
 
     def __init__(self, path: Path) -> None:
         file = TokenFile(path)
@@ -34,7 +34,7 @@ class FileTrack(Track):
         self.stream = str(self.meta.get("stream", path.stem))
         starts = np.asarray(file.frame_start)
         last = starts[1:] - 1
-        # Cameras of one drive may come from machines whose clocks started at other times.
+        # Cameras of one drive may be on machines whose monotonic clocks have different origins.
         self.times_ns = file.capture_ns[last] + int(self.meta.get("clock_offset_ns", 0))
         first_id, last_id = file.frame_ids[starts[:-1]], file.frame_ids[last]
         self.breaks = find_lost_frames(first_id, last_id)
@@ -42,7 +42,7 @@ class FileTrack(Track):
         self.identity = {"tokenizer": tokenizer, "grid": file.tokens.shape[1:], "dtype": dtype}
 
     def find_gaps(self) -> np.ndarray:
-        return self.breaks  # all are known without reading
+        return self.breaks  # the file's columns show every gap
 
     def read(self, indices: np.ndarray) -> Grids:
         file = TokenFile(self.path)
@@ -62,7 +62,7 @@ class FileTrack(Track):
 
 
 def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]:
-    """The token streams of one file; of `streams` only, if they are named."""
+    """Open the token streams of one file, or only those of `streams`."""
     if path.suffix == RECORDING_SUFFIX:
         return open_recorded_tracks(path, streams)
     track = FileTrack(path)
@@ -70,10 +70,10 @@ def open_tracks(path: Path, streams: Sequence[str] | None = None) -> list[Track]
 
 
 def open_drives(source: TokenSource, streams: Sequence[str] | None = None, together: bool = False) -> list[list[Track]]:
-    """The tracks of each drive, of `streams` only if they are named.
+    """Open the tracks of each drive, or only those of `streams`.
 
-    A recording is a drive, and all token files of one folder are one, a stream each. But files of one and the same
-    stream are a drive each. Drives that have none of the streams are left out, or refused if all are read `together`.
+    A recording is a drive. The token files of a folder are one drive with a stream each, or a drive each if all are of
+    the same stream. Drives that have none of `streams` are left out; if drives are read `together`, they are an error.
     """
     drives: list[list[Track]] = []
     for paths in find_drives(source):
@@ -87,7 +87,7 @@ def open_drives(source: TokenSource, streams: Sequence[str] | None = None, toget
 
 
 def order_by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
-    """The tracks of `streams` in one drive, in their order; ValueError if one is missing or there twice."""
+    """The tracks of `streams` in one drive, in that order; ValueError if one is missing or occurs twice."""
     found: dict[str, Track] = {}
     for track in tracks:
         other = found.setdefault(track.stream, track)
@@ -103,10 +103,10 @@ def order_by_stream(tracks: list[Track], streams: Sequence[str]) -> list[Track]:
 
 
 def find_drives(source: TokenSource) -> list[list[Path]]:
-    """The files that may belong together: each recording by itself, and the token files of each folder.
+    """Group the files that may form a drive: each recording by itself, and the token files of each folder.
 
-    Hidden files and folders are left out: drives that are being tokenized lie there. So are recordings that were
-    repaired, where the repaired ones are there too. FileNotFoundError if there are no tokens.
+    Hidden files and folders are left out, for they hold drives that are still being tokenized. So are damaged
+    recordings whose repaired copies are there too. Raises FileNotFoundError if there are no tokens.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     drives: dict[Path, list[Path]] = {}
@@ -120,7 +120,8 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
                 continue
-            fits = [path == each, path.suffix == TOKEN_SUFFIX]  # a file that is given so says itself why it is none
+            # A named *.safetensors file is taken unseen: opening it then says why it is not a token file.
+            fits = [path == each, path.suffix == TOKEN_SUFFIX]
             if all(fits) or (any(fits) and is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
@@ -132,12 +133,12 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
 
 
 def read_facts(track: Track) -> Facts:
-    """What its file says of the tokenizer and the grid."""
+    """The facts of a track's file about the tokenizer and the grid."""
     return Facts(model=track.meta.get("model"), levels=track.meta.get("levels"), **track.identity)
 
 
 def check_identity(tracks: list[Track], source: TokenSource, streams: Sequence[str] | None) -> None:
-    """ValueError that names two tracks of different tokenizers, grids or dtypes, or says that there is no track."""
+    """Raise ValueError if there is no track, or if two tracks differ in tokenizer, grid or dtype; it names them."""
     if not tracks:
         lacking = "holds no tokens" if streams is None else f"has none of the streams {list(streams)}"
         raise ValueError(f"{source} {lacking}: `streamtok info FILE` says what a file holds")

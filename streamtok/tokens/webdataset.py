@@ -1,4 +1,4 @@
-"""Tokens as WebDataset shards: tar files of windows, which any tar reader opens."""
+"""Exports tokens as WebDataset shards: tar files of windows, which any tar reader opens."""
 
 import io
 import json
@@ -15,11 +15,11 @@ from streamtok.tokens.tracks import TokenSource
 
 
 def export_webdataset(source: TokenSource, out: Path, options: ExportOptions) -> dict[str, int]:
-    """Shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
+    """Write shards `tokens-000000.tar`, ... of windows: KEY.tokens.npy (N, h, w), KEY.mask.npy (N,) bool, KEY.json.
 
     The JSON has stream, file (with its folder), and capture_ns, time_ns, epoch and keyframe of each grid. Beside the
-    shards, `dataset.json` says which tokenizer made them. Windows are cut as TokenDataset cuts them, at every gap. The
-    same files give the same bytes.
+    shards, `dataset.json` names the tokenizer. Windows are those of `TokenDataset`, cut at every gap. The same files
+    give the same bytes. Returns counts.
     """
     data = TokenDataset(source, options.window, streams=options.streams, gaps="cut")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Training: data, losses, loop."""
+"""Trains tokenizers (`loop`), codebooks of refining ones (`refinement`) and token coders (`coder_loop`)."""

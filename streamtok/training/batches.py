@@ -1,4 +1,4 @@
-"""Which crops make a batch (a function of seed and step alone), and cutting them out of the cache by index."""
+"""Draws the crops of each batch, as a function of seed and step only, and cuts them out of the cache by index."""
 
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
@@ -13,14 +13,15 @@ from streamtok.training.data import Cache, Stored
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch before it is cut: places (B, 10) int64, colours (B, C + 1) float32 (gain of each channel, and offset)."""
+    """A batch before it is cut: places (B, 10) int64, in columns OFFSET to FLIP, and colours (B, C + 1) float32, the
+    gains of channels and an offset."""
 
     places: np.ndarray
     colours: np.ndarray
 
 
-MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride or for going on
-DRIFT = 8  # parts of a pixel in which a drift is counted; places are whole pixels
+MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride, or for another segment
+DRIFT = 8  # drift is in 1/8 pixel per frame; crops lie at whole pixels
 OFFSET, HEIGHT, WIDTH, START, STRIDE, TOP, LEFT, DOWN, RIGHT, FLIP = range(10)
 
 
@@ -30,7 +31,7 @@ def make_generator(seed: int, step: int, purpose: int = 0) -> np.random.Generato
 
 
 class Sampler:
-    """Draws the plan of a batch by seed and step: clips, places, strides, directions and colours."""
+    """Draws the plan of a batch by seed and step: clips, positions, strides, directions and colours."""
 
     def __init__(self, cache: Cache, config: DataConfig, seed: int):
         self.cache, self.config, self.seed = cache, config, seed
@@ -42,7 +43,7 @@ class Sampler:
         self.lengths = np.array([max(places[0][0].runs) for places in self.by_clip])
 
     def draw(self, step: int, batch: int, frames: int, crop: int) -> Plan:
-        """The plan of a batch of `frames` frames of crop x crop pixels; the same for the same seed and step."""
+        """Draw a plan of `batch` clips of `frames` frames of crop x crop pixels; ValueError if no clip is so long."""
         rng = make_generator(self.seed, step)
         enough = [s for s in self.config.strides if (self.lengths > (frames - 1) * s).mean() >= MOST_CLIPS]
         stride = int(rng.choice(enough or [min(self.config.strides)]))
@@ -59,7 +60,7 @@ class Sampler:
     def _pick_place(
         self, rng: np.random.Generator, fitting: np.ndarray, frames: int, stride: int, crop: int
     ) -> list[int]:
-        """One clip of those `fitting`; a frame that is held may be of any, so of a single picture too."""
+        """Draw a row of `Plan.places` from the clips `fitting`; a held frame may come from any, also a single image."""
         config = self.config
         if rng.random() < config.still:
             fitting, stride = np.arange(len(self.by_clip)), 0
@@ -77,7 +78,7 @@ class Sampler:
         return [stored.offset, stored.height, stored.width, start, stride, top, left, down, right, flip]
 
     def _pick_drift(self, rng: np.random.Generator, stored: Stored, frames: int, crop: int) -> tuple[int, int]:
-        """Parts of a pixel per frame down and right, up to what the room allows; slow ones are as common as fast."""
+        """Draw a drift down and right that stays inside, in 1/DRIFT pixels per frame; slow is as likely as fast."""
         slowness = 2.0 ** rng.integers(0, 6)
         speeds = []
         for room in (stored.height - crop, stored.width - crop):
@@ -87,17 +88,17 @@ class Sampler:
 
     @staticmethod
     def _pick_edge(rng: np.random.Generator, room: int, drift: int) -> int:
-        """Where a crop starts along one axis so that it stays inside while it drifts."""
+        """Draw where a crop starts along one axis, so that it stays inside while it drifts."""
         return int(rng.integers(max(0, -drift), room - max(0, drift) + 1))
 
     def _pick_colours(self, rng: np.random.Generator, batch: int) -> np.ndarray:
-        """(B, C + 1) float32: as `Plan.colours`."""
+        """Draw `Plan.colours`, (B, C + 1) float32."""
         b = self.config.brightness
         gain = 1 + rng.uniform(-b, b, (batch, 1)) + rng.uniform(-b, b, (batch, self.cache.pixels.shape[1])) / 4
         return np.concatenate([gain, rng.uniform(-b, b, (batch, 1))], axis=1).astype(np.float32)
 
     def cut(self, plan: Plan, first: int, frames: int, crop: int) -> Tensor:
-        """Frames first ... first + frames - 1 of a plan -> (B, C, frames, crop, crop) float32 in -1..1."""
+        """Cut frames [first, first + frames) of a plan -> (B, C, frames, crop, crop) float32 in -1..1."""
         device = self.cache.pixels.device
         p = torch.from_numpy(plan.places).to(device, non_blocking=True)
         t = torch.arange(first, first + frames, device=device)
@@ -116,7 +117,7 @@ class Sampler:
 
 
 def _pick_start(rng: np.random.Generator, runs: tuple[int, ...], span: int) -> int:
-    """A frame that `span` more frames follow in its run."""
+    """Draw a start frame that `span` more frames of its run follow."""
     starts = [range(end - run, end - span) for run, end in zip(runs, accumulate(runs), strict=True)]
     number = int(rng.integers(sum(map(len, starts))))
     return next(islice(chain(*starts), number, None))
@@ -124,19 +125,19 @@ def _pick_start(rng: np.random.Generator, runs: tuple[int, ...], span: int) -> i
 
 @dataclass
 class Course:
-    """Where in which clips the run is: clips go on over several steps when a phase carries state.
+    """The run's position in its current clips, which last several steps if a phase carries state.
 
-    Stored in checkpoints as three numbers; the clips follow from the seed and the step at which they started.
+    Checkpoints store it as three numbers; the clips follow from the seed and the step at which they started.
     """
 
-    start: int = 0
+    start: int = 0  # step at which the current clips were drawn
     segment: int = 0
-    segments: int = 0  # of the clips under way; 0: none
+    segments: int = 0  # of the current clips; 0: there are none
 
     def next_batch(self, sampler: Sampler, step: int, phase: PhaseConfig) -> tuple[Tensor, bool]:
         """The batch of this step, float32 (B, C, T, H, W) in -1..1, and whether it continues the last one's clips.
 
-        T is the phase's frames, one less where clips continue, since those have had their keyframe.
+        T is the phase's frames, or one less if clips continue, for these have had their keyframe.
         """
         rng = make_generator(sampler.seed, step, purpose=1)
         if not self.segments and rng.random() < sampler.config.image_fraction:
@@ -156,12 +157,12 @@ class Course:
         return video, continuing
 
     def leave(self) -> None:
-        """Drop the clips under way (at a change of phase)."""
+        """Abandon the current clips, at a change of phase."""
         self.segments = self.segment = 0
 
 
 def _count_segments(rng: np.random.Generator, sampler: Sampler, phase: PhaseConfig) -> int:
-    """How many segments the next clips have: geometric, as far as most clips go."""
+    """Draw how many segments the next clips have: geometric, limited to the length of most clips."""
     if phase.frames == 1:
         return 1
     common = int(np.quantile(sampler.lengths, 1 - MOST_CLIPS, method="lower"))

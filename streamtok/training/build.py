@@ -1,4 +1,4 @@
-"""The model of a run: a preset by name with overrides, from random weights or a checkpoint, and its export."""
+"""Builds the model of a run, a preset with overrides, from random weights or a checkpoint, and exports it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,9 +17,9 @@ from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
 from streamtok.training.optimizer import band_scale
 
-GATE = -2.0  # bias of new gates: they let little of the reference through, as the source did
-MIX = 0.1  # of the usual size: how strongly the reference's features start
-BANDED = {  # the axis along which a weight meets wavelet bands; a predictive model has more of them
+GATE = -2.0  # bias of new gates: they let little of the reference through, for the source had none
+MIX = 0.1  # scale of the initial weights that mix the reference in
+BANDED = {  # the axis of a weight that counts wavelet bands; a predictive model has more bands
     "encoder.conv_in.spatial.weight": 1,
     "decoder.conv_out.weight": 0,
     "decoder.conv_out.bias": 0,
@@ -27,11 +27,10 @@ BANDED = {  # the axis along which a weight meets wavelet bands; a predictive mo
 
 
 def build_model(config: TrainConfig) -> Tokenizer:
-    """A tokenizer with weights seeded by the config, or those of `config.init`.
+    """A tokenizer with random weights, seeded by the config, or with those of `config.init`.
 
-    A predictive model can start from the weights of one that is not, and a decoder from a larger one. Weights that
-    `config.freeze` names take no gradients. SettingsError for an unknown preset, and where init and model say different
-    sizes.
+    A predictive model can start from the weights of a plain one, and a decoder from a larger one. Weights named by
+    `config.freeze` take no gradients. SettingsError for an unknown preset, or if init and model differ in architecture.
     """
     model = _build_trainable(config)
     if config.freeze is None:
@@ -96,9 +95,9 @@ def _transfer(
 
 
 def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A predictive tokenizer of `config` that starts as nearly the tokenizer `source`; new inputs start at zero.
+    """A predictive tokenizer of `config` that initially computes almost what `source` does; new inputs start at zero.
 
-    ValueError when a weight of the source has no counterpart, or one of another size.
+    ValueError if a weight of the source has no counterpart, or one of another size.
     """
     model, learnt = build(config), dict(source.named_parameters())
     weights = dict(model.named_parameters())
@@ -116,11 +115,11 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def cut_decoder(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config` whose decoder starts as part of the `source`'s.
+    """A tokenizer of `config` whose decoder starts as a part of the `source`'s, with all other weights of the source.
 
-    It takes the first blocks of each level, and of the finest level the channels that the last convolution weighs most.
-    All else is the source's. ValueError when the decoder has more blocks than the source's, or other channels of the
-    coarser levels.
+    It takes the first blocks of each level. Of the finest level it takes the channels with the largest weights in the
+    last convolution. ValueError if the decoder has more blocks than the source's, or other channels of the coarser
+    levels.
     """
     (wide, *coarser), (fine, *same) = source.config.decoder_channels, config.decoder_channels
     if same != coarser or wide in coarser:
@@ -143,7 +142,7 @@ def cut_decoder(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> None:
-    """`value` into `target`, and where it meets bands only into the `channels` (C,) int64 that both models have."""
+    """Copy `value` into `target`; along an axis of bands only the `channels` (C,) int64 that both models have."""
     axis, part = BANDED.get(name), target
     if axis is not None:
         value = value.index_select(axis, channels)
@@ -154,10 +153,10 @@ def _copy_weight(name: str, target: Tensor, value: Tensor, channels: Tensor) -> 
 
 
 def export_model(model: Tokenizer, config: TrainConfig) -> Path:
-    """Write weights and config into the run's folder `model`, which is returned, for `streamtok.load`.
+    """Write weights and config into the run's folder `model` for `streamtok.load`; returns its path.
 
-    In float16, or in float32 where a decoder alone was trained and rounding would change the encoder. Tokens stay what
-    they are then, and so does the fingerprint.
+    Weights are float16, or float32 if only a decoder was trained and rounding would change the frozen encoder. Then
+    tokens and the fingerprint stay the same.
     """
     path = Path(config.out) / "model"
     source = load_checkpoint(config.init) if config.init and config.freeze else None

@@ -1,4 +1,4 @@
-"""Training of a token coder: minutes on one core."""
+"""Trains a token coder on a tokenizer's tokens, in minutes on one core, and measures its bits on held-out clips."""
 
 import logging
 import lzma
@@ -19,19 +19,19 @@ from streamtok.training.coder_model import CoderModel
 from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, Epoch, tokenize_views
 
 log = logging.getLogger("streamtok.training")
-GRIDS = 3  # of a step, of one file
+GRIDS = 3  # per step, all of one file
 LEARNING_RATE, WARMUP = 4e-3, 100
-AVERAGE = 0.997
-TOLD_STEPS = 200  # whose mean is told
-WORDS = 60_000  # frequencies of all codewords together, about
-ALONE = 0.1  # share of grids that are coded without their past: for keyframes, and for `independent`
+AVERAGE = 0.997  # decay of the averaged weights
+TOLD_STEPS = 200  # between reports of the mean
+WORDS = 60_000  # approximate sum of the codewords' frequencies
+ALONE = 0.1  # share of grids coded without their past, as keyframes and `independent` grids are
 
 
 @dataclass(frozen=True)
 class _FileGrids:
-    """All grids of one file that have one size, as tokens (n, h * w) and as symbols (n, h * w, groups) uint8.
+    """All grids of one file and size, as tokens (n, h * w) and as symbols (n, h * w, groups) uint8.
 
-    `place` (n,): theirs in their epochs.
+    `place` (n,) is each grid's index in its epoch.
     """
 
     tokens: np.ndarray
@@ -40,7 +40,7 @@ class _FileGrids:
     size: tuple[int, int]
 
     def draw(self, rng: np.random.Generator, alphabet: Alphabet) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """GRIDS grids and the three before each, int64 (GRIDS, h * w, groups)."""
+        """Draw GRIDS grids, with the three before each, newest first: symbols int64 (GRIDS, h * w, groups)."""
         chosen = rng.integers(len(self.place), size=GRIDS)
         place = np.where(rng.random(GRIDS) < ALONE, 0, self.place[chosen])
 
@@ -76,7 +76,7 @@ def _split_epoch(alphabet: Alphabet, grids: np.ndarray) -> np.ndarray:
 
 
 def count_words(levels: tuple[int, ...], count: int, epochs: Sequence[Epoch]) -> np.ndarray:
-    """The `words` of a `RefiningAlphabet` for `count` codewords: how often each was used, uint16 (ages, count)."""
+    """The `words` of a `RefiningAlphabet`: how often each of `count` codewords was used, uint16 (ages, count)."""
     alphabet, content = RefiningAlphabet(levels, np.ones((OLDEST + 2, count), np.uint16)), math.prod(levels)
     seen = np.full((OLDEST + 2, count), 0.5)
     for epoch in epochs:
@@ -84,7 +84,7 @@ def count_words(levels: tuple[int, ...], count: int, epochs: Sequence[Epoch]) ->
         before = np.concatenate([alphabet.symbols.none[:1].repeat(len(ages[0]))[None], ages[:-1]])
         words = epoch.grids.reshape(ages.shape).astype(np.int64) - content
         np.add.at(seen, (before[ages > 0], words[ages > 0]), 1)
-    seen[-1] += seen[:-1].sum(0)  # of cells without a past the age is not known
+    seen[-1] += seen[:-1].sum(0)  # without a past the age is unknown
     return np.clip(np.round(seen / seen.sum(1, keepdims=True) * WORDS), 1, WORDS).astype(np.uint16)
 
 
@@ -98,9 +98,9 @@ def train_coder(
     seed: int = 0,
     on_step: Callable[[int, float], None] = lambda step, bits: None,
 ) -> TokenCoder:
-    """The coder of a tokenizer's fingerprint from its tokens: Adam, averaged weights, rounded from the start.
+    """Train the coder of a tokenizer, given by its fingerprint: Adam, averaged weights, quantization-aware throughout.
 
-    `refinement`: how many codewords the tokenizer has. It runs in one thread: its products are small.
+    `refinement` is how many codewords the tokenizer has. It runs in one thread, for its products are small.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -116,7 +116,7 @@ def train_coder(
 def train_on_files(
     tok: Tokenizer, paths: Sequence[str], frames: int, steps: int, seed: int, say: Callable[[str], None]
 ) -> TokenCoder:
-    """The coder of a tokenizer with FSQ, from `frames` at most of each file; `say` is told how far it is."""
+    """Train the coder of an FSQ tokenizer on up to `frames` of each file; `say` gets lines of progress."""
     views = REFINING_VIEWS if tok.config.refinement else VIEWS
     epochs = tokenize_views(tok, paths, views, frames)
     say(f"{sum(epoch.grids.size for epoch in epochs):,} tokens of {len(paths)} files")
@@ -140,7 +140,7 @@ def _train(
     on_step: Callable[[int, float], None],
 ) -> None:
     files = _join_files(model.alphabet, epochs)
-    weights = np.array([file.tokens.size for file in files]) ** 0.7  # long files less often than their length says
+    weights = np.array([file.tokens.size for file in files]) ** 0.7  # long files less than in proportion to length
     parameters = list(model.parameters())
     averages = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, betas=(0.9, 0.99))
@@ -162,9 +162,9 @@ def _train(
 
 
 def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) -> list[float]:
-    """Bits a token of each grid (T, h, w) of an epoch: of the bytes that it becomes, and is decoded from again.
+    """Bits per token of each grid (T, h, w) of an epoch, coded with its past unless `independent`, and decoded again.
 
-    ValueError if the tokens that come back are others.
+    ValueError if decoding gives other tokens.
     """
     bits, past = [], FRESH
     for grid in grids:
@@ -178,13 +178,13 @@ def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) 
 
 
 def judge_views(coder: TokenCoder, tok: Tokenizer, paths: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """What `judge_clips` finds of held-out files, by the name of the view: as they are, and a held picture."""
+    """`judge_clips` of held-out files, by the name of each view of JUDGED: the clips, and their stills held."""
     return {name: judge_clips(coder, tokenize_views(tok, paths, [view], view.epoch)) for name, view in JUDGED.items()}
 
 
 def judge_clips(coder: TokenCoder, epochs: Sequence[Epoch]) -> dict[str, dict[str, float]]:
-    """Bits per token of each held-out clip: of all, of the keyframe, of the other grids, of grids coded alone, and of
-    all by lzma."""
+    """Bits per token of each held-out clip: over all grids, of the keyframe, of the others, of all coded independently,
+    and of all by lzma."""
     rows: dict[str, dict[str, float]] = {}
     for epoch in epochs:
         bits, alone = count_bits(coder, epoch.grids), count_bits(coder, epoch.grids, independent=True)

@@ -1,4 +1,4 @@
-"""The network of `streamtok.coding` as PyTorch trains it: the same whole numbers, with straight-through gradients."""
+"""The network of `streamtok.coding` in PyTorch, for training: the same integers, with straight-through gradients."""
 
 import math
 from typing import cast
@@ -13,9 +13,9 @@ from streamtok.coding.coder import TokenCoder
 from streamtok.coding.layout import NEIGHBOURS, make_phases
 from streamtok.coding.network import ACTIVATION_MAX, EXPONENTS
 
-UNIT = 16.0  # of an activation of 1
-NAT = 32.0  # units of a logit
-SEEN, OLDER, KNOWN, FEATURES, HIDDEN, HEAD = 24, 8, 16, 40, 64, 32  # widths
+UNIT = 16.0  # integer activation that stands for 1.0
+NAT = 32.0  # integer logit that stands for 1.0
+SEEN, OLDER, KNOWN, FEATURES, HIDDEN, HEAD = 24, 8, 16, 40, 64, 32  # layer widths
 
 
 def floor_through(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def activate(x: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """What `coding.network.IntLinear` computes, from weights that are rounded on the way; `unit` is its output's."""
+    """`coding.network.IntLinear` with float weights, rounded in the forward pass; output `unit` stands for 1.0."""
 
     def __init__(self, inputs: int, outputs: int, unit: float = UNIT, gain: float = 1.0):
         super().__init__()
@@ -38,7 +38,7 @@ class Linear(nn.Module):
         self.unit = unit
 
     def rounded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights (D, C), biases (D,) with the half for rounding, and powers of two (D,), with gradients."""
+        """Integer weights (D, C), biases (D,) plus the half for rounding, and shifts (D,), with gradients."""
         weight = self.weight * (self.unit / UNIT)
         largest = weight.detach().abs().amax(1).clamp(min=1e-6)
         shift = torch.floor(torch.log2(ACTIVATION_MAX / largest)).clamp(1, 16)
@@ -48,7 +48,7 @@ class Linear(nn.Module):
         return whole, bias, shift
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., C) -> (..., D), whole numbers both."""
+        """x (..., C) -> (..., D), both integers."""
         weight, bias, shift = self.rounded()
         return floor_through(F.linear(x, weight, bias) * 0.5**shift)
 
@@ -59,21 +59,21 @@ class Linear(nn.Module):
 
 
 class Table(nn.Module):
-    """Whole numbers by row, summed over the rows (n, D) of a cell -> (n, width)."""
+    """An integer table of `rows` rows, which cells look up and sum."""
 
     def __init__(self, rows: int, width: int, spread: float = 0.3):
         super().__init__()
         self.table = nn.Parameter(torch.randn(rows, width) * spread)
 
     def rounded(self) -> Tensor:
-        """The table in whole numbers, (rows, width)."""
+        """The table rounded to integers, (rows, width), with gradients."""
         return floor_through(self.table * UNIT + 0.5).clamp(-2047, 2047)
 
 
 class CoderModel(nn.Module):
-    """Bits of the symbols of grids, given the grids before; `export` gives the coder that it is.
+    """Computes the bits of a grid's symbols, given the grids before; `export` gives the equivalent coder.
 
-    `words`: as in `RefiningAlphabet`, of a tokenizer that refines.
+    `words`: as in `RefiningAlphabet`, for a refining tokenizer.
     """
 
     def __init__(self, levels: tuple[int, ...], words: np.ndarray | None = None):
@@ -96,7 +96,7 @@ class CoderModel(nn.Module):
         self.symbols = nn.ModuleList(nn.ModuleList(Linear(HEAD, size, NAT, gain=0.7) for size in sizes) for _ in inputs)
 
     def _mark_later(self, rows: int) -> Tensor:
-        """(rows, KNOWN + groups * HEAD): a digit says something to the cells around and to later groups alone."""
+        """A mask (rows, KNOWN + groups * HEAD): a digit may only affect neighbouring cells and later groups."""
         marks = torch.ones(rows, KNOWN + len(self.digits.sizes) * HEAD)
         for group, taken in enumerate(self.digits.groups):
             own = slice(int(self.digits.rows[taken.start]), int(self.digits.rows[taken.stop]))
@@ -104,7 +104,7 @@ class CoderModel(nn.Module):
         return marks
 
     def forward(self, now: Tensor, past: tuple[Tensor, Tensor, Tensor], height: int, width: int) -> Tensor:
-        """Symbols (B, h * w, groups) of grids and of the three before each, the newest first -> bits (B, h * w)."""
+        """Symbols (B, h * w, groups) of grids, and of the three before each, newest first -> bits (B, h * w)."""
         batch, phases, symbols = len(now), make_phases(height, width), now
         now, *back = (torch.from_numpy(self.digits.spread(each.numpy())) for each in (now, *past))
         order, inside = torch.from_numpy(phases.order), torch.from_numpy(phases.inside)
@@ -126,7 +126,7 @@ class CoderModel(nn.Module):
         return torch.cat([each.view(batch, -1) for each in bits], 1)
 
     def _bits(self, phase: int, heads: Tensor, symbols: Tensor) -> Tensor:
-        """Heads (n, groups * HEAD) and symbols (n, groups) of cells of a phase -> bits (n,)."""
+        """Heads (n, groups * HEAD) and symbols (n, groups) of a phase's cells -> bits (n,)."""
         total = torch.zeros(len(symbols))
         for group, layer in enumerate(cast(nn.ModuleList, self.symbols[phase])):
             cells = self.alphabet.coded(group, symbols.numpy())
@@ -144,7 +144,7 @@ class CoderModel(nn.Module):
         return F.embedding_bag(rows.flatten(0, 1), table, mode="sum").unflatten(0, rows.shape[:2])
 
     def _look_up(self, past: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the grids before say to all (B, n, SEEN + OLDER), and to the heads (B, n, groups * HEAD)."""
+        """Grids before -> activations (B, n, SEEN + OLDER), and what they add to the heads (B, n, groups * HEAD)."""
         rows, table = self._pairs(past[0], past[1]), self.past.rounded()
         seen = self._sum(table[:, :SEEN].contiguous(), rows)
         own = table[:, SEEN:].contiguous()
@@ -159,7 +159,7 @@ class CoderModel(nn.Module):
         return activate(self.conv[layer](torch.cat(taps, 3).flatten(1, 2)))
 
     def export(self, tokenizer: str) -> TokenCoder:
-        """The coder that computes the same, for a tokenizer's fingerprint."""
+        """The coder that computes the same, for the tokenizer with that fingerprint."""
         tensors = {
             "past": self.past.rounded(),
             "older": self.older.rounded(),

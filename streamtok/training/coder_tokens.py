@@ -1,4 +1,4 @@
-"""What a token coder is trained on: videos as their tokenizer codes them, in several views."""
+"""Makes the training data of a token coder: videos as its tokenizer encodes them, in several views."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ MAX_FRAMES = 300  # of each file
 
 @dataclass(frozen=True)
 class FootageView:
-    """Footage at `lines` (its short side), every `stride`-th frame of it, a keyframe every `epoch` frames.
+    """How to encode footage: at `lines` pixels (short side), every `stride`-th frame, in epochs of `epoch` frames.
 
-    `still`: each epoch is its first picture, held.
+    With `still`, each epoch repeats its first picture.
     """
 
     lines: int
@@ -30,16 +30,16 @@ class FootageView:
     still: bool = False
 
 
-# Many keyframes, long epochs, and what moves faster and is nearer: each costs one run of the encoder over all footage.
+# Many keyframes; long epochs; faster and larger motion. Each view encodes all footage once.
 VIEWS = (FootageView(256, 1, 33), FootageView(256, 1, MAX_FRAMES, mirrored=True), FootageView(320, 2, 41))
-# Tokens that refine are made for stills, and cost several times as much to encode.
+# Refining tokens are made for still pictures, and take several times as long to encode.
 REFINING_VIEWS = (FootageView(256, 1, 33), FootageView(256, 1, 65, mirrored=True, still=True))
 JUDGED = {"clips": FootageView(256, 1, 33), "held_still": FootageView(256, 1, 65, still=True)}
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The token grids (T, h, w) uint16 or uint32 of one epoch of a file, its keyframe first."""
+    """The token grids (T, h, w) uint16 or uint32 of one epoch of a file, keyframe first."""
 
     path: str
     grids: np.ndarray
@@ -48,7 +48,7 @@ class Epoch:
 def tokenize_views(
     tok: Tokenizer, paths: Sequence[str], views: Sequence[FootageView], frames: int = MAX_FRAMES
 ) -> list[Epoch]:
-    """The epochs of every file in every view; `frames` at most of each file. ValueError names one without a frame."""
+    """Encode up to `frames` of each file in each view -> their epochs. ValueError names a file without a frame."""
     return [epoch for view in views for path in paths for epoch in _tokenize(tok, survey(path, frames, frames), view)]
 
 
@@ -63,7 +63,7 @@ def _tokenize(tok: Tokenizer, footage: Footage, view: FootageView) -> Iterator[E
 
 @torch.inference_mode()
 def encode_epoch(tok: Tokenizer, pictures: np.ndarray) -> np.ndarray:
-    """Pictures uint8 (T, H, W, 3) as one epoch in a stream -> grids (T', h, w) of its whole groups."""
+    """Encode pictures uint8 (T, H, W, 3) as one epoch in a stream -> grids (T', h, w) of its whole groups."""
     video = pictures_to_video(np.ascontiguousarray(pictures))
     stream = tok.stream(1, *video.shape[-2:])
     whole = 1 + (len(pictures) - 1) // tok.group * tok.group

@@ -1,6 +1,6 @@
-"""Clips decoded once into one uint8 tensor on the training device, so that the loop never waits for a decoder.
+"""Decodes all clips once into one uint8 tensor on the training device, so that the loop never waits for a decoder.
 
-A clip is a video or a single image; each is stored at several sizes, and `batches.py` cuts crops out of them by index.
+A clip is a video or a single image, stored at several sizes; `batches` cuts crops out of it by index.
 """
 
 import logging
@@ -28,9 +28,9 @@ log = logging.getLogger("streamtok.training")
 
 @dataclass(frozen=True)
 class Stored:
-    """One clip at one size: rows `offset` ... of the cache, as (frames, height, width) pixels.
+    """One clip at one size: (frames, height, width) pixels from row `offset` of the cache on.
 
-    `runs` says how many frames follow one another before the next place in the file; together they are `frames`.
+    `runs` are the lengths of its runs of consecutive frames; they add up to `frames`.
     """
 
     clip: int
@@ -43,7 +43,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Cache:
-    """pixels (N, C) uint8, RGB for C 3, the table of what lies where, and the clips' names."""
+    """All pixels (N, C) uint8, RGB for C 3, the table of the clips stored in them, and the clips' names."""
 
     pixels: Tensor
     stored: tuple[Stored, ...]
@@ -51,7 +51,7 @@ class Cache:
 
     @property
     def frames(self) -> int:
-        """Distinct frames, each counted once whatever the number of sizes."""
+        """How many frames there are, each counted once whatever the number of sizes."""
         return sum(next(s.frames for s in self.stored if s.clip == i) for i in range(len(self.names)))
 
     def clip(self, name: str, lines: int) -> Tensor:
@@ -64,9 +64,9 @@ class Cache:
 
 
 def list_media(paths: tuple[str, ...]) -> list[str]:
-    """Every video and image file in `paths` (folders are searched), in name order; images:DIR and synthetic: stay.
+    """Every video and image file in `paths`, searching folders in name order; images:DIR and synthetic: are kept.
 
-    SettingsError for a path that is not there, and where there is no such file at all.
+    SettingsError for a path that does not exist, or if no such file is found.
     """
     found: list[str] = []
     for path in paths:
@@ -84,9 +84,9 @@ def list_media(paths: tuple[str, ...]) -> list[str]:
 
 
 def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -> list[tuple[int, int]]:
-    """The (height, width) at which a clip is stored: no scale above its own short side, and none below `smallest`.
+    """The (height, width) at which to store a clip: no scale above its own short side, and none below `smallest`.
 
-    A source too small for all of them is stored once, enlarged if need be so that a crop fits.
+    A source too small for all of them is stored once, enlarged if needed so that a crop fits.
     """
     short = min(height, width)
     wanted = sorted({s for s in scales if smallest <= s <= short}) or [max(smallest, min(short, min(scales)))]
@@ -95,9 +95,9 @@ def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One clip: at each size (T, H, W, C) uint8, and how many frames follow one another in each of its runs.
+    """One clip at each size, (T, H, W, C) uint8, with the lengths of its runs of consecutive frames.
 
-    `damaged` frames were left out.
+    `damaged` counts frames that were left out.
     """
 
     sizes: list[np.ndarray]
@@ -106,7 +106,7 @@ class _Decoded:
 
 
 def _decode(file: Footage, config: DataConfig, smallest: int, channels: int) -> _Decoded:
-    """One clip at every size; without runs when it is damaged from its first frame, or of other channels."""
+    """Decode a clip at every size; it has no runs if no frame can be decoded, or if it has other channels."""
     arrays: list[np.ndarray] = []
     runs: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
@@ -138,7 +138,7 @@ def _decode(file: Footage, config: DataConfig, smallest: int, channels: int) -> 
 
 
 def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A frame (H, W, C) at another size; OpenCV takes four channels at once."""
+    """Resize a frame (H, W, C), channel by channel if there are more than the four that OpenCV takes."""
     if frame.shape[:2] == (height, width):
         return frame
     method = cv2.INTER_AREA if height <= frame.shape[0] else cv2.INTER_CUBIC
@@ -156,11 +156,11 @@ def load_cache(
     *,
     channels: int = 3,
 ) -> Cache:
-    """Decode `paths` in parallel into a Cache on `device`; a damaged file is named and skipped.
+    """Decode `paths` in parallel into a Cache on `device`; a damaged file is logged and skipped.
 
-    `smallest` is the largest crop. `part` says from and up to which fraction of each video is taken. `channels` is how
-    many the model takes: files of others are skipped too. SettingsError when the frames would not fit into memory,
-    ValueError when nothing could be read.
+    `smallest` is the largest crop. `part` is the interval of each video to take, as fractions. `channels` are the
+    model's: files with others are skipped too. SettingsError if the frames would not fit into memory, ValueError if no
+    file could be read.
     """
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))
@@ -188,7 +188,7 @@ def load_cache(
 
 
 def _join_pixels(clips: list[_Decoded], shape: tuple[int, int], device: torch.device) -> Tensor:
-    """All pixels in order, of `shape` (N, C); each array is let go once it is copied, so that little is held twice."""
+    """All pixels in order, (N, C) = `shape`; each array is freed once it is copied, so that little is held twice."""
     pixels = torch.empty(shape, dtype=torch.uint8, device=device)
     offset = 0
     for clip in clips:
@@ -200,7 +200,7 @@ def _join_pixels(clips: list[_Decoded], shape: tuple[int, int], device: torch.de
 
 
 def _check_memory(files: list[Footage], config: DataConfig, smallest: int, device: torch.device, channels: int) -> None:
-    """SettingsError if what is to be decoded does not fit into the free memory of `device` and the host."""
+    """SettingsError if the decoded files would not fit into the free memory of `device` or of the host."""
     pixels, free = sum(_count_pixels(file, config, smallest) for file in files), free_memory(device)
     needed = pixels * picture_channels(channels)
     log.info("event=decoding files=%d bytes=%d free=%d", len(files), needed, free)
@@ -221,7 +221,7 @@ def _count_pixels(file: Footage, config: DataConfig, smallest: int) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a cache on `device` may take: what is free there, and on the host, where it is decoded."""
+    """Bytes that a cache on `device` may take: free both there and on the host, where it is decoded."""
     try:
         facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         host = 1024 * int(facts["MemAvailable"].split()[0])
@@ -231,7 +231,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def split_holdout(paths: list[str], holdout: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(training paths, held-out paths); SettingsError for a name that fits no clip, and where all are held out."""
+    """(training paths, held-out paths); SettingsError if a name fits no clip, or if all clips are held out."""
     for name in holdout:
         if not any(Path(path).stem.startswith(name) for path in paths):
             known = ", ".join(sorted(Path(path).stem for path in paths)[:20])

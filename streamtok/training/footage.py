@@ -1,4 +1,4 @@
-"""Which frames of a file are trained on: all of a short one, a few stretches spread over a long one."""
+"""Chooses and reads the frames of a file to train on: all of a short one, a few stretches spread over a long one."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,15 +23,14 @@ Numbered = Iterator[tuple[int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Footage:
-    """Which frames of a file are taken, known before it is decoded: stretches spread evenly, a single one at the
-    beginning."""
+    """The frames to take of a file, chosen before it is decoded: evenly spread stretches, or one at the beginning."""
 
     path: str
-    frames: int  # to take from; 0 where the file does not say how many it has
+    frames: int  # to choose from; 0 if the file does not say how many it has
     size: tuple[int, int] | None  # height, width; None if it cannot be opened
     stretches: int
     length: int  # of each stretch, in frames
-    begin: int = 0  # number of the first frame to take from
+    begin: int = 0  # number of the first frame to choose from
 
     @property
     def taken(self) -> int:
@@ -39,10 +38,10 @@ class Footage:
         return self.stretches * self.length
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:
-        """Read all that is taken, as (run, frame uint8 (H, W, C)): the frames of a run follow one another in the file.
+        """Read the chosen frames as (run, frame uint8 (H, W, C)); frames of one run are consecutive in the file.
 
-        A run ends with its stretch, and where a damaged frame is left out; `counts` gets what was left out, as
-        `VideoReader` counts it. ValueError, which names the file, where it holds no frame.
+        A run ends with its stretch, or where a damaged frame is left out; `counts` counts these as `VideoReader` does.
+        ValueError names a file without any frame.
         """
         run, expected, room = -1, None, self.frames - self.length
         with open_file(self.path, Counter() if counts is None else counts) as file:
@@ -58,11 +57,11 @@ class Footage:
 
 
 def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] = WHOLE) -> Footage:
-    """Choose what to take of a video, image, images: folder or synthetic: drive.
+    """Choose the frames to take of a video, image, images: folder or synthetic: drive.
 
-    That is `max_frames` at most, `stretch` or more of them in a row. The length is what the container says; it may
-    differ from the true one by a few frames. `part` is from and up to which fraction of it. ValueError for a part of a
-    video that does not say its length.
+    They are `max_frames` at most, in stretches of `stretch` or more. The length is what the container says, which may
+    be off by a few frames. `part` is the interval to choose from, as fractions. ValueError for a part of a video that
+    does not say its length.
     """
     try:
         with open_file(path, Counter()) as file:
@@ -82,7 +81,7 @@ def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] =
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file whose frames can be read by their numbers; `frames` is 0 where it does not say how many it has.
+    """A file whose frames can be read by number; `frames` is 0 if it does not say how many it has.
 
     `measure` gives the size (height, width) of its frames, `read` the frames [first, stop).
     """
@@ -132,6 +131,6 @@ def _read_folder(images: list[TimedImage], counts: Counter[str], first: int, sto
 
 
 def _read_video(video: VideoReader, first: int, stop: int) -> Numbered:
-    """Found by time, at the video's average rate, so that nothing before `first` need be read to count it."""
+    """Read frames [first, stop), found by time at the average rate, so that those before `first` need not be read."""
     frames = video.read_from(first / video.rate, first, stop) if first else video.read_range(0, stop)
     return ((frame.number, frame.image) for frame in frames)

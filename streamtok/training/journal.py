@@ -1,4 +1,4 @@
-"""The log of a run: log.jsonl, and the curves drawn from it."""
+"""Writes and reads the log of a run, log.jsonl, and plots its curves."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ log = logging.getLogger("streamtok.training")
 
 
 class Journal:
-    """Appends JSON lines to log.jsonl in `folder`; lines from step `start` onwards are dropped first."""
+    """Appends JSON lines to log.jsonl in `folder`; old lines from step `start` on are dropped first."""
 
     def __init__(self, folder: Path, start: int):
         self.path = folder / "log.jsonl"
@@ -17,7 +17,7 @@ class Journal:
             file.writelines(json.dumps(line) + "\n" for line in kept)
 
     def write(self, kind: str, step: int, **values: float) -> None:
-        """One line; floats are rounded to six digits."""
+        """Append a line, with floats rounded to six digits, and log it."""
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
         line = {"kind": kind, "step": step, **rounded}
         with open(self.path, "a", encoding="utf-8") as file:
@@ -26,7 +26,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict]:
-    """The lines of a log.jsonl; a last line cut off by a crash is left out."""
+    """The lines of a log.jsonl, without any that a crash cut off; none if there is no such file."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -37,13 +37,13 @@ def read_journal(path: Path) -> list[dict]:
 
 
 def find_first_validation(folder: Path) -> dict[str, float]:
-    """The figures of the held-out clips before the first step, where they were written down."""
+    """The figures of the held-out clips before the first step; empty if they were not logged."""
     lines = (line for line in read_journal(folder / "log.jsonl") if line["kind"] == "validate" and line["step"] == 0)
     return {name: value for name, value in next(lines, {}).items() if name not in ("kind", "step", "seconds")}
 
 
 def plot_curves(folder: Path) -> Path | None:
-    """Draw log.jsonl into curve.png; None when matplotlib is missing (pip install 'streamtok[plot]')."""
+    """Plot log.jsonl into curve.png; None if matplotlib is missing (pip install 'streamtok[plot]')."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

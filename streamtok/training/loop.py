@@ -1,4 +1,4 @@
-"""The training loop: batches, losses, step, log, samples, checkpoints, and the wall clock that ends it."""
+"""The training loop: draws batches, takes steps, logs, validates, saves, and stops by steps or by time."""
 
 import logging
 import time
@@ -29,10 +29,10 @@ log = logging.getLogger("streamtok.training")
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended: steps done, seconds used (of all its parts), and whether the schedule is complete.
+    """The result of a run: steps done, seconds used (over all resumes), and whether the schedule is complete.
 
-    With them are the figures of the held-out clips at its end, and before its first step where it started from a
-    checkpoint.
+    `validation` has the figures of the held-out clips at its end; `before` those before its first step, if it started
+    from a checkpoint.
     """
 
     steps: int
@@ -43,8 +43,8 @@ class Summary:
 
 
 def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> tuple[Cache, Cache | None]:
-    """The training cache and the held-out clips at the size of the samples (None without a holdout), for a model of so
-    many `channels`."""
+    """The training cache, and that of the held-out clips at the size of samples (None without a holdout), for a model
+    of so many `channels`."""
     kept = 1 - config.data.holdout_tail
     if kept < 1 and config.data.holdout:
         raise SettingsError("data.holdout names clips, data.holdout_tail keeps the end of all: give one of them")
@@ -63,17 +63,17 @@ def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> t
 
 @dataclass
 class _Run:
-    """What the loop holds between steps; `number` is the step about to be made."""
+    """The state of the loop between steps; `number` is the next step."""
 
     config: TrainConfig
     step: TrainingStep
     sampler: Sampler
     held: Cache | None
     course: Course
-    state: State | None  # carried on by the clips under way
+    state: State | None  # of the current clips, if they continue in the next step
     number: int
     phase: int
-    used: float  # seconds of earlier parts of this run
+    used: float  # seconds before this run was resumed
     began: float
     journal: Journal
 
@@ -81,7 +81,7 @@ class _Run:
         return self.used + time.monotonic() - self.began
 
     def progress(self) -> float:
-        """How much of the schedule is done, by steps or by the clock, whichever is further."""
+        """The fraction of the schedule that is done, by steps or by time, whichever is further."""
         by_steps = self.number / self.config.steps
         limit = self.config.max_seconds
         return by_steps if limit is None else max(by_steps, self.elapsed() / limit)
@@ -107,12 +107,11 @@ def train(
     overwrite: bool = False,
     stop_after: float | None = None,
 ) -> Summary:
-    """Train `model` until the schedule ends, or for `stop_after` seconds and at least a step, to be resumed exactly.
+    """Train `model` until the schedule ends, or for `stop_after` seconds and at least one step; resuming is exact.
 
     Writes last.pt, log.jsonl, curve.png and sample_*.png into config.out, and leaves the averaged weights in `model`.
-    `resume` goes on from the run in config.out, `overwrite` throws it away. SettingsError is for a run there and
-    neither, for `resume` without one, and for too little memory. NonFiniteTraining has the step and the tensor of a
-    NaN.
+    `resume` continues the run in config.out, `overwrite` discards it. SettingsError if there is a run and neither is
+    given, if there is none to resume, or if memory is too small. NonFiniteTraining names the step and tensor of a NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
     run = _start_run(config, model, resume)
@@ -155,7 +154,7 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     if resume:
         course, state, position = load_run(config, step)
     else:
-        (Path(config.out) / LAST).unlink(missing_ok=True)  # nobody shall resume what is overwritten from here on
+        (Path(config.out) / LAST).unlink(missing_ok=True)  # the overwritten run must not be resumed
     size = sum(p.numel() for p in model.parameters())
     log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, position["step"], len(cache.names))
     sampler = Sampler(cache, config.data, config.seed)
@@ -165,7 +164,7 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
 
 
 def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, Tensor], float]:
-    """Draw a batch and train on it -> the losses by name, and the learning rate as a fraction of its peak."""
+    """Draw a batch and train on it -> losses by name, and the learning rate as a fraction of its peak."""
     config, index = run.config, run.config.phase_at(progress)
     if index != run.phase:
         run.phase = index

@@ -1,4 +1,4 @@
-"""The training losses by name, each on its own; a weight of 0 (or no weight) switches one off and costs nothing.
+"""The training losses by name, before weighting; one with weight 0, or without a weight, is not computed.
 
 Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 """
@@ -23,10 +23,10 @@ def mse(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) 
 
 
 def pulse(reconstruction: Tensor, source: Tensor, group: int) -> Tensor:
-    """Mean absolute change of the error of a video (B, 3, T, H, W) from the last frame of a group to the next one's
-    first, a scalar; groups are of `group` frames. The change behind a keyframe is not counted.
+    """Mean absolute change of the error of a video (B, 3, T, H, W) from the last frame of a group to the first of the
+    next, a scalar; groups have `group` frames. The change after a keyframe is not counted.
 
-    An error that stands still is blur; one that changes there is seen as a pulse.
+    A constant error looks like blur; one that changes at every group boundary is seen as pulsing.
     """
     error = reconstruction.float() - source
     first = error.shape[2] % group + group
@@ -35,7 +35,7 @@ def pulse(reconstruction: Tensor, source: Tensor, group: int) -> Tensor:
 
 
 def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
-    """The mean of error (B, 3, T, H, W), frames weighted by their place in the group: a keyframe 1, then G weights.
+    """The mean of error (B, 3, T, H, W), weighted by a frame's place in its group: `places` has G; a keyframe has 1.
 
     Without weights all frames count alike. SettingsError if T is neither kG nor 1 + kG.
     """
@@ -53,7 +53,7 @@ def average_frames(error: Tensor, places: tuple[float, ...]) -> Tensor:
 def compute_losses(
     output: Reconstruction, source: Tensor, weights: dict[str, float], group: int, places: tuple[float, ...] = ()
 ) -> dict[str, Tensor]:
-    """The losses by name, scalars: those of pixels with a weight, and the quantizer's own; none is weighted yet.
+    """The losses by name, scalars, before weighting: pixel losses that have a weight, and the quantizer's.
 
     `source` (B, 3, T, H, W) in -1..1, in groups of `group` frames; `places` as in `average_frames`.
     """
@@ -67,7 +67,7 @@ def compute_losses(
 
 
 def sum_losses(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum, a scalar; the quantizer's losses have their own weights unless `weights` says otherwise."""
+    """The weighted sum, a scalar; quantizer losses that `weights` does not name have their default weight."""
     return sum(
         (weights.get(name, QUANTIZER_LOSSES.get(name, 1.0)) * value for name, value in terms.items()),
         start=next(iter(terms.values())) * 0,

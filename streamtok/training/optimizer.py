@@ -1,8 +1,7 @@
-"""Muon for hidden convolution weights, AdamW for the rest, and the moving average of the weights.
+"""The optimizer (Muon for hidden weights, AdamW for the rest), its schedule, and the moving average of the weights.
 
-On a CPU AdamW takes the largest matrices too, those of the published sizes: Muon's iteration on them takes minutes.
-
-All state and learning rates are tensors and nothing waits for the device, so a step can be captured in a CUDA graph.
+On a CPU, AdamW also takes the largest matrices, those of the published models: Muon's iteration on them takes minutes.
+All state and learning rates are tensors and nothing waits for the device, so a CUDA graph can capture a step.
 """
 
 import math
@@ -13,15 +12,15 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 from streamtok.training.config import OptimizerConfig
 
-# Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix; Jordan et al., "Muon", 2024.
+# Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix (Jordan et al., "Muon", 2024).
 NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5
 OUTER_LAYERS = ("conv_in", "conv_out", "quant", "prediction.mix")
-LARGEST_ON_CPU = 384  # rows of a matrix whose Newton-Schulz iteration a CPU does in a fraction of the step's own time
-SMALLEST_HIDDEN = 17  # a weight with fewer rows or columns is a first or last layer or a depthwise filter
+LARGEST_ON_CPU = 384  # rows or columns up to which a CPU's iteration takes a fraction of a training step
+SMALLEST_HIDDEN = 17  # a weight with fewer rows or columns is of a first, last or depthwise layer
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """matrices (N, rows, columns) -> (N, rows, columns) in `dtype`, in which it computes, singular values near 1."""
+    """Bring the singular values near 1, computing in `dtype`: matrices (N, rows, columns) -> same, in `dtype`."""
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
@@ -34,22 +33,22 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tens
 
 
 def is_hidden(name: str, parameter: Tensor) -> bool:
-    """True for a weight (of any shape) that Muon takes: of a convolution or linear layer, not the first or last."""
+    """Whether Muon may take a weight (of any shape): of a convolution or linear layer, not the first or last."""
     if parameter.ndim < 2 or any(part in name for part in OUTER_LAYERS):
         return False
     return min(_as_matrix(parameter).shape) >= SMALLEST_HIDDEN
 
 
 def band_scale(config: TokenizerConfig) -> float:
-    """How much smaller than orthonormal a tokenizer's wavelet bands are."""
+    """The factor by which a tokenizer's wavelet bands are smaller than orthonormal ones."""
     return float(config.patch_size ** (1.5 if config.video else 1.0))
 
 
 def band_rate(name: str, scale: float) -> float:
-    """How much faster than the rest AdamW moves the layers that read and write wavelet bands.
+    """The factor of AdamW's learning rate for a parameter: not 1 for layers that read or write wavelet bands.
 
-    Bands are stored as plain means, `scale` times smaller than orthonormal ones. These factors make AdamW move the two
-    layers as if the bands were orthonormal; without them detail is learned late and the output is noisy.
+    Bands are plain means, `scale` times smaller than orthonormal ones. The factors update these layers as if bands were
+    orthonormal; without them detail is learned late and the output is noisy.
     """
     if name in ("encoder.conv_in.weight", "encoder.conv_in.spatial.weight"):
         return scale
@@ -57,12 +56,12 @@ def band_rate(name: str, scale: float) -> float:
 
 
 def _rows_first(parameter: Tensor) -> Tensor:
-    """A view of a weight as (outputs, ...): those of temporal convolutions are stored (taps, outputs, inputs)."""
+    """A view of a weight as (outputs, ...); temporal convolutions store (taps, outputs, inputs)."""
     return parameter.transpose(0, 1) if parameter.ndim == 3 and parameter.shape[0] < parameter.shape[1] else parameter
 
 
 def _as_matrix(parameter: Tensor) -> Tensor:
-    """A weight as (outputs, everything that feeds one output)."""
+    """A weight as (outputs, inputs * taps)."""
     return _rows_first(parameter).flatten(1)
 
 
@@ -71,7 +70,7 @@ def _gradients(parameters: list[Tensor]) -> list[Tensor]:
 
 
 class MuonAdamW:
-    """One optimiser over a module's parameters; `set_lr(scale)`, `step()`, `state_dict()` by parameter name."""
+    """Muon and AdamW over a module's parameters, as one optimizer. ValueError if none of them needs gradients."""
 
     def __init__(
         self, model: nn.Module, config: OptimizerConfig, band_scale: float = 1.0, dtype: torch.dtype = torch.bfloat16
@@ -94,7 +93,7 @@ class MuonAdamW:
                 self.muon.append(p)
                 continue
             self.adamw.append(p)
-            # a matrix that Muon would take moves at Muon's rate, which is that of AdamW's updates
+            # a matrix too large for Muon keeps Muon's rate, whose updates have the RMS of AdamW's
             own = matrix and config.adamw_lr
             self.rates.append(config.muon_lr / config.adamw_lr if own else band_rate(name, band_scale))
         self.momentum = [torch.zeros_like(p) for p in self.muon]
@@ -103,14 +102,14 @@ class MuonAdamW:
         shapes: dict[torch.Size, list[int]] = {}
         for i, weight in enumerate(self.muon):
             shapes.setdefault(_as_matrix(weight).shape, []).append(i)
-        self.same_shape = list(shapes.values())  # one batched product for each
+        self.same_shape = list(shapes.values())  # indices into `muon`; one batched product each
 
     def set_lr(self, scale: float) -> None:
-        """Scale both learning rates, as the schedule asks."""
+        """Set the factor of both learning rates, for the schedule."""
         self.lr_scale.fill_(scale)
 
     def clip(self) -> Tensor:
-        """Scale the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""
+        """Clip the gradients to the largest norm allowed; returns the norm before, a scalar tensor."""
         return nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
 
     @torch.no_grad()
@@ -134,7 +133,7 @@ class MuonAdamW:
         ahead = torch._foreach_lerp(grads, self.momentum, beta)  # Nesterov
         for members in self.same_shape:
             matrices = torch.stack([_as_matrix(ahead[i]) for i in members])
-            size = 0.2 * math.sqrt(max(matrices.shape[1:]))  # the root mean square of AdamW's updates
+            size = 0.2 * math.sqrt(max(matrices.shape[1:]))  # gives the RMS of AdamW's updates
             update = orthogonalize(matrices, dtype=self.dtype).float() * (-size * self.config.muon_lr * self.lr_scale)
             for i, one in zip(members, update, strict=True):
                 rows = _rows_first(self.muon[i])
@@ -161,7 +160,7 @@ class MuonAdamW:
         return {"count": self.count, "lr_scale": self.lr_scale, **self._slots()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what `state_dict` gave; ValueError when it belongs to another model."""
+        """Restore what `state_dict` gave; ValueError if it belongs to another model."""
         for name, own in self._slots().items():
             if [t.shape for t in state[name]] != [t.shape for t in own]:
                 raise ValueError(f"optimizer state {name!r} does not fit this model: was it another preset's run?")
@@ -172,7 +171,7 @@ class MuonAdamW:
 
 
 class Average:
-    """Exponential moving average of parameters; it forgets faster at first, so that no early weights stay in it."""
+    """Exponential moving average of parameters, with a faster decay at first, so that no early weights stay in it."""
 
     def __init__(self, model: nn.Module, decay: float):
         if not 0 <= decay < 1:
@@ -193,7 +192,7 @@ class Average:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the parameters and their average (twice: as before)."""
+        """Exchange the parameters and their average; a second call undoes it."""
         for p, s in zip(self.source, self.shadow, strict=True):
             held = p.detach().clone()
             p.copy_(s)
@@ -203,7 +202,7 @@ class Average:
         return {"count": self.count, "shadow": self.shadow}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore what `state_dict` gave."""
         for mine, theirs in zip(self.shadow, state["shadow"], strict=True):
             mine.copy_(theirs)
         self.count.copy_(state["count"])

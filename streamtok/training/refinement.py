@@ -1,7 +1,7 @@
-"""Fits the codebooks of a refining tokenizer to what its network leaves unsaid of pictures that are held still.
+"""Fits the codebooks of a refining tokenizer to the residuals that its network leaves on still pictures.
 
-The network is not trained. Age by age, codewords are fitted by k-means to the residual that the ages before have left,
-each cell in units of its size. The size's weights are fitted by least squares.
+The network is not trained. Age by age, k-means fits codewords to the residuals that earlier ages have left, each cell
+in units of its size. Least squares fits the weights that predict sizes.
 """
 
 import logging
@@ -17,14 +17,14 @@ from streamtok.training.batches import Sampler
 from streamtok.training.config import DataConfig
 from streamtok.training.data import list_media, load_cache, split_holdout
 
-ITERATIONS = 10
+ITERATIONS = 10  # of k-means
 SAMPLES = 150_000  # cells that a codebook is fitted to
-MOST_SUM = 0.98  # of a size's weights: from 1 on, a receiver's size that differs from the encoder's does so ever more
+MOST_SUM = 0.98  # of a size's weights: from 1 on, a difference between encoder and decoder would grow
 log = logging.getLogger("streamtok.training")
 
 
 def draw_pictures(places: tuple[str, ...], holdout: tuple[str, ...], count: int, crop: int, seed: int) -> Tensor:
-    """Crops of pictures and of frames of videos, float (count, 3, crop, crop) in [-1, 1]; `holdout` is left out."""
+    """Draw crops of images and video frames, float (count, 3, crop, crop) in [-1, 1]; `holdout` is left out."""
     paths, _ = split_holdout(list_media(places), holdout)
     data = DataConfig(scales=(crop,), max_frames=16, stretch=1, brightness=0.0)
     sampler = Sampler(load_cache(paths, data, crop, torch.device("cpu")), data, seed)
@@ -33,10 +33,10 @@ def draw_pictures(places: tuple[str, ...], holdout: tuple[str, ...], count: int,
 
 @torch.no_grad()
 def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor, seed: int = 0) -> RefiningTokenizer:
-    """A refining tokenizer of `config` with the network of `source`, its codebooks fitted to held pictures.
+    """A refining tokenizer of `config` with the network of `source`, and codebooks fitted to still pictures.
 
-    The codebooks of a source that refines already are replaced. One that is predictive and did not refine yet has to be
-    trained then: its network does not know kept cells.
+    Codebooks of a source that already refines are replaced. A predictive source that did not refine has to be trained
+    afterwards, for its network has never seen kept cells.
 
     pictures: float (N, 3, H, W) in [-1, 1], sizes on the token grid. ValueError if the network does not fit `config`.
     """
@@ -64,7 +64,7 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
         ages = torch.full(size.shape, age)
         added = books.read(books.find(residual, ages, size, everywhere), ages, size)
         residual = residual - added
-        most = MOST_SUM if age == AGES - 1 else torch.inf  # the last one is used again and again
+        most = MOST_SUM if age == AGES - 1 else torch.inf  # only the last age is used repeatedly
         size = _fit_sizes(books.next[age], measure_detail(size, added, everywhere), residual, most)
     log.info("event=refinement age=%d psnr=%.2f", AGES, _psnr(residual))
     model._fingerprints = {}
@@ -72,7 +72,7 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
 
 
 def _reconstruct(model: Tokenizer, pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [-1, 1] by their keyframes alone -> the same."""
+    """Encode and decode pictures (B, 3, H, W) in [-1, 1] as keyframes -> same. ValueError for a continuous model."""
     indices = model.encode(pictures.to(model.dtype)).indices
     if indices is None:
         raise ValueError(f"{model.config.name!r} is continuous, refinement needs a discrete tokenizer")
@@ -80,10 +80,10 @@ def _reconstruct(model: Tokenizer, pictures: Tensor) -> Tensor:
 
 
 def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Generator) -> Tensor:
-    """k-means: values (N, D) in units of size (N,) -> (words, D), the first of them zero.
+    """k-means: values (N, D) in units of size (N,) -> codewords (words, D), the first of them zero.
 
-    A cell weighs with the square of its size, so that grey levels count. Cells are drawn by their energy and weighted
-    back, so that busy ones are well covered.
+    A cell has the square of its size as weight, so that the error counts in grey levels. Cells are sampled by energy
+    and reweighted, so that busy ones are well covered.
     """
     energy = (size.square() * values.square().sum(1)).clamp(min=1e-6)
     drawn = torch.multinomial(energy, min(SAMPLES, len(values)), replacement=True, generator=generator)
@@ -95,22 +95,22 @@ def fit_codebook(values: Tensor, size: Tensor, words: int, generator: torch.Gene
         nearest = torch.cat([(part @ book.T - book.square().sum(1) / 2).argmax(1) for part in values.split(8192)])
         total = torch.zeros(len(book)).index_add_(0, nearest, weights)
         mean = torch.zeros_like(book).index_add_(0, nearest, values * weights[:, None]) / total[:, None]
-        spare = values[torch.randint(len(values), (len(book),), generator=generator)]  # for words that nobody uses
+        spare = values[torch.randint(len(values), (len(book),), generator=generator)]  # restart for empty clusters
         book = torch.where((total > 0)[:, None], mean, spare)
     book[0] = 0
     return book
 
 
 def _mirror(values: Tensor, cell: int) -> Tensor:
-    """Cells (N, colours * cell * cell) and their three mirror images, (4N, ...)."""
+    """Cells (N, colours * cell * cell) with their three mirror images, (4N, ...)."""
     x = values.view(len(values), -1, cell, cell)
     return torch.cat([x, x.flip(3), x.flip(2), x.flip(2, 3)]).flatten(1)
 
 
 def _fit_sizes(stored: Tensor, features: Tensor, residual: Tensor, most: float = torch.inf) -> Tensor:
-    """Fit the weights of log sizes, int32 (n + 1,), in place; those of features add up to `most` at most.
+    """Fit the weights `stored` int32 (n + 1,) that predict log sizes, in place; all but the bias sum to `most` at most.
 
-    features (N, h, w, n), residual (N, h, w, D) grey levels -> the sizes that they give, (N, h, w).
+    features (N, h, w, n), residual (N, h, w, D) grey levels -> the predicted log sizes (N, h, w).
     """
     ones = torch.ones_like(features[..., :1])
     rows = torch.cat([features, ones], -1).flatten(0, 2).double()
@@ -123,5 +123,5 @@ def _fit_sizes(stored: Tensor, features: Tensor, residual: Tensor, most: float =
 
 
 def _psnr(residual: Tensor) -> float:
-    """Mean over pictures, dB: residual (N, h, w, D) grey levels."""
+    """Mean PSNR over pictures in dB: residual (N, h, w, D) grey levels."""
     return float((10 * torch.log10(255**2 / residual.square().mean((1, 2, 3)).clamp(min=1e-9))).mean())

@@ -1,4 +1,4 @@
-"""Training checkpoints: everything that the next step depends on, in one file that is replaced atomically."""
+"""Saves and loads training checkpoints: all that the next step depends on, in one file, replaced atomically."""
 
 import os
 from dataclasses import asdict
@@ -13,11 +13,11 @@ from streamtok.training.config import TrainConfig
 from streamtok.training.step import TrainingStep
 
 LAST = "last.pt"
-PARTS = "model", "optimizer", "average"  # of a TrainingStep
+PARTS = "model", "optimizer", "average"  # attributes of a TrainingStep
 
 
 def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
-    """Make the folder of a run; SettingsError if a run in it would be lost, or there is none to resume."""
+    """Create the folder of a run; SettingsError if a run in it would be lost, or if there is none to resume."""
     path = out / LAST
     if resume and not path.exists():
         raise SettingsError(f"nothing to resume: {path} does not exist; start without --resume")
@@ -37,7 +37,7 @@ def save_run(
     content = {name: getattr(step, name).state_dict() for name in PARTS}
     content |= {"position": position, "course": asdict(course), "state": state}
     content["run"] = {"model": config.model, "seed": config.seed}
-    content["dtype"] = str(step.optimizer.dtype).removeprefix("torch.")  # measured: resuming must not choose anew
+    content["dtype"] = str(step.optimizer.dtype).removeprefix("torch.")  # resuming must not measure anew
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     os.replace(partial, path)
@@ -45,7 +45,7 @@ def save_run(
 
 
 def load_run(config: TrainConfig, step: TrainingStep) -> tuple[Course, State | None, dict[str, float]]:
-    """Take up out/last.pt -> (course, carried state, position); SettingsError when it is another model's run."""
+    """Load out/last.pt into `step` -> (course, carried state, position); SettingsError if it is another run's."""
     path = Path(config.out) / LAST
     content = torch.load(path, map_location=step.device, weights_only=True)
     run = {"model": config.model, "seed": config.seed}

@@ -1,5 +1,5 @@
-"""Which precision a training step is faster in here, by measurement: bfloat16 without units for it costs many times
-what float32 does, with them half."""
+"""Measures which precision trains faster on this CPU: bfloat16 takes half the time of float32 with instructions for
+it, and many times as long without."""
 
 import logging
 import time
@@ -12,13 +12,13 @@ from streamtok.measures import time_least
 from streamtok.training.config import Precision
 
 log = logging.getLogger("streamtok.training")
-SLOW = 1.5  # times the other's: what is worth a warning
+SLOW = 1.5  # ratio to the other precision's time from which to warn
 
 
 def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
-    """The precision of forward passes and of Muon's products: as told, or with "auto" the faster one of a CPU.
+    """The precision of forward passes and of Muon's products: as `wanted`, or with "auto" the faster one on a CPU.
 
-    A GPU has bfloat16. Logs by how much a CPU would be faster in the other one than in what it was told.
+    "auto" is bfloat16 on a GPU. On a CPU it warns if the other precision would be much faster than the wanted one.
     """
     if device.type != "cpu":
         return torch.float32 if wanted == "float32" else torch.bfloat16
@@ -34,7 +34,7 @@ def choose_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
 
 @cache
 def measure_bfloat16() -> float:
-    """CPU time of a convolution of `nano`'s size, forward and backward, in bfloat16 over that in float32."""
+    """The ratio of CPU time, bfloat16 to float32, of a convolution of `nano`'s size, forward and backward."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
         x, weight = torch.randn(8, 160, 12, 12), torch.randn(160, 160, 3, 3)
         runs = (partial(_convolve, x.to(dtype), weight.to(dtype)) for dtype in (torch.bfloat16, torch.float32))
@@ -43,6 +43,6 @@ def measure_bfloat16() -> float:
 
 
 def _convolve(x: torch.Tensor, weight: torch.Tensor) -> None:
-    """x (B, C, H, W), weight (D, C, 3, 3): a convolution, forward and backward."""
+    """Run a convolution forward and backward: x (B, C, H, W), weight (D, C, 3, 3)."""
     leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
     F.conv2d(*leaves, padding=1).float().square().mean().backward()

@@ -1,4 +1,4 @@
-"""One training step: forward, backward and update, run eagerly or as CUDA graphs of the same functions."""
+"""One training step: forward, backward and update, run eagerly or captured as CUDA graphs."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Gradients = Callable[[Tensor, State | None], tuple[dict[str, Tensor], State]]
 
 
 class NonFiniteTraining(RuntimeError):
-    """A loss or gradient became NaN or infinite; `.step` and `.tensor` say where, and no weight was changed by it."""
+    """A loss or gradient became NaN or infinite, at `.step` in `.tensor`; no weight was changed by it."""
 
     def __init__(self, step: int, tensor: str):
         super().__init__(
@@ -33,12 +33,12 @@ class NonFiniteTraining(RuntimeError):
 
 
 def compile_norm() -> Normalize:
-    """A norm fused with its activation, forward and backward: x (N, C, H, W) -> same, with float32 statistics."""
+    """A norm fused with its activation by torch.compile: x (N, C, H, W) -> same, with float32 statistics."""
     fused = torch.compile(_norm, dynamic=True)
 
     def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
         """x (N, C, H, W) -> same."""
-        with torch.autocast(x.device.type, enabled=False):  # which would widen x to float32
+        with torch.autocast(x.device.type, enabled=False):  # autocast would widen x to float32
             return fused(x, weight, bias, groups, silu)
 
     return normalize
@@ -54,7 +54,7 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> T
 
 
 class TrainingStep:
-    """The step over one model; gradients live in buffers that are never replaced, so that graphs can share them."""
+    """The training step of one model; gradients stay in the same buffers, so that graphs can share them."""
 
     def __init__(self, model: Tokenizer, config: TrainConfig):
         self.model, self.config = model, config
@@ -68,11 +68,11 @@ class TrainingStep:
         self.norm = compile_norm() if config.compile else plain_norm
         self.graphs: dict[tuple, _Graph] = {}  # by shape, whether a state is carried, and loss weights
         self.captured_update: torch.cuda.CUDAGraph | None = None
-        self.pool: Any = None  # of CUDA memory, one for all graphs
+        self.pool: Any = None  # CUDA memory shared by all graphs
         self.captures = config.cuda_graph and self.device.type == "cuda"
 
     def autocast(self) -> AbstractContextManager:
-        """The context of every forward pass, in the optimizer's precision."""
+        """The context for forward passes in the optimizer's precision."""
         if self.optimizer.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.optimizer.dtype)
@@ -80,7 +80,7 @@ class TrainingStep:
     def find_gradients(
         self, video: Tensor, state: State | None, weights: dict[str, float]
     ) -> tuple[dict[str, Tensor], State]:
-        """Forward and backward of video (B, 3, T, H, W) in -1..1, from a fresh start or from a state of B slots.
+        """Run forward and backward on video (B, 3, T, H, W) in -1..1, from a fresh start or from a state of B slots.
 
         Returns losses and `grad_norm` by name, scalars, and the detached state.
         """
@@ -95,7 +95,7 @@ class TrainingStep:
         return named, detach(output.state)
 
     def update(self) -> None:
-        """One step of the optimizer from the gradients, and of the average of the weights."""
+        """Clip the gradients, take an optimizer step, and update the average of the weights."""
         self.optimizer.clip()
         self.optimizer.step()
         self.average.update()
@@ -103,7 +103,7 @@ class TrainingStep:
     def __call__(
         self, step: int, video: Tensor, state: State | None, weights: dict[str, float]
     ) -> tuple[dict[str, Tensor], State]:
-        """As `find_gradients`, and the update; raises NonFiniteTraining before any weight is touched.
+        """As `find_gradients`, then update; raises NonFiniteTraining before any weight is changed.
 
         video (B, 3, T, H, W) in -1..1.
         """
@@ -129,7 +129,7 @@ class TrainingStep:
         return "the gradient norm"
 
     def _replay(self, video: Tensor, state: State | None, weights: dict[str, float]) -> tuple[dict[str, Tensor], State]:
-        """As `find_gradients` of video (B, 3, T, H, W), by the graph of its shape, captured at the first use."""
+        """As `find_gradients` of video (B, 3, T, H, W), by the graph for its shape, captured at the first use."""
         key = (video.shape, state is None, tuple(sorted(weights.items())))
         if key not in self.graphs:
             self.graphs[key] = _Graph(self, lambda v, s: self.find_gradients(v, s, weights), video, state)
@@ -146,13 +146,13 @@ class TrainingStep:
 
 
 class _Graph:
-    """A captured forward and backward; called with new values it copies them in, replays and copies the results out."""
+    """A captured forward and backward pass; a call copies new values in, replays, and copies the results out."""
 
     def __init__(self, owner: TrainingStep, function: Gradients, video: Tensor, state: State | None):
         self.video, self.state = video.clone(), None if state is None else map_state(Tensor.clone, state)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # warm-up: libraries choose algorithms and allocate here
+        with torch.cuda.stream(side):  # warm-up, in which libraries choose algorithms and allocate
             for _ in range(3):
                 function(self.video, self.state)
         torch.cuda.current_stream().wait_stream(side)
@@ -163,7 +163,7 @@ class _Graph:
         owner.pool = owner.pool or self.graph.pool()
 
     def __call__(self, video: Tensor, state: State | None) -> tuple[dict[str, Tensor], State]:
-        """As the function, of a video (B, 3, T, H, W) and a state like those that were captured."""
+        """As the captured function, of a video (B, 3, T, H, W) and a state of the captured shapes."""
         self.video.copy_(video)
         for mine, given in zip(flatten(self.state or {}).values(), flatten(state or {}).values(), strict=True):
             mine.copy_(given)

@@ -1,4 +1,4 @@
-"""How good the weights are so far, on clips that are kept from training: figures, and pictures beside their sources."""
+"""Judges the weights during training on held-out clips: figures, and a picture of reconstructions beside sources."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from streamtok.training.step import TrainingStep
 
 @torch.no_grad()
 def judge_weights(step: TrainingStep, cache: Cache, config: TrainConfig, number: int) -> dict[str, float]:
-    """Judge the averaged weights on the first frames of every held-out clip, and save a PNG of them.
+    """Judge the averaged weights on the first frames of every held-out clip, and save sample_NUMBER.png.
 
-    Returns psnr (mean over clips), psnr_first and psnr_last (of the first and the last group), and entropy in bits.
+    Returns `psnr`, `psnr_first` (keyframe) and `psnr_last` (last group) in dB, means over clips, and `entropy` in bits.
     """
     results, tokens, rows = [], [], []
     last = slice(-max(1, (config.sample_frames - 1) // 4), None)
@@ -53,7 +53,7 @@ def judge_weights(step: TrainingStep, cache: Cache, config: TrainConfig, number:
 
 
 def _cut_to_grid(frames: Tensor) -> Tensor:
-    """(T, C, H, W) uint8 -> (1, C, T, H, W) in -1..1 with sides cut to multiples of 16."""
+    """(T, C, H, W) uint8 -> (1, C, T, H, W) in -1..1, with sides cut to multiples of 16."""
     height, width = (side // 16 * 16 for side in frames.shape[-2:])
     return frames[:, :, :height, :width].float().div(127.5).sub(1).movedim(0, 1)[None]
 

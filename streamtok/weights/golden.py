@@ -1,4 +1,4 @@
-"""The tokens that shipped weights give for one clip that needs no file: what a build or a device is held to."""
+"""Golden tokens of the shipped weights for a computed clip; builds and devices are tested against them."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ FILE = "golden.safetensors"
 
 
 def reference_clip(frames: int = 9, height: int = 64, width: int = 96, start: int = 0) -> Tensor:
-    """Drifting triangle waves and a moving square, by integer arithmetic alone: (1, 3, T, H, W) uint8.
+    """Drifting triangle waves and a moving square, drawn in integer arithmetic: (1, 3, T, H, W) uint8.
 
     `start` is the number of its first frame.
     """
@@ -27,7 +27,7 @@ def reference_clip(frames: int = 9, height: int = 64, width: int = 96, start: in
 
 
 def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
-    """`indices` (1, T', h, w) and `latent` (1, C, T', h, w) of the reference clip, float32, whole clip."""
+    """`indices` (1, T', h, w), `latent` float32 (1, C, T', h, w) of the reference clip; ValueError if continuous."""
     out = tokenizer.encode(reference_clip())
     if out.indices is None:
         raise ValueError(f"{tokenizer.config.name!r} is continuous, golden tokens need a discrete tokenizer")
@@ -35,5 +35,5 @@ def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
 
 
 def write_golden(tokenizer: Tokenizer, folder: Path) -> None:
-    """Put the tokens beside the weights."""
+    """Write golden.safetensors beside the weights."""
     save_file({name: value.contiguous() for name, value in golden_tokens(tokenizer).items()}, folder / FILE)

@@ -45,8 +45,3 @@ class Rejects:
         with self._lock:
             for events in self._logs.values():
                 events.finish()
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return sum(self.counts.values())

@@ -4,6 +4,7 @@ libzmq reads all that a peer sends and has no limit per connection. It keeps eac
 parts of a message without end. What it accepts it tells, though, and TCP knows how much has come.
 """
 
+import contextlib
 import logging
 import resource
 import threading
@@ -16,21 +17,19 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
-from streamtok.wire.endpoint import HANDSHAKE_MS
 from streamtok.wire.tcp import EVERYTHING, RESETS, Link, LinkState, find_link, shield_listener
 
 log = logging.getLogger("streamtok.wire")
 
-MAX_STRANGERS = 64  # connections at a time that are younger and have sent next to nothing
+MAX_STRANGERS = 64  # connections at a time that have sent next to nothing
 GREETING = 90  # bytes: a reader has sent more when it is known
 BURST = 1 << 18  # bytes that a peer may send at once
 SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # and then; more requests than these are not answered anyway
 MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
 RESERVED = 128  # descriptors for files of our own
 TICK_MS = 200
-EVENTS = (
-    zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_MONITOR_STOPPED
-)
+LOOK_S = 0.01  # of each, in which some hundred peers are looked at: the encoder waits meanwhile
+EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 
 
 @dataclass(eq=False)
@@ -57,49 +56,53 @@ class Peer:
 
 
 class PeerGuard:
-    """Watches sockets from a thread of its own, from before they are bound until `close`; `stream` gets subscriptions.
+    """Watches sockets from a thread of its own, from before they are bound until their context ends; `stream` gets
+    subscriptions.
+
+    libzmq's thread waits while nobody takes what it tells. So nobody may end that by `disable_monitor`, which waits for
+    libzmq's thread and lets no other thread of Python run meanwhile: after a thousand connections, for ever.
 
     When a key leaves the folder `allowed`, everyone has to connect anew, for libzmq does not say whose a connection is.
-    Those who are still allowed miss nothing. Call both from the thread of the sockets, `close` before they are closed.
+    Those who are still allowed miss nothing.
     """
 
     def __init__(self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None) -> None:
-        self._sockets, self._stream, self._allowed = sockets, stream, allowed
+        self._allowed = allowed
         self._keys = self._list_keys()
-        self._peers: dict[int, Peer] = {}  # by descriptor
+        self._peers: dict[int, Peer] = {}  # by descriptor; whoever was looked at last is the last
+        self._strangers: dict[int, Peer] = {}  # of them, who may not have said yet who they are; the oldest first
         self._log = EventLog("publish", log, "socket")
-        self._monitors = [self._watch(each) for each in sockets]
+        self._monitors = {self._watch(each): each is stream for each in sockets}  # and whether it gets subscriptions
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop watching."""
-        for each in self._sockets:
-            each.disable_monitor()
+    def finish(self) -> None:
+        """Wait for the end, once the context has been terminated."""
         self._thread.join()
         self._log.finish()
 
-    def _watch(self, watched: zmq.Socket) -> tuple[zmq.Socket, bool]:
+    def _watch(self, watched: zmq.Socket) -> zmq.Socket:
         address = f"inproc://peers-{id(watched)}"
         watched.monitor(address, EVENTS)
         monitor = watched.context.socket(zmq.PAIR)
         monitor.connect(address)
-        return monitor, watched is self._stream
+        return monitor
 
     def _run(self) -> None:
-        poller, subscribed = zmq.Poller(), dict(self._monitors)
-        for monitor in subscribed:
+        with contextlib.suppress(zmq.ContextTerminated):
+            self._watch_all()
+        for monitor in self._monitors:
+            monitor.close(0)
+
+    def _watch_all(self) -> None:
+        poller = zmq.Poller()
+        for monitor in self._monitors:
             poller.register(monitor, zmq.POLLIN)
         due = time.monotonic()
-        while subscribed:  # each tells of its end, and must be read until then: it may hold libzmq's thread up
+        while True:
             for monitor, _ in poller.poll(TICK_MS if self._peers else None):
                 event = recv_monitor_message(monitor)
-                if event["event"] == zmq.EVENT_MONITOR_STOPPED:
-                    poller.unregister(monitor)
-                    del subscribed[monitor]
-                    monitor.close(0)
-                else:
-                    self._take(event["event"], event["value"], subscribed[monitor])
+                self._take(event["event"], event["value"], self._monitors[monitor])
             if self._peers and time.monotonic() >= due:
                 due = time.monotonic() + TICK_MS / 1e3
                 self._look_around()
@@ -112,35 +115,44 @@ class PeerGuard:
         elif event == zmq.EVENT_ACCEPTED:
             self._accept(descriptor, subscribes)
         else:
-            self._peers.pop(descriptor, None)
+            self._forget(descriptor)
 
     def _accept(self, descriptor: int, subscribes: bool) -> None:
         link = find_link(descriptor)
         if link is None:
             return
         link.drop(RESETS)  # it may have come before its listener was shielded
-        self._peers[descriptor] = Peer(link, time.monotonic(), subscribes)
+        self._forget(descriptor)
+        self._peers[descriptor] = self._strangers[descriptor] = Peer(link, time.monotonic(), subscribes)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if most != resource.RLIM_INFINITY and descriptor >= most - RESERVED:
             self._cut(descriptor, "files")
-        elif len(self._peers) > MAX_STRANGERS:
-            self._limit_strangers()
+        elif len(self._strangers) > MAX_STRANGERS:
+            self._meet_oldest()
 
-    def _limit_strangers(self) -> None:
-        young = time.monotonic() - HANDSHAKE_MS / 1e3
-        states = {each: peer.link.look() for each, peer in self._peers.items() if peer.since > young}
-        strangers = [each for each, state in states.items() if state is not None and state.received < GREETING]
-        for descriptor in strangers[: max(0, len(strangers) - MAX_STRANGERS)]:
+    def _forget(self, descriptor: int) -> None:
+        self._peers.pop(descriptor, None)
+        self._strangers.pop(descriptor, None)
+
+    def _meet_oldest(self) -> None:
+        """Cut off who has been a stranger for longest, unless it has said who it is meanwhile."""
+        descriptor = next(iter(self._strangers))
+        state = self._strangers.pop(descriptor).link.look()
+        if state is not None and state.received < GREETING:
             self._cut(descriptor, "silent")
 
     def _look_around(self) -> None:
-        """Cut off who has sent too much, and who is gone: libzmq is not told."""
-        now = time.monotonic()
-        for descriptor, peer in list(self._peers.items()):
+        """Cut off who has sent too much, and who is gone: libzmq is not told. The others of many come next time."""
+        now, began = time.monotonic(), time.thread_time()
+        for descriptor in list(self._peers):
+            if time.thread_time() - began > LOOK_S:
+                return
+            peer = self._peers.pop(descriptor)
             state = peer.link.look()
             if state is None:
-                del self._peers[descriptor]
+                self._forget(descriptor)
                 continue
+            self._peers[descriptor] = peer
             gone = state.is_gone(peer.dropped)
             peer.note(state, now)
             if gone or peer.debt > BURST:
@@ -149,6 +161,8 @@ class PeerGuard:
     def _limit_subscriptions(self) -> None:
         """All that readers have sent is kept: cut off who has sent most, until it is little enough."""
         sent = {each: peer.received for each, peer in self._peers.items() if peer.subscribes}
+        if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
+            return
         for descriptor in sorted(sent, key=lambda each: sent[each], reverse=True):
             if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
                 return
@@ -170,7 +184,8 @@ class PeerGuard:
             return self._keys
 
     def _cut(self, descriptor: int, reason: str) -> None:
-        peer = self._peers.pop(descriptor)
+        peer = self._peers[descriptor]
+        self._forget(descriptor)
         if reason == "flood":
             peer.link.drop(EVERYTHING)
         if peer.link.end_input():

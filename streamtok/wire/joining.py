@@ -5,7 +5,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -48,21 +48,18 @@ class Joiner:
     capacity: int
     curve: CurveClient | None = None
     _joins: dict[str, _Join] = field(default_factory=dict)
-    _ahead: dict[str, tuple[str, zmq.Socket]] = field(default_factory=dict)  # by stream: its control socket's address
+    _ahead: dict[tuple[str, str], zmq.Socket] = field(default_factory=dict)  # by stream and control endpoint
     _ahead_until: float = 0.0
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
 
     def connect_ahead(self, infos: Iterable[Info]) -> None:
         """Connect to where these streams are asked for, for PATIENCE seconds: beside the handshake of the stream."""
+        wanted = {(info.stream, info.control) for info in infos if info.control is not None}
+        self._leave_ahead(wanted)  # the others stay: the stream may come and go many times in a second
         self._ahead_until = time.monotonic() + PATIENCE
-        for info in infos:
-            known, socket = self._ahead.get(info.stream, ("", None))
-            if info.control is None or info.control == known:
-                continue
+        for stream, control in wanted - self._ahead.keys():
             with contextlib.suppress(ValueError, zmq.ZMQError):  # told when it is asked
-                self._ahead[info.stream] = info.control, self._connect(info.control)
-                if socket is not None:
-                    socket.close(0)
+                self._ahead[stream, control] = self._connect(control)
 
     def begin(self, stream: str) -> None:
         """Start holding a stream back."""
@@ -94,11 +91,7 @@ class Joiner:
             join.deadline = 0.0
             return
         try:
-            control, socket = self._ahead.pop(info.stream, ("", None))
-            if socket is not None and control != info.control:
-                socket.close(0)
-                socket = None
-            join.socket = socket or self._connect(info.control)
+            join.socket = self._ahead.pop((info.stream, info.control), None) or self._connect(info.control)
             join.asked = info
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except (ValueError, zmq.ZMQError) as error:
@@ -127,10 +120,9 @@ class Joiner:
     def _connect(self, control: str) -> zmq.Socket:
         return control_socket(self.context, reachable(control, self.endpoint), self.curve)
 
-    def _leave_ahead(self) -> None:
-        for _, socket in self._ahead.values():
-            socket.close(0)
-        self._ahead.clear()
+    def _leave_ahead(self, wanted: Set[tuple[str, str]] = frozenset()) -> None:
+        for key in self._ahead.keys() - wanted:
+            self._ahead.pop(key).close(0)
 
     def _note(self, stream: str, event: str, **facts: object) -> None:
         self._log.add(time.monotonic_ns(), event, {"joins": 1}, logging.WARNING, stream=stream, **facts)

@@ -230,13 +230,13 @@ class Publisher:
 
     def _release(self) -> None:
         self._closed = True
-        if self._guard is not None:
-            self._guard.close()
         for socket in self._sockets:
             socket.close()
         if self._auth is not None:
             self._auth.stop()
         self._context.term()
+        if self._guard is not None:
+            self._guard.finish()
         if self._control is not None:
             self._control.thread.join()
         self.rejects.finish_logs()

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.event_log import EventLog
-from streamtok.names import NAME
+from streamtok.names import NAME, name_errors
 
 log = logging.getLogger("streamtok.wire")
 DOMAIN = "streamtok"
@@ -160,8 +161,8 @@ def allow(public_key: str | Path, folder: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     if b"secret-key" in public_key.read_bytes():
         raise ValueError(f"{public_key} holds a secret key; give the public file (.key) instead")
-    shutil.copyfile(public_key, target)
-    return target
+    with name_errors(target), tempfile.TemporaryDirectory(dir=target.parent) as private:
+        return Path(shutil.copyfile(public_key, Path(private) / target.name)).rename(target)
 
 
 def load_public(path: Path) -> bytes:
@@ -188,8 +189,8 @@ def _checked(key: bytes, path: Path) -> bytes:
 
 
 def _make_pair(folder: Path, name: str) -> list[Path]:
-    """Write a key pair; the secret file never exists with rights for others."""
-    folder.joinpath(f"{name}.key_secret").touch(mode=0o600, exist_ok=False)
-    files = [Path(path) for path in zmq.auth.create_certificates(folder, name)]
-    os.chmod(folder / f"{name}.key_secret", 0o600)
-    return files
+    """Write a key pair, whole or not at all; the secret file never exists where others may read it."""
+    with name_errors(folder / f"{name}.key_secret"), tempfile.TemporaryDirectory(dir=folder) as private:
+        made = [Path(path) for path in zmq.auth.create_certificates(private, name)]
+        os.chmod(made[1], 0o600)
+        return [path.rename(folder / path.name) for path in made]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamtok.io.picture_writer import open_pictures
+from tests.kit.disk import full_disk
 
 TIMES_MS = [0, 33, 67, 140, 173, 206, 240]
 
@@ -34,6 +35,15 @@ def test_video_keeps_times_size_and_picture(tmp_path, suffix, size):
         assert got.shape == (*size, 3)
         assert np.abs(got.astype(int) - picture(index, size)).mean() < 8
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_video_that_a_full_disk_ends_leaves_nothing(tmp_path):
+    pictures, noise = open_pictures(tmp_path / "a.mp4", (48, 64), 30.0), np.random.default_rng(1)
+    with full_disk(20_000):
+        with pytest.raises(OSError, match="too large"):
+            [pictures.write(noise.integers(0, 256, (48, 64, 3), np.uint8), n * 33_000_000) for n in range(1000)]
+        pictures.abort()
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_that_share_a_time_are_kept(tmp_path, monkeypatch):

@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_counted_and_left_out(link):
     assert [source.read(5).frame_id for _ in range(2)] == [4, 5]
     assert source.counts["damaged"] == 2
     assert source.counts["backwards"] == 1
-    assert source.rejects.total == 4
+    assert source.rejects.counts.total() == 4
 
 
 SECOND = 10**9

@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.types import Frame
+from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
 from tests.kit.recordings import CLOCK, header, info, messages
 from tests.kit.wire import eventually
@@ -296,19 +296,21 @@ def test_a_disk_that_takes_no_more_ends_the_recording_and_the_rest_is_counted(tm
     from streamtok.recording import recorder as module
 
     monkeypatch.setattr(module, "FLUSH_S", 0.0)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(min_free_bytes=0, wait=True))
     recorder.add_stream(info())
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
+    with full_disk(20_000):
         for made, tokens in messages(5000):
             recorder.write_group(made, tokens)
         recorder.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "too large" in recorder.error
     assert recorder.counts["bytes"] == (tmp_path / "d.mcap").stat().st_size > 0
     assert recorder.unrecorded["front"] == recorder.counts["missed"] > 0
+
+
+def test_a_disk_without_room_for_a_beginning_is_named_and_nothing_is_left(tmp_path):
+    with full_disk(10), pytest.raises(OSError, match=r"d\.mcap"):
+        Recorder(tmp_path / "d.mcap")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_moved_keeps_its_own(tmp_path, caplog):

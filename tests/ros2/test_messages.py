@@ -167,6 +167,12 @@ def test_one_wrong_number_costs_no_other_group(session, seq):
     )
 
 
+def test_streams_have_topics_of_their_own_that_ros_takes():
+    assert groups.name_topics(["rear-left", "0"]) == {"rear-left": "streamtok/rear_left", "0": "streamtok/_0"}
+    with pytest.raises(ValueError, match="rear-left, rear_left"):
+        groups.name_topics(["rear-left", "front", "rear_left"])
+
+
 def test_a_token_message_is_read_and_a_damaged_one_refused():
     tokens = np.arange(24, dtype="<u2").reshape(4, 6) % 64
     header = make_header(0)

@@ -1,8 +1,5 @@
 """A disk that takes no more: the error says which file, and nothing half written stays."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,19 +7,10 @@ import zstandard
 
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.repair import repair
+from streamtok.tokens.export import FORMATS, export
 from streamtok.tokens.repack import repack
 from tests.drives.test_accounting import regular, write
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """Files can grow to `room` bytes and no further."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.kit.disk import full_disk
 
 
 def test_a_full_disk_is_said_with_the_file_and_leaves_nothing(tmp_path, token_file, groups_of):
@@ -41,3 +29,10 @@ def test_a_full_disk_is_said_with_the_file_and_leaves_nothing(tmp_path, token_fi
         with full_disk(1000), pytest.raises(OSError, match=named):
             act()
         assert sorted(tmp_path.iterdir()) == there
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_an_export_onto_a_full_disk_names_its_folder(tmp_path, token_file, groups_of, to):
+    tokens = token_file(tmp_path / "a.safetensors", groups_of([200]))
+    with full_disk(1000), pytest.raises(OSError, match="out"):
+        export(tokens, tmp_path / "out", to)

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 from itertools import islice
 
 import pytest
@@ -44,6 +46,29 @@ def test_silent_connections_are_bounded_and_keep_no_reader_out(caplog):
             assert [message.header.seq for message in islice(early, 3)] == [0, 1, 2]
         assert caplog.text.count("event=cut_off") == 1  # in 10 s
         assert "reason=silent" in caplog.text
+
+
+CROWD = """
+import socket, time
+from streamtok.wire import guard
+from streamtok.wire.publisher import Publisher
+
+guard.PeerGuard._accept = lambda *event: time.sleep(1)  # on a busy machine it does not come to look
+with Publisher("tcp://127.0.0.1:*") as publisher:
+    address, held = ("127.0.0.1", int(publisher.endpoint.rpartition(":")[2])), []
+    try:
+        while True:  # until libzmq waits for the guard
+            held.append(socket.create_connection(address, timeout=2))
+    except TimeoutError:
+        pass
+print("closed")
+"""
+
+
+def test_a_node_ends_although_nobody_has_heard_of_the_newest_connections():
+    """libzmq's thread waits for the guard then, and who waits for libzmq's thread must let the guard run."""
+    ended = subprocess.run([sys.executable, "-c", CROWD], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout) == (0, "closed\n"), ended.stderr
 
 
 def test_a_reader_that_subscribes_without_end_is_cut_off_and_forgotten(context, caplog):

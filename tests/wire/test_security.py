@@ -20,6 +20,7 @@ from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, co
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import AllowList, CurveClient, CurveServer, allow, generate, load_public
 from streamtok.wire.subscriber import subscribe
+from tests.kit.disk import full_disk
 from tests.kit.wire import Served, eventually, make_group, make_info
 
 
@@ -386,6 +387,17 @@ def test_keys_on_the_command_line(tmp_path, capsys):
 def test_names_of_keys_stay_in_their_folder(tmp_path, name):
     with pytest.raises(ValueError, match="client name"):
         generate(tmp_path, name)
+
+
+@pytest.mark.parametrize("room", [0, 320, 350])
+def test_keys_are_written_whole_or_not_at_all(tmp_path, room):
+    with full_disk(room), pytest.raises(OSError, match=r"\.key"):
+        generate(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    generate(tmp_path)
+    with full_disk(room), pytest.raises(OSError, match="allowed"):
+        allow(tmp_path / "client.key", tmp_path / "other")
+    assert not list((tmp_path / "other" / "allowed").iterdir())
 
 
 def test_key_files_that_are_wrong_say_so(folder):

@@ -17,7 +17,16 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from streamtok_ros.frames import FrameNumbers, compressed_image, pack_frame, raw_image
-from streamtok_ros.groups import MAX_FRAME, Continuity, Taken, check_group, read_message, scale_camera, stamps_of
+from streamtok_ros.groups import (
+    MAX_FRAME,
+    Continuity,
+    Taken,
+    check_group,
+    name_topics,
+    read_message,
+    scale_camera,
+    stamps_of,
+)
 
 try:
     from streamtok_msgs.msg import TokenGroup
@@ -33,7 +42,7 @@ STREAM = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Camera:
     """One stream: its camera topics in, its token topics out."""
 
-    def __init__(self, node: "Bridge", name: str) -> None:
+    def __init__(self, node: "Bridge", name: str, ours: str) -> None:
         self.node, self.name = node, name
         self.numbers, self.continuity = FrameNumbers(), Continuity()
         self.info: dict[str, Any] | None = None
@@ -53,7 +62,6 @@ class Camera:
         camera_info = node.text(f"{name}.camera_info")
         if camera_info:
             node.create_subscription(CameraInfo, camera_info, self.on_camera_info, qos_profile_sensor_data)
-        ours = f"streamtok/{name.replace('-', '_')}"
         self.tokens = node.create_publisher(TokenGroup, f"{ours}/tokens", RELIABLE) if TokenGroup else None
         self.grid = node.create_publisher(Image, f"{ours}/grid", RELIABLE)
         self.picture = node.create_publisher(CompressedImage, f"{ours}/image/compressed", RELIABLE)
@@ -184,7 +192,7 @@ class Bridge(Node):
         wrong = [name for name in names if not STREAM.fullmatch(name)]
         if wrong:
             raise ValueError(f"streams {wrong}: expected letters, digits, _ and -")
-        self.cameras = {name: Camera(self, name) for name in names}
+        self.cameras = {name: Camera(self, name, topics) for name, topics in name_topics(names).items()}
         self._sockets = {}
         for kinds, parameter, default in (
             (("tokens", "info"), "tokens_endpoint", "tcp://127.0.0.1:5555"),

@@ -1,5 +1,6 @@
 """Token and picture messages of streamtok's wire, checked and followed. No ROS."""
 
+import re
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -58,6 +59,15 @@ def check_group(header: dict[str, Any], payload: bytes) -> None:
         raise ValueError("the payload is damaged (checksum)")
     if len(header["frame_ids"]) != len(header["capture_ns"]) or not header["frame_ids"]:
         raise ValueError("frame_ids and capture_ns are not as many")
+
+
+def name_topics(streams: Sequence[str]) -> dict[str, str]:
+    """The namespace of each stream's topics as ROS takes names: no dash, no digit first. ValueError if two are one."""
+    topics = {name: "streamtok/" + re.sub(r"^(?=\d)", "_", name.replace("-", "_")) for name in streams}
+    twice = [name for name, topic in topics.items() if list(topics.values()).count(topic) > 1]
+    if twice:
+        raise ValueError(f"streams {', '.join(twice)} have the same topics in ROS, which takes no dash: rename one")
+    return topics
 
 
 class Continuity:

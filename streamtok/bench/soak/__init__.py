@@ -1,1 +1,1 @@
-"""A real node and its readers under faults, for a while: does the node keep its promises? Linux only (/proc)."""
+"""The soak test: a real node and its readers under random faults, and checks of the node's promises. Linux only."""

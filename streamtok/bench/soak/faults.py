@@ -1,4 +1,4 @@
-"""The faults of a soak run: each gets the run and random numbers of its own, does harm, and checks what must hold."""
+"""The faults of a soak run. Each is a function of the run and a random generator that does harm and checks promises."""
 
 import contextlib
 import json
@@ -29,8 +29,8 @@ TOPIC_BYTES = 64
 CONNECTIONS = 100
 JUNK_MESSAGES = 300
 LINGER_MS = 1000
-PING_MS = 20  # of strangers' heartbeats: one that waits behind a full queue is dangerous to libzmq (`wire.tcp`)
-ROOM = 1 << 13
+PING_MS = 20  # heartbeat interval of strangers: a ping behind a full queue can break libzmq (`wire.tcp`)
+ROOM = 1 << 13  # largest size in bytes of files on the "full" disk
 CLOCK_MESSAGES, CLOCK_EVERY = 60, 20
 HOUR_NS = 3_600_000_000_000
 CLOCK_STREAM: dict[str, Any] = {
@@ -44,7 +44,7 @@ CLOCK_STREAM: dict[str, Any] = {
 
 
 def kill_reader(soak: Soak, chance: random.Random) -> None:
-    """Kill -9 of a reader, and a new one."""
+    """Kill a reader with SIGKILL, and start a new one."""
     reader = chance.choice(soak.readers)
     reader.kill()
     reader.start()
@@ -52,7 +52,7 @@ def kill_reader(soak: Soak, chance: random.Random) -> None:
 
 
 def stop_reader(soak: Soak, chance: random.Random) -> None:
-    """A reader that stands still for a while."""
+    """Suspend a reader for a while."""
     reader = chance.choice(soak.readers)
     reader.process.send_signal(signal.SIGSTOP)
     soak.wait(chance.uniform(0.5, 3))
@@ -60,7 +60,7 @@ def stop_reader(soak: Soak, chance: random.Random) -> None:
 
 
 def stop_node(soak: Soak, chance: random.Random) -> None:
-    """The node itself stands still, for a moment or longer than any frame may wait, as on a suspended machine."""
+    """Suspend the node, as a suspended machine does, for a moment or for longer than any frame may wait."""
     soak.node.process.send_signal(signal.SIGSTOP)
     soak.wait(chance.choice([chance.uniform(0.2, 1), chance.uniform(6, 8)]))
     soak.node.process.send_signal(signal.SIGCONT)
@@ -68,7 +68,7 @@ def stop_node(soak: Soak, chance: random.Random) -> None:
 
 
 def kill_node(soak: Soak, _chance: random.Random) -> None:
-    """Kill -9 of the node, and a new one at the same addresses."""
+    """Kill the node with SIGKILL, and start a new one at the same addresses."""
     before = soak.watcher.session
     soak.node.kill()
     soak.start_node()
@@ -76,16 +76,16 @@ def kill_node(soak: Soak, _chance: random.Random) -> None:
 
 
 def flood_requests(soak: Soak, chance: random.Random) -> None:
-    """A client that sends malformed requests and hangs up without reading a reply."""
+    """Send malformed requests, and hang up without reading a reply."""
     with stranger(zmq.DEALER, soak.control) as client:
-        with contextlib.suppress(zmq.Again):  # the node takes no more of them
+        with contextlib.suppress(zmq.Again):  # back-pressure: the node takes no more of them
             for _ in range(REQUESTS):
                 client.send_multipart(make_junk(chance, [b""]), zmq.NOBLOCK)
         soak.wait(0.1)
 
 
 def flood_subscriptions(soak: Soak, chance: random.Random) -> None:
-    """A client that subscribes to many long topics."""
+    """Subscribe to many long topics."""
     with stranger(zmq.SUB, soak.endpoint) as client:
         for _ in range(TOPICS):
             client.subscribe(b"tokens/" + chance.randbytes(TOPIC_BYTES))
@@ -93,18 +93,18 @@ def flood_subscriptions(soak: Soak, chance: random.Random) -> None:
 
 
 def idle_connections(soak: Soak, _chance: random.Random) -> None:
-    """Strangers that connect to the node and to its metrics, and say nothing."""
+    """Open many connections to the node and its metrics that send nothing."""
     ports = (int(soak.endpoint.rpartition(":")[2]), soak.metrics_port)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as connections:
         for port in ports * (CONNECTIONS // 2):
-            with contextlib.suppress(OSError):  # refused: as good
-                held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
+            with contextlib.suppress(OSError):  # the node may refuse them
+                connections.enter_context(socket.create_connection(("127.0.0.1", port), timeout=1))
         soak.wait(1)
         soak.scraper.check_page("/healthz")
 
 
 def hostile_publisher(soak: Soak, chance: random.Random) -> None:
-    """A publisher of junk: its reader counts it, goes on, and ends as it is told."""
+    """Publish junk to a reader, which must count it, go on, and end when told to."""
     context = zmq.Context()
     try:
         publisher = context.socket(zmq.XPUB)
@@ -114,7 +114,7 @@ def hostile_publisher(soak: Soak, chance: random.Random) -> None:
         reader.start()
         try:
             joined = soak.wait_until(lambda: bool(publisher.poll(0)), START_S)
-            soak.wait(0.2)  # its other topics
+            soak.wait(0.2)  # until it has subscribed to its other topics
             for _ in range(JUNK_MESSAGES):
                 publisher.send_multipart(make_junk(chance, [b"tokens/front", b"info/front", b"tokens/" + b"x" * 300]))
             soak.wait(0.5)
@@ -129,12 +129,12 @@ def hostile_publisher(soak: Soak, chance: random.Random) -> None:
 
 
 def link_down(soak: Soak, chance: random.Random) -> None:
-    """The network between the node and a reader goes down, with or without a word, and comes back."""
+    """Break the link between the node and a reader, with closed or with hanging connections, and restore it."""
     with BreakableLink(soak.endpoint) as link, subscribe(link.endpoint) as reader:
         soak.wait_until(lambda: takes_one(reader), START_S)
         chance.choice([link.cut, link.freeze])()
         soak.wait(chance.uniform(0.5, 4))
-        while reader.get(0) is not None:  # what came before
+        while reader.get(0) is not None:  # drain what came before the outage
             pass
         link.restore()
         began = time.monotonic()
@@ -144,24 +144,24 @@ def link_down(soak: Soak, chance: random.Random) -> None:
 
 
 def takes_one(reader: Subscription) -> bool:
-    """Whether a message has come that a decoder can take."""
+    """Whether a decodable message has come."""
     message = reader.get(0)
     return message is not None and message.decodable
 
 
 def disk_full(soak: Soak, _chance: random.Random) -> None:
-    """A recorder whose disk is full: it says so and ends, and nobody else does."""
+    """Fill the disk of a recorder, which must report it and end; nothing else may end."""
     name = f"full{time.monotonic_ns()}"
     file = soak.folder / f"{name}.mcap"
     recorder = Program(name, lambda _: ["record", soak.endpoint, "--json", "-o", str(file)], soak.folder)
     recorder.start()
     try:
         soak.wait_until(lambda: file.exists() and file.stat().st_size > 0, START_S)
-        limit = ROOM, resource.RLIM_INFINITY  # as a full disk, but for the log, which is a file too
+        limit = ROOM, resource.RLIM_INFINITY  # simulates a full disk; it leaves room for the log, also a file
         resource.prlimit(recorder.process.pid, resource.RLIMIT_FSIZE, limit)
         ended = soak.wait_until(recorder.has_ended, START_S)
         words = recorder.last_words()
-        told = words.count(str(file)) > 1 and "Traceback" not in words  # at its start, and with the error
+        told = words.count(str(file)) > 1 and "Traceback" not in words  # the log names the file at start and at the end
         kept = ended and recorder.process.returncode == 1 and told
         soak.promises.check("a full disk ends its recorder with a word", kept, words)
     finally:
@@ -171,17 +171,17 @@ def disk_full(soak: Soak, _chance: random.Random) -> None:
 
 @dataclass
 class SetClock:
-    """The monotonic clock and UTC (ns), `shift_ns` ahead."""
+    """A clock (monotonic and UTC, ns) that is `shift_ns` ahead of the machine's."""
 
     shift_ns: int = 0
 
     def tell(self) -> tuple[int, int]:
-        """Both times."""
+        """(monotonic, UTC) in ns."""
         return time.monotonic_ns() + self.shift_ns, time.time_ns() + self.shift_ns
 
 
 def clock_jump(soak: Soak, chance: random.Random) -> None:
-    """A publisher whose clocks are set, ahead or back by an hour, while it is recorded."""
+    """Set the clocks of a publisher ahead or back by hours while it is recorded."""
     folder, clock, sent = soak.folder / f"jump{time.monotonic_ns()}", SetClock(), 0
     folder.mkdir()
     with Publisher("tcp://127.0.0.1:*", clock_ns=lambda: clock.tell()[0], clock_pair=clock.tell) as publisher:
@@ -204,14 +204,14 @@ def clock_jump(soak: Soak, chance: random.Random) -> None:
 
 
 def make_keyframe(number: int, capture_ns: int) -> TokenGroup:
-    """A group of one frame of the stream whose clock jumps."""
+    """Make a keyframe group of CLOCK_STREAM."""
     grid = np.zeros(CLOCK_STREAM["grid"], np.uint16)
     height, width = CLOCK_STREAM["image_size"]
     return TokenGroup("front", grid, True, number, [number], [capture_ns], 0, 0, 0, (height, width))
 
 
 def make_junk(chance: random.Random, topics: list[bytes]) -> list[bytes]:
-    """The parts of one message that means nothing: noise, maps without their fields, lists in lists."""
+    """Make the parts of one malformed message: noise, maps without their fields, nested lists."""
     kinds: list[Callable[[], bytes]] = [
         lambda: chance.randbytes(chance.randrange(200)),
         lambda: msgspec.msgpack.encode({"version": chance.choice([0, 1, 2**40]), "op": "epoch", "stream": "x" * 99}),
@@ -223,7 +223,7 @@ def make_junk(chance: random.Random, topics: list[bytes]) -> list[bytes]:
 
 @contextlib.contextmanager
 def stranger(kind: int, endpoint: str) -> Iterator[zmq.Socket[bytes]]:
-    """A connected socket of a context of its own, which hangs up at the end."""
+    """Yield a connected socket of a new context, and hang up at the end."""
     context = zmq.Context()
     try:
         client = context.socket(kind)

@@ -1,4 +1,4 @@
-"""A link between a reader and a node on this machine that goes down and comes back."""
+"""A TCP relay between a reader and a node on this machine that can be cut, frozen and restored."""
 
 import select
 import socket
@@ -7,10 +7,10 @@ from contextlib import suppress
 
 
 class BreakableLink:
-    """Relays connections to the port of an endpoint while it is up; `endpoint` is its own.
+    """Relays connections to the port of a node's endpoint while it is up; readers connect to `endpoint`.
 
-    `cut` ends all connections and refuses new ones, as a machine that restarts does. `freeze` lets everything hang, as
-    a radio out of reach does: nobody is told. `restore` brings it back.
+    `cut` closes all connections and refuses new ones, like a machine that restarts. `freeze` keeps connections open but
+    passes nothing on, like a radio out of reach. `restore` undoes both.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -25,17 +25,17 @@ class BreakableLink:
         self._threads[0].start()
 
     def cut(self) -> None:
-        """End every connection, and take no more."""
+        """Close every connection, and refuse new ones."""
         self._generation += 1
         self._listener.close()
         self._threads[0].join()
 
     def freeze(self) -> None:
-        """Pass nothing on."""
+        """Stop passing data on, with connections left open."""
         self._up.clear()
 
     def restore(self) -> None:
-        """Be there again."""
+        """Accept connections and pass data on again."""
         self._up.set()
         if not self._threads[0].is_alive():
             self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -72,7 +72,7 @@ class BreakableLink:
                 self._up.wait()
 
     def _pass_on(self, others: dict[socket.socket, socket.socket]) -> bool:
-        """Pass on what has come to each of two sockets; False at the end of one."""
+        """Pass on what has come to each of two sockets; False once one is closed."""
         for end in select.select([*others], [], [], 0.01)[0]:
             data = end.recv(1 << 16)
             if not data:

@@ -1,4 +1,4 @@
-"""What a soak run is told, and the plan that follows from it. `streamtok soak` has these as flags."""
+"""The options of a soak run, which are flags of `streamtok soak`, and the plan of faults that follows from them."""
 
 import random
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ Reader = Literal["subscribe", "record", "decode"]
 
 
 class SoakOptions(Strict):
-    """How long, with what, and how often a fault comes."""
+    """Length, seed, readers and fault rate of a soak run."""
 
     seconds: Seconds = option(60.0, "how long, from when everything runs")
     seed: Whole = option(0, "of the faults and the camera")
@@ -24,8 +24,8 @@ class SoakOptions(Strict):
     model: Model = option("nano", "preset name or checkpoint folder")
 
     def plan(self, faults: Iterable[str]) -> list[tuple[float, str]]:
-        """When which fault begins, seconds after the start. The node is killed in the first third only: the one that
-        is left then lives long enough for its memory to be judged."""
+        """Draw (seconds after the start, fault) pairs. The node is killed in the first third only, so that the last one
+        lives long enough for its memory to be judged."""
         named = [*faults]
         chance = random.Random(self.seed)
         planned, at = [], 0.0

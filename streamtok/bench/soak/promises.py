@@ -1,4 +1,4 @@
-"""What a soak run checks: every check counts, the broken ones are kept in words, and figures are collected beside."""
+"""Counts the checks of a soak run by promise, keeps examples of broken ones, and measures the node's resources."""
 
 import os
 import threading
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 KEPT_EXAMPLES = 5  # of each broken promise
-JUDGED_S = 20.0  # a node younger than this tells nothing of its memory
-GROWTH_MB = 24.0  # after the first third of a node's life: an allocator's slack, not a leak in a loop
+JUDGED_S = 20.0  # the memory of a node that has run for less is not judged
+GROWTH_MB = 24.0  # allowed after the first third of a node's life: allocator slack; a leak in a loop exceeds it
 MORE_DESCRIPTORS = 8.0
 MORE_THREADS = 4.0
 TENTHS = 10
@@ -20,7 +20,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Promises:
-    """Checks by name of the promise; threads may share one."""
+    """Counts of checks by promise; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class Promises:
         self._examples: dict[str, list[str]] = defaultdict(list)
 
     def check(self, promise: str, kept: bool, words: str = "") -> None:
-        """Count one check; `words` say what was found instead."""
+        """Count one check; `words` say what was found if the promise was not kept."""
         with self._lock:
             self._checked[promise] += 1
             if not kept:
@@ -39,12 +39,12 @@ class Promises:
 
     @property
     def broken(self) -> int:
-        """Checks that failed."""
+        """The number of checks that failed."""
         with self._lock:
             return self._broken.total()
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """How often each promise was `checked` and `broken`, and `examples` of that."""
+        """How often each promise was `checked` and `broken`, and `examples` of broken ones."""
         with self._lock:
             return {
                 name: {"checked": count, "broken": self._broken[name], "examples": list(self._examples[name])}
@@ -54,7 +54,7 @@ class Promises:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process held at a time: seconds of the run, MB of resident memory, open files, threads."""
+    """Resources of a process at one time: seconds into the run, MB of resident memory, open files, threads."""
 
     at: float
     memory_mb: float
@@ -63,18 +63,18 @@ class Usage:
 
 
 def measure_usage(pid: int, at: float) -> Usage | None:
-    """What a process holds now, `at` seconds of the run; None if it is gone."""
-    place = Path(f"/proc/{pid}")
+    """Measure a process now, `at` seconds into the run; None if it is gone."""
+    proc = Path(f"/proc/{pid}")
     try:
-        pages = int((place / "statm").read_text().split()[1])
-        counts = len(os.listdir(place / "fd")), len(os.listdir(place / "task"))
+        pages = int((proc / "statm").read_text().split()[1])
+        counts = len(os.listdir(proc / "fd")), len(os.listdir(proc / "task"))
     except OSError:
         return None
     return Usage(at, pages * PAGE / 1e6, *counts)
 
 
 def judge_growth(promises: Promises, samples: Sequence[Usage]) -> dict[str, float | list[float]]:
-    """Check that a process grew by nothing after the first third of its life; returns what was measured."""
+    """Check that a process did not grow after the first third of its life; returns the measured figures."""
     if not samples or samples[-1].at - samples[0].at < JUDGED_S:
         return {}
     third = samples[0].at + (samples[-1].at - samples[0].at) / 3
@@ -96,13 +96,13 @@ def judge_growth(promises: Promises, samples: Sequence[Usage]) -> dict[str, floa
 
 
 def count_more(counts: Sequence[int]) -> float:
-    """How much higher the second half of some counts lies; quartiles, for a flood's connections come and go."""
+    """How much higher the second half of counts is, by lower quartiles, since a flood's connections come and go."""
     half = len(counts) // 2
     return float(np.quantile(counts[half:], 0.25) - np.quantile(counts[: half + 1], 0.25))
 
 
 def compare_tenths(times: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """The 99th percentile of the first and of the last tenth of a run; reported, not judged: others use the machine."""
+    """The p99 of the first and of the last tenth of a run; only reported, as other processes share the machine."""
     if len(values) < TENTHS:
         return {}
     tenth = (times[-1] - times[0]) / TENTHS

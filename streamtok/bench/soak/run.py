@@ -1,4 +1,4 @@
-"""One soak run: a node, its readers and watchers, and faults at random times.
+"""Runs a soak test: a node, its readers and watchers, and faults at random times.
 
 report = Soak(SoakOptions(seed=1, seconds=60), folder).run(FAULTS)
 """
@@ -22,14 +22,14 @@ TICK_S = 0.05
 SAMPLE_S = 1.0
 FPS = 30.0
 ROTATE_MINUTES = 0.1
-START_S = 120.0  # for a process to start on a busy machine
-DECODABLE_S = 5.0  # for a message that a decoder can take, from when the node is bound, goes on, or can be reached
+START_S = 120.0  # time limit for a process to start on a busy machine
+DECODABLE_S = 5.0  # time limit for a decodable message once the node is bound, resumed, or reachable
 
-Fault = Callable[["Soak", random.Random], None]  # does harm, with random numbers of its own, and checks what must hold
+Fault = Callable[["Soak", random.Random], None]  # does harm, with its own random generator, then checks promises
 
 
 class Soak:
-    """A run, and what its faults work on; `run` gives the report. `folder` takes logs, recordings and pictures."""
+    """A run, whose attributes the faults use; `run` returns the report. `folder` gets logs, recordings and pictures."""
 
     def __init__(self, options: SoakOptions, folder: Path) -> None:
         self.options, self.folder = options, folder
@@ -73,7 +73,7 @@ class Soak:
         return ["ingest", "--realtime", "--json", *(f"--{flag}={value}" for flag, value in told.items())]
 
     def run(self, faults: Mapping[str, Fault]) -> dict[str, Any]:
-        """Start everything, do faults as planned, stop everything; returns the report."""
+        """Start all processes, do the planned faults, and end all processes; returns the report."""
         for name in ("node", "reader"):
             (self.folder / name).mkdir()
         done: Counter[str] = Counter()
@@ -90,7 +90,7 @@ class Soak:
                 self.wait_until(reader.takes_signals, START_S)
             self._began = time.monotonic()
             self._usage.clear()
-            with suppress(NodeEnded):  # counted already, and the rest is told all the same
+            with suppress(NodeEnded):  # it is counted as a broken promise, and the report is made all the same
                 self._do_faults(faults, done)
             self._end_all()
         return self._report(done)
@@ -99,17 +99,17 @@ class Soak:
         for number, (at, name) in enumerate(self.options.plan(faults)):
             self.wait(self._began + at - time.monotonic())
             if time.monotonic() > self._began + self.options.seconds:
-                return  # a slow machine: faults before this one took longer
+                return  # on a slow machine earlier faults took too long
             faults[name](self, random.Random(f"{self.options.seed}/{number}"))
             done[name] += 1
         self.wait(self._began + self.options.seconds - time.monotonic())
 
     def start_node(self) -> None:
-        """Start the node and wait until it is bound; NodeEnded if it does not come."""
+        """Start the node and wait until it is bound; raises NodeEnded if it does not start."""
         self.node.start()
         bound = self.wait_until(lambda: self.node.process.poll() is not None or self._is_bound(), START_S)
         self._bound_at = time.monotonic()
-        self._usage.clear()  # those of a process that starts tell nothing
+        self._usage.clear()  # samples of a process that is starting say nothing about growth
         bound = bound and self.node.process.poll() is None
         self.promises.check("the node starts", bound, "" if bound else self.node.last_words())
         if not bound:
@@ -122,7 +122,7 @@ class Soak:
         return None if self.node.down or not self._is_bound() else self.node.starts
 
     def check_decodable(self, promise: str, before: str) -> None:
-        """Check that a message that a decoder can take comes in time; of another session than `before`, if given."""
+        """Check that a decodable message comes in time, and of another session than `before` unless that is empty."""
         since = self._bound_at if before else time.monotonic()
 
         def has_come() -> bool:
@@ -135,11 +135,11 @@ class Soak:
         self.promises.check(promise, came, f"not within {DECODABLE_S} s")
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, and check meanwhile."""
+        """Wait, and check the processes meanwhile."""
         self.wait_until(lambda: False, seconds)
 
     def wait_until(self, is_true: Callable[[], bool], seconds: float) -> bool:
-        """Let time pass until something is true, and check meanwhile; returns whether it came true in time."""
+        """Wait until `is_true()`, and check the processes meanwhile; returns whether it came true in time."""
         limit = time.monotonic() + seconds
         while not (found := is_true()) and time.monotonic() < limit:
             self._check_programs()
@@ -160,13 +160,13 @@ class Soak:
             if ended and program is self.node:
                 raise NodeEnded(program.last_words())
             if ended:
-                program.start()  # so that the others go on under the same load
+                program.start()  # to keep the load on the others
         usage = None if self.node.down else measure_usage(self.node.process.pid, now - self._began)
         if usage is not None:
             self._usage.append(usage)
 
     def _end_all(self) -> None:
-        """End readers and node as a supervisor does; each must end with status 0, and readers with their summary."""
+        """End readers and node by SIGTERM, as a supervisor does; each must end with status 0 and print its summary."""
         for program in (*self.readers, self.node):
             began = time.monotonic()
             status = program.end()
@@ -198,11 +198,11 @@ class Soak:
 
 
 class NodeEnded(RuntimeError):
-    """The node ended by itself, or does not start again: the run is over."""
+    """The node ended by itself, or did not start again, which ends the run."""
 
 
 def is_json(path: Path) -> bool:
-    """Whether the last line of a file is a JSON object that holds something."""
+    """Whether the last line of a file is non-empty JSON."""
     lines = path.read_text(errors="replace").strip().splitlines() or [""]
     try:
         return bool(json.loads(lines[-1]))
@@ -211,9 +211,9 @@ def is_json(path: Path) -> bool:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """TCP ports of this machine that nothing listens on."""
+    """Find `count` TCP ports of this machine that nothing listens on."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]

@@ -1,4 +1,4 @@
-"""Two threads that watch a node from outside: a plain reader that follows `seq`, and a scraper of its metrics."""
+"""Two threads that check a node from outside: a reader that follows `seq`, and a scraper of its metrics."""
 
 import http.client
 import re
@@ -12,19 +12,19 @@ from streamtok.wire.message import TokenMessage
 from streamtok.wire.subscriber import Subscription, subscribe
 
 GET_S = 0.2
-OLD_NS = 5_000_000_000  # from capture to publishing: with this model no wait for the encoder explains it
+OLD_NS = 5_000_000_000  # from capture to publication: waiting for the encoder cannot take so long with this model
 SCRAPE_S = 1.0  # between scrapes
 ANSWER_S = 10.0
-NOT_ATOMIC = 2  # messages by which counters of one scrape may differ: they are read one by one
-WAITING_S = 3.0  # of frames that may be neither in a group nor counted as dropped yet
+NOT_ATOMIC = 2  # messages by which counters of one scrape may disagree, since they are read one by one
+WAITING_S = 3.0  # seconds of frames that may be neither in a group nor counted as dropped yet
 LINE = re.compile(r"^streamtok_(\w+)_total\{.*\} (\S+)$", re.M)
 
 
 class Watcher:
-    """Reads the node's messages: `seq` must rise by one, and `session`, `heard_at` say what came last.
+    """Reads the node's messages and checks that `seq` rises by one; `session` and `seq` are those of the last message.
 
-    `heard_at` is the monotonic time in s of the last message that a decoder can take. `encode_ms` holds all encode
-    times with their `times` in s.
+    `heard_at` is the monotonic time in s of the last decodable message. `encode_ms` are all encode times, `times` (s)
+    when they came.
     """
 
     def __init__(self, endpoint: str, promises: Promises) -> None:
@@ -41,7 +41,7 @@ class Watcher:
 
     @property
     def group(self) -> int:
-        """Frames in a group, 1 until a node has said it."""
+        """Frames per group, 1 until an info has come."""
         return max((info.temporal_compression for info in self._subscription.infos.values()), default=1)
 
     def close(self) -> None:
@@ -64,19 +64,19 @@ class Watcher:
             self.lost += max(0, header.seq - self.seq - 1)
         old = header.publish_ns - header.capture_ns[-1] > OLD_NS
         self.promises.check("what is old is left out", not (old and self._old), f"two messages in a row, {header.seq}")
-        self._old = old  # one may have been in its step when the node was stopped
+        self._old = old  # a single one may be old: the node was suspended during its step
         self.seq, self.messages = header.seq, self.messages + 1
         self.times.append(time.monotonic())
         self.encode_ms.append(header.encode_ns / 1e6)
         if message.decodable:
             self.heard_at = time.monotonic()
-        self.session = header.session  # last: whoever waits for a new one finds the rest there
+        self.session = header.session  # last, for other threads wait for a new session and then read the rest
 
 
 class Scraper:
-    """Reads /metrics each second: it must answer, and the counters must add up.
+    """Reads /healthz and /metrics each second, and checks that they answer and that the counters add up.
 
-    `generation` tells which process answers, None while there is none; `fps` is the camera's rate.
+    `generation()` is the number of the node's current start, None while it is down; `fps` is the camera's rate.
     """
 
     def __init__(self, port: int, watcher: Watcher, generation: Callable[[], int | None], fps: float) -> None:
@@ -95,7 +95,7 @@ class Scraper:
         self._thread.join()
 
     def ask(self, path: str) -> str:
-        """A page of the node, asked for a second time if strangers pushed the first out; OSError if none came."""
+        """Get a page of the node, with a second try if strangers displaced the first; OSError if none came."""
         for attempt in range(2):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=ANSWER_S) as answer:
@@ -106,7 +106,7 @@ class Scraper:
         raise AssertionError("not reached")
 
     def check_page(self, path: str) -> str | None:
-        """A page of the node, which must answer while one process is up; None if it did not or was not."""
+        """Get a page, and check that the node answers if it was up all the time; None without an answer."""
         generation = self.generation()
         page, words = None, ""
         if generation is not None:
@@ -128,7 +128,7 @@ class Scraper:
                 self._compare({name: float(value) for name, value in LINE.findall(page)}, generation)
 
     def _compare(self, totals: dict[str, float], generation: int | None) -> None:
-        """Check counters against each other, and against those of the last scrape of the same process."""
+        """Check the counters against each other, and against the previous scrape of the same process."""
         again = generation == self._seen
         if again:
             fell = [name for name, total in totals.items() if total < self.totals.get(name, 0)]
@@ -144,4 +144,4 @@ class Scraper:
         words = f"{waiting:.0f} frames are neither in a group nor dropped nor waiting"
         missing, before = not -NOT_ATOMIC * size <= waiting <= most, self._missing and again
         self.promises.check("frames add up", not (missing and before), words)
-        self._missing = missing  # once is just after the node stood still: it has not counted yet what it left out
+        self._missing = missing  # once is allowed: a node that was suspended has not counted its drops yet

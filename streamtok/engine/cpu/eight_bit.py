@@ -1,9 +1,9 @@
-"""The encoder's 3x3 convolutions in 8 bits: precision "int8".
+"""Precision "int8": the encoder's 3x3 convolutions in 8 bits, with dynamic quantization of activations.
 
-A weight has one scale per output channel, a frame of activations one scale and one zero point, found in that frame. The
-product of the two is whole numbers added in 32 bits, so it is exact. It depends on no order, thread count or neighbour
-in a batch, and a CPU and a GPU find the same sums. Norms, the first and the last convolution, resampling, the temporal
-products and the quantizer stay in floating point: they cost less and lose more (docs/performance.md).
+Weights have a scale per output channel. Activations have one scale and one zero point per frame, from that frame's
+range. Products are integers summed in 32 bits, so they are exact: independent of order, thread count and batch, and the
+same on a CPU and a GPU. Norms, the first and the last convolution, resampling, temporal convolutions and the quantizer
+stay in floating point: they cost less and lose more (docs/performance.md).
 """
 
 import torch
@@ -16,16 +16,16 @@ from streamtok.model.layers import SpatialConv
 from streamtok.model.tokenizer import Tokenizer
 
 EIGHT_BITS = "this tokenizer's engine holds its convolutions in 8 bits"
-STEPS = 254  # between the ends of a frame's range: one less than a byte has, so that rounding never leaves it
+STEPS = 254  # quantization steps over a frame's range: one less than a byte has, so that rounding never overflows it
 TINY = torch.finfo(torch.float32).tiny
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qconv2d_pointwise")
 
 
 def quantize_frame(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """rows (H, W, C) float32, a 0 among them -> the same as uint8 or int8, scale and zero point, float32 scalars.
+    """rows (H, W, C) float32 that contain a 0 -> uint8 or int8 rows, scale and zero point, both float32 scalars.
 
-    A value is scale * (byte - zero point); 0 is exact, as padding must be. What is not finite
-    makes the scale not finite.
+    A value is scale * (byte - zero point). 0 is exact, as padding must be. Values that are not finite make the scale
+    not finite.
     """
     low, high = rows.amin(), rows.amax()
     scale = ((high - low) / STEPS).clamp_min(TINY)
@@ -34,7 +34,7 @@ def quantize_frame(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Te
 
 
 def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight (D, C, 3, 3) -> the same as int8, its largest magnitude per output channel 127, and scales (D,)."""
+    """weight (D, C, 3, 3) -> int8 weight, of largest magnitude 127 in each output channel, and scales (D,)."""
     weight = weight.detach().float()
     scale = (weight.abs().amax((1, 2, 3)) / 127).clamp_min(TINY)
     return (weight / scale.view(-1, 1, 1, 1)).round().to(torch.int8), scale
@@ -43,7 +43,7 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 class EightBitConv(nn.Module):
     """A 3x3 convolution with zero padding in 8 bits. x (N, C, H, W) -> (N, D, H, W), in the precision of x.
 
-    One frame at a time: each has a scale of its own. On a CPU by oneDNN, elsewhere as a product of columns.
+    It runs frame by frame, for each has its own scale: on a CPU by oneDNN, elsewhere by im2col and a matrix product.
     """
 
     scale: Tensor
@@ -70,7 +70,7 @@ class EightBitConv(nn.Module):
         return torch.cat([convolve(frame) for frame in frames]).to(x.dtype)
 
     def __deepcopy__(self, memo: object) -> "EightBitConv":
-        """ValueError: a cast copies layers, and what was rounded away does not come back."""
+        """ValueError: a cast copies layers, and quantized weights cannot be cast back."""
         raise ValueError(f"{EIGHT_BITS}; cast a tokenizer that was loaded without an engine")
 
     def _by_onednn(self, frame: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class EightBitConv(nn.Module):
         rows, scale, zero = quantize_frame(frame, torch.uint8)
         weight = (self.weight, self.scale, torch.zeros_like(self.sums), self.bias.float())
         geometry = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
-        output: tuple = (1.0, 0, torch.float32, "none", [], "")  # scale, zero point, dtype, nothing fused behind
+        output: tuple = (1.0, 0, torch.float32, "none", [], "")  # scale, zero point, dtype, no fused operation
         images = rows.permute(2, 0, 1)[None]
         return torch.ops.onednn.qconv2d_pointwise.tensor(images, scale, zero.int(), *weight, *geometry, *output)
 
@@ -91,16 +91,16 @@ class EightBitConv(nn.Module):
 
 
 def gather_columns(rows: Tensor) -> Tensor:
-    """rows (H + 2, W + 2, C) contiguous -> (H W, 9 C): the 3x3 neighbourhood of each place, tap slowest."""
+    """im2col: rows (H + 2, W + 2, C) contiguous -> (H W, 9 C), the 3x3 neighbourhood of each pixel, tap slowest."""
     height, width, channels = rows.shape[0] - 2, rows.shape[1] - 2, rows.shape[2]
     down, right, _ = rows.stride()
     return rows.as_strided((height, width, 3, 3 * channels), (down, right, down, 1)).reshape(height * width, -1)
 
 
 def quantize(model: Tokenizer) -> Tokenizer:
-    """A copy of the model whose encoder has the 3x3 convolutions of its residual blocks in 8 bits; it shares the rest.
+    """A copy of the model with the 3x3 convolutions of its encoder's residual blocks in 8 bits; it shares the rest.
 
-    ValueError if the model or the machine cannot.
+    ValueError if the model or the machine does not support it.
     """
     reason = find_int8_obstacle(model)
     if reason:
@@ -128,7 +128,7 @@ def find_int8_obstacle(model: Tokenizer) -> str | None:
 
 
 def products_are_exact(device: torch.device | str) -> bool:
-    """Whether the device adds 8-bit products in 32 bits, tried with the largest: some processors cut pairs to 16."""
+    """Test with the largest values whether the device sums 8-bit products in 32 bits: some saturate pairs at 16."""
     conv = nn.utils.skip_init(SpatialConv, 16, 8, 3, padding=1, device=device)  # draws no random numbers
     nn.init.constant_(conv.weight, 127.0)
     nn.init.zeros_(conv.bias)

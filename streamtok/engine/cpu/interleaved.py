@@ -1,8 +1,8 @@
-"""The network on a CPU without the copies: the past stays where it was written.
+"""Kernels "interleaved": 4x video models on a CPU, with temporal convolutions that never copy their past.
 
-In an interleaved 4x model the past of each convolution lies beside the present, pixel by pixel: (S, H, W, 3, C),
-step n at n % 3. A step writes its own third and multiplies the whole by weights whose taps are turned to match, so
-nothing is joined, moved or selected. Which weights is known on the host, slot by slot.
+Each temporal convolution keeps a ring of three frames, interleaved pixel by pixel: (S, H, W, 3, C), step n at n % 3. A
+step overwrites the oldest frame and multiplies the whole ring by a weight whose taps are rotated to match. So nothing
+is concatenated, moved or selected. The host knows each slot's step count and picks the weight.
 """
 
 import torch
@@ -23,13 +23,13 @@ from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.wavelet import haar_matrix
 
 TAPS = 3
-PATCH = 4  # of the wavelets that are merged or fed with bytes
+PATCH = 4  # patch size of the wavelets that are merged into convolutions or read bytes
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x (..., C), weight (D, C), bias (D,) -> (..., D), by oneDNN where PyTorch offers it.
+    """x (..., C), weight (D, C), bias (D,) -> (..., D), by oneDNN if PyTorch has it.
 
-    PyTorch's own choice for float32 is another library, slower on the AMD processors where this was tried.
+    PyTorch's default for float32 is another library, slower on the AMD processors where this was tried.
     """
     if x.dtype is torch.float32 and _ONEDNN:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -78,7 +78,7 @@ class InterleavedConv(nn.Module):
         return torch.stack(parts).permute(0, 3, 1, 2) if len(parts) > 1 else parts[0][None].permute(0, 3, 1, 2), past
 
     def to_plain(self, past: Tensor, count: Tensor) -> Tensor:
-        """The past as `FactorizedConv` keeps it: (S, H, W, 3, C) -> (S, 2, H, W, C)."""
+        """The ring as the past of a `FactorizedConv`: (S, H, W, 3, C), count (S,) int64 -> (S, 2, H, W, C)."""
         return unroll(past.permute(0, 3, 1, 2, 4), count, self.past_frames)
 
     def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
@@ -87,16 +87,16 @@ class InterleavedConv(nn.Module):
 
 
 class BytesEncoder:
-    """An interleaved encoder that reads uint8 frames in groups of four, without scaling them to [-1, 1] first.
+    """An interleaved encoder that reads uint8 frames in groups of four; its weights include the scaling to [-1, 1].
 
-    `wide`: the first convolution's weight before it was cast. With `merge` the wavelet is part of that convolution.
+    `wide` is the first convolution's weight before the cast. With `merge`, that convolution includes the wavelet too.
     """
 
     def __init__(self, encoder: Encoder, first: FactorizedConv, wide: Tensor, axes: str, merge: bool):
         weight = wide.detach().float().unflatten(1, (PATCH**3, -1)).transpose(1, 2) / (PATCH**3 * 127.5)
         signs = haar_matrix(PATCH, axes, torch.float32, torch.device("cpu")) * PATCH**3
         dtype = first.spatial.weight.dtype
-        # what makes 127.5 the zero of the band of means
+        # the offset maps 127.5 to 0 in the band of means
         self.haar = None if merge else (signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype))
         if merge:
             weight = torch.einsum("dcbkl,bp->dcpkl", weight, signs)
@@ -107,15 +107,15 @@ class BytesEncoder:
         self.encoder = copy_module(encoder, conv_in=InterleavedConv(copy_module(first, spatial=spatial)))
 
     def __call__(self, frames: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """uint8 frames (B, 3, 4, H, W) -> features (B, z_factor * z_channels, h, w), and the state of `encoder`."""
+        """uint8 frames (B, 3, 4, H, W) -> features (B, z_factor * z_channels, h, w), and the encoder's new state."""
         return self.encoder(transform_bytes(frames, self.haar), state, clock)
 
 
 def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tensor:
     """uint8 frames (B, 3, 4, H, W) -> bands (B, 192, H/4, W/4) times 64 * 127.5, colour slowest, channels last.
 
-    Bytes are exact in bfloat16, so are their sums and differences in the product's accumulator: one rounding in all.
-    Without signs and offsets (`haar`), the pixels themselves, from -127.5 to 127.5 in float32.
+    `haar` has signs and offsets. Bytes are exact in bfloat16, and their sums in the product's accumulator, so there is
+    one rounding in all. If it is None the result is the pixels themselves, -127.5 to 127.5 in float32.
     """
     batch, colours, _, height, width = frames.shape
     quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
@@ -126,14 +126,14 @@ def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tenso
 
 
 class PixelDecoder:
-    """A decoder of groups of four frames whose last convolution makes pixels, with the inverse wavelet inside it."""
+    """A decoder of groups of four frames whose last convolution includes the inverse wavelet and gives pixels."""
 
     def __init__(self, decoder: Decoder, last: StillConv, axes: str):
         patches = haar_matrix(PATCH, axes, torch.float64, torch.device("cpu")) * PATCH**3  # its own inverse, transposed
         assert last.bias is not None
 
         def merge(values: Tensor) -> Tensor:
-            """A weight or bias of bands, (C * 64, ...), as one of pixels, float64."""
+            """Turn a weight or bias that gives bands, (C * 64, ...), into one that gives pixels, float64."""
             bands = values.detach().double().unflatten(0, (PATCH**3, -1))
             return torch.einsum("bc...,bp->cp...", bands, patches).flatten(0, 1)
 
@@ -141,7 +141,7 @@ class PixelDecoder:
         self.decoder = copy_module(decoder, conv_out=exchange_wide(conv))
 
     def __call__(self, z: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W), and the state of `decoder`."""
+        """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W), and the decoder's new state."""
         cells, state = self.decoder(z, state, clock)
         batch, channels, h, w = cells.shape
         cells = cells.view(batch, channels // PATCH**3, PATCH, PATCH, PATCH, h, w)
@@ -185,11 +185,10 @@ class InterleavedDecodeStream(DecodeStream):
 
 
 class InterleavedStreams(Streams):
-    """Streams of a 4x video model on the CPU with interleaved pasts; its other layers are those of `plain`.
+    """Opens streams of a 4x video model on the CPU with interleaved state; the other layers are those of `plain`.
 
-    `source` is the same model before it was cast, for weights that are scaled before they are rounded. With
-    convolutions "winograd" the wavelets are inside the first and the last of them. ValueError if the model does not
-    fit.
+    `source` is the model before the cast, for weights that are scaled before they are rounded. With convolutions
+    "winograd", the first and the last convolution include the wavelets. ValueError if the model does not fit.
     """
 
     def __init__(self, plain: Tokenizer, configuration: EngineConfiguration, source: Tokenizer):

@@ -1,9 +1,9 @@
 """3x3 convolutions with a quarter of the products: Winograd's F(4x4, 3x3) (Lavin and Gray 2015, section 4.1).
 
-A tile of 6x6 inputs becomes 36 weighted sums, each sum meets its own matrix of channels, and the 36 results become 4x4
-outputs. The sums are passes over memory that grow with the channels, the products grow with their square. So only wide
-layers and large images gain; the others stay as they are. Which do depends on shapes alone, so a replay computes the
-same.
+A tile of 6x6 inputs is transformed to 36 points. Each point is multiplied by its own matrix of channels, and the 36
+products are transformed to 4x4 outputs. Transforms cost memory passes proportional to the channels, products grow with
+their square. So only wide layers and large images gain, and only these are exchanged. The choice depends on shapes
+alone, so a replay computes the same.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from streamtok.model.encoder import StillConv
 from streamtok.model.tokenizer import Tokenizer
 
 TILE = 4  # outputs along each side
-WIDE = 40  # C * D / (C + D) from which a layer gains, as measured (docs/performance.md)
-LARGE = 400  # pixels from which an image does
-AT_ONCE = 700_000  # sums or products that are held at a time: what a cache holds beside them
+WIDE = 40  # least C * D / (C + D) of a layer that gains, as measured (docs/performance.md)
+LARGE = 400  # least pixels of an image that gains
+AT_ONCE = 700_000  # transformed inputs or products held at a time, so that they fit into a processor's cache
 
-# How each of the six sums weighs the three taps of a kernel, times 24.
+# The kernel transform, times 24: each of the six points weighs the three taps.
 _TAPS_24 = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 
 
@@ -56,7 +56,7 @@ class WinogradConv(nn.Module):
         return y.view(count, TILE * down, TILE * across, wide)[:, :height, :width].permute(0, 3, 1, 2)
 
     def _compute_tiles(self, padded: Tensor, out: Tensor) -> None:
-        """padded (N, 4 * down + 2, 4 * across + 2, C) to outputs (N, down, 4, across, 4, D)."""
+        """padded (N, 4 * down + 2, 4 * across + 2, C) -> written into `out` (N, down, 4, across, 4, D)."""
         count, down, _, across, _, wide = out.shape
         channels = padded.shape[-1]
         rows = padded.new_empty(6, count, down, TILE * across + 2, channels)
@@ -65,18 +65,18 @@ class WinogradConv(nn.Module):
         _add_inputs([rows[..., i : i + TILE * across - 3 : TILE, :] for i in range(6)], sums.transpose(0, 1))
         products = torch.bmm(sums.view(36, -1, channels), self.points).view(6, 6, count, down, across, wide)
         if self.bias is not None:
-            products[1, 1] += self.bias.detach()  # this point is in all outputs, once
+            products[1, 1] += self.bias.detach()  # each output contains this point once
         columns = products.new_empty(TILE, 6, count, down, across, wide)
         _add_outputs(products, columns)
         _add_outputs(columns.transpose(0, 1), out.permute(4, 2, 0, 1, 3, 5))
 
 
 class StillWinogradConv(Stateless, WinogradConv):  # type: ignore[misc]
-    """As `StillConv`."""
+    """`WinogradConv` with the stateless signature of `StillConv`."""
 
 
 def _add_inputs(x: Sequence[Tensor], out: Tensor) -> None:
-    """Six neighbours along one axis, each (...), to the six sums of F(4, 3), into out (6, ...)."""
+    """The input transform of F(4, 3) along one axis: six neighbours, each (...), into out (6, ...)."""
     x0, x1, x2, x3, x4, x5 = x
     even, odd = torch.sub(x4, x2, alpha=4), torch.sub(x3, x1, alpha=4)
     torch.add(even, odd, out=out[1])
@@ -89,7 +89,7 @@ def _add_inputs(x: Sequence[Tensor], out: Tensor) -> None:
 
 
 def _add_outputs(products: Tensor, out: Tensor) -> None:
-    """Six products along one axis, (6, ...), to four neighbouring outputs, into out (4, ...)."""
+    """The output transform of F(4, 3) along one axis: products (6, ...) into four neighbours, out (4, ...)."""
     p0, p1, p2, p3, p4, p5 = products
     even, odd, far_even, far_odd = p1 + p2, p1 - p2, p3 + p4, p3 - p4
     torch.add(even, far_even, alpha=4, out=out[2])
@@ -99,12 +99,12 @@ def _add_outputs(products: Tensor, out: Tensor) -> None:
 
 
 def use_winograd(model: Tokenizer) -> Tokenizer:
-    """A copy of the model with its wide 3x3 convolutions by Winograd; it shares the rest, weights too."""
+    """A copy of the model with Winograd for its wide 3x3 convolutions; it shares the rest, weights too."""
     return model.with_modules(**{name: exchange_wide(child) for name, child in model.named_children()}).eval()
 
 
 def exchange_wide(module: nn.Module) -> nn.Module:
-    """A copy of a part of a model with its wide 3x3 convolutions exchanged."""
+    """A copy of a module with Winograd for its wide 3x3 convolutions."""
 
     def exchange(module: nn.Module) -> nn.Module | None:
         kind = StillWinogradConv if isinstance(module, StillConv) else WinogradConv
@@ -114,7 +114,7 @@ def exchange_wide(module: nn.Module) -> nn.Module:
 
 
 def is_wide(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a module is a convolution that gains."""
+    """Whether a module is a 3x3 convolution wide enough to gain from Winograd."""
     if not isinstance(module, nn.Conv2d) or (module.kernel_size, module.stride) != ((3, 3), (1, 1)):
         return False
     return module.in_channels * module.out_channels >= WIDE * (module.in_channels + module.out_channels)

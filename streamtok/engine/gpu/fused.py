@@ -1,4 +1,4 @@
-"""The encoder on fused kernels, one latent step at a time."""
+"""Puts a model's encoder on fused kernels, for streams of one latent step at a time."""
 
 import torch
 from torch import nn
@@ -21,9 +21,8 @@ from streamtok.model.layers import FactorizedAttention, FactorizedConv, Norm
 def fuse_model(model: Tokenizer, over_space: str = "flash") -> Tokenizer:
     """A copy of a half-precision video model whose encoder runs one latent step at a time on fused kernels.
 
-    That encoder maps bands with zeros around, (B*T, H/p + 2, W/p + 2, bands), to `Features` (B*T', z_channels, h, w).
-    It shares nothing with `model` but the values of its weights. `over_space`: "flash" or "strips", see
-    `kernels.attention`. ValueError if the model does not fit.
+    It maps zero-padded bands, (B*T, H/p + 2, W/p + 2, bands), to `Features` (B*T', z_channels, h, w), with copies of
+    the weights. `over_space`: "flash" or "strips", see `kernels.attention`. ValueError if the model does not fit.
     """
     reason = find_fusing_obstacle(model)
     if reason:
@@ -44,7 +43,7 @@ def fuse_model(model: Tokenizer, over_space: str = "flash") -> Tokenizer:
 
 
 def _fuse_layer(module: nn.Module, frames: int, over_space: str) -> nn.Module | None:
-    """The fused form of a layer that sees `frames` frames per step; None for what only holds layers."""
+    """The fused form of a layer that sees `frames` frames per step; None for modules without one."""
     if isinstance(module, FactorizedConv):
         return RingConv(module, frames)
     if isinstance(module, ResBlock):

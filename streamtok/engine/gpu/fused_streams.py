@@ -23,7 +23,7 @@ from streamtok.model.wavelet import haar_matrix
 class FusedStream(GraphStream):
     """A stream of a model from `fuse_model`: its convolutions keep their past in rings."""
 
-    @cached_property  # made by the steps before a capture
+    @cached_property  # computed by the warm-up steps, before a capture
     def _tables(self) -> FSQTables | None:
         """The tables of `fsq_pack`, for an FSQ model."""
         config = self.model.config
@@ -31,7 +31,7 @@ class FusedStream(GraphStream):
 
     @cached_property
     def _signs(self) -> Tensor | None:
-        """The signs of `haar_bands`, (64, 64), for patches of 4."""
+        """The signs of `haar_bands`, (64, 64); None for patches of another size than 4."""
         if self.model.config.patch_size != 4:
             return None
         signs = haar_matrix(4, self.model.axes, torch.float32, torch.device("cpu")) * 64
@@ -48,7 +48,7 @@ class FusedStream(GraphStream):
             coded, held = self.model.quantize(features.x, x.shape[0], state, clock)
             indices = None if coded.indices is None else coded.indices.int()
             return Encoded(indices, coded.latent), {"encoder": new} | held
-        last = self.model.quant_conv  # a few channels: in float32, so that no rounding comes just before the tokens
+        last = self.model.quant_conv  # has few channels: float32 avoids a rounding just before the tokens
         bias = None if last.bias is None else last.bias.float()
         z = F.conv2d(features.x.float(), last.weight.float(), bias)
         indices = fsq_pack(z, self._tables).unflatten(0, (x.shape[0], -1))

@@ -1,7 +1,7 @@
-"""A step as one CUDA graph: captured once, replayed per group; frames, masks and resets are data.
+"""Captures a step as a CUDA graph, replayed for each group; frames, masks and resets are data.
 
-Where one slot fills the device every slot has a graph of its own, all in one memory pool, and only ready slots run. A
-model too small for that has one graph over all of its slots.
+If one slot fills the device, every slot has its own graph, all in one memory pool, and only ready slots run. A model
+too small for that has one graph over all of its slots.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 log = logging.getLogger("streamtok.engine")
 
-CAPTURE_MODE = "thread_local"  # other threads may upload frames meanwhile: their calls do not belong to a capture
-WARM_UPS = 3  # kernels are compiled and libraries set up before the capture, which allows neither
-_ONE_AT_A_TIME = threading.Lock()  # PyTorch captures on one stream of its own, whatever the thread
-_FAILED: list[Any] = []  # graphs whose capture failed: the allocator of pinned memory may still ask for them
+CAPTURE_MODE = "thread_local"  # other threads may upload frames during a capture
+WARM_UPS = 3  # steps before the capture, which may neither compile kernels nor set up libraries
+_ONE_AT_A_TIME = threading.Lock()  # PyTorch captures on one stream for all threads
+_FAILED: list[Any] = []  # graphs whose capture failed: the allocator of pinned memory may still refer to them
 
 
 def format_gib(count: float) -> str:
@@ -37,14 +37,14 @@ def format_gib(count: float) -> str:
 
 
 class GraphPool:
-    """Device memory that the graphs of one model share: they run one at a time, and their outputs are copied at once.
+    """Device memory shared by the graphs of one model, which run one at a time and whose outputs are copied at once.
 
-    It is made at its first use, and holds a graph of its own: the allocator refuses a pool whose graphs are all gone.
+    It is allocated at its first use. It holds a graph itself: the allocator refuses a pool without any graph.
     """
 
     @cached_property
     def handle(self) -> "_POOL_HANDLE":
-        """What PyTorch knows the pool by."""
+        """PyTorch's handle of the pool."""
         handle = torch.cuda.graph_pool_handle()
         self._anchor = torch.cuda.CUDAGraph()
         with _ONE_AT_A_TIME, torch.cuda.graph(self._anchor, pool=handle, capture_error_mode=CAPTURE_MODE):
@@ -88,15 +88,14 @@ class CapturedStep:
             ) from error
 
     def _abandon(self, before: torch.cuda.Stream) -> None:
-        """Put back what PyTorch leaves as it was during a capture that failed.
+        """Restore what PyTorch leaves changed after a failed capture: the current stream and the allocator.
 
-        That is the current stream, and an allocator that expects the capture to go on: it allows no other, and frees
-        nothing that two streams have used.
+        The allocator expects the capture to go on: it allows no other, and frees nothing that two streams have used.
         """
         torch.cuda.set_stream(before)
         self.graph.reset()
         _FAILED.append(self.graph)
-        with contextlib.suppress(RuntimeError):  # it failed before the capture began, or after it had ended
+        with contextlib.suppress(RuntimeError):  # if it failed before the capture began, or after it ended
             torch._C._cuda_endAllocateToPool(before.device_index, self.pool)
             torch._C._cuda_releasePool(before.device_index, self.pool)
 
@@ -110,7 +109,7 @@ class CapturedStep:
 
 
 def free_dead_streams() -> None:
-    """Free what unused streams hold on a GPU: each refers to itself, so Python has to look for them."""
+    """Free the GPU memory of unused streams: they are reference cycles, so it takes a garbage collection."""
     if torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
@@ -137,7 +136,7 @@ def check_room(needed: int, what: str) -> None:
 
 
 def capture_step(step: Step) -> Step:
-    """A `compile_step` for any stream on a GPU: one graph over all of its slots, captured at the first step."""
+    """A `CompileStep` for any stream on a GPU: one graph over all of its slots, captured at the first step."""
     graphs: dict[tuple, CapturedStep] = {}
 
     def run(x: Tensor, active: Tensor, keyframe: Tensor) -> tuple:
@@ -151,7 +150,7 @@ def capture_step(step: Step) -> Step:
 
 
 def copy_output(value: T) -> T:
-    """A copy of tensors, tuples of them and dataclasses of them, that no later step writes into."""
+    """A copy of a tensor, or of a tuple or dataclass of tensors, that no later step overwrites."""
     copied: Any = value
     if isinstance(value, Tensor):
         copied = value.clone()

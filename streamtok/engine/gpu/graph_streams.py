@@ -1,4 +1,4 @@
-"""Streams of PyTorch's own layers on a GPU, captured as graphs."""
+"""Streams of PyTorch's layers on a GPU, with steps captured as CUDA graphs."""
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from streamtok.model.state import map_state
 
 
 class GraphStream(EncodeStream):
-    """An encoding stream whose step is captured, for one slot or all of them at a time, if the configuration says so.
+    """An encoding stream whose step is captured if the configuration says so, per slot or for all slots at once.
 
-    `pool` is what the graphs of one model share.
+    `pool` is the device memory that the graphs of one model share.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class GraphStream(EncodeStream):
 
 
 class GraphStreams(Streams):
-    """Streams of PyTorch's layers on a GPU, captured if the configuration says so."""
+    """Opens streams of PyTorch's layers on a GPU, captured if the configuration says so."""
 
     def __init__(self, model: Tokenizer, configuration: EngineConfiguration):
         super().__init__(model, configuration)
         self.pool = GraphPool()
-        # deterministic steps are of one slot each, which is not what `capture_step` captures
+        # `capture_step` captures one step of all slots; deterministic streams take one per slot
         self.decode_step = capture_step if configuration.graph and not model.deterministic else None
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:

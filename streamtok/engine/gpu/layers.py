@@ -1,8 +1,8 @@
-"""The encoder's layers on fused kernels, for half precision.
+"""The encoder's layers on fused kernels, for half precision; `fused` puts them into a model.
 
-Weights are packed as the kernels read them, and the past of each convolution is a ring (see `kernels.temporal`),
-written in place. A layer returns the moments of its output too where its kernel has them anyway. The next norm takes
-them instead of reading the frame again.
+Weights are packed as the kernels read them. The past of each convolution is a ring written in place (see
+`kernels.temporal`). If a kernel computes the moments of its output anyway, its layer returns them too, and the next
+norm need not read the frame for them.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ EDGE = 1
 
 
 class Features(NamedTuple):
-    """What layers hand on: x (N, C, H, W) channels last, and its `norm.moments` (N, 3, pieces) where they are known."""
+    """What layers pass on: x (N, C, H, W) channels last, and its `norm.moments` (N, 3, pieces) if they are known."""
 
     x: Tensor
     moments: Tensor | None = None
@@ -33,7 +33,7 @@ def pad_zeros(x: Tensor) -> Tensor:
 
 
 def copy_parameter(parameter: Tensor | None) -> Tensor:
-    """The values of a weight (D, ...) or bias (D,), without their history; ValueError if there is none."""
+    """A detached copy of a weight (D, ...) or bias (D,); ValueError for None."""
     if parameter is None:
         raise ValueError("a convolution has no bias, the fused kernels need one")
     return parameter.detach().clone()
@@ -83,7 +83,7 @@ class RingConv(nn.Module):
         return spec.zeros(2 + self.frames, height, width, self.channels)
 
     def to_plain(self, ring: Tensor, count: Tensor) -> Tensor:
-        """The past as `FactorizedConv` keeps it: (S, 2 + T, H, W, D) -> (S, 2, H, W, D)."""
+        """The ring as the past of a `FactorizedConv`: (S, 2 + T, H, W, D), count (S,) -> (S, 2, H, W, D)."""
         return unroll(ring, count, 2)
 
     def from_plain(self, past: Tensor, count: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class RingConv(nn.Module):
 
 
 class FusedNorm(nn.Module):
-    """`Norm` with `edge` zeros around its output, for the convolution behind it."""
+    """`Norm` with `edge` zeros around its output, as padding of the convolution that follows."""
 
     weight: Tensor
     bias: Tensor
@@ -145,7 +145,7 @@ class FusedResBlock(nn.Module):
 
 
 class FusedDownsample(nn.Module):
-    """`Downsample` in space alone: the average pool becomes part of the strided convolution, its bias part of the 1x1.
+    """`Downsample` in space only, with the average pool merged into the strided convolution, its bias into the 1x1.
 
     x (N, C, H, W) -> (N, C, H/2, W/2).
     """

@@ -6,10 +6,10 @@
     gst:v4l2src device=/dev/video0 ! videoconvert ! appsink
     camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
 
-A `Capture` grabs frames on its thread, so that `read` never waits longer than it is told. A device that fails or falls
-silent makes the source "lost". It is tried again after a moment, then after half of what the outage has lasted so far,
-at most 10 s. So no outage becomes twice as long by waiting. After an outage `frame_id` jumps by the frames that the
-camera must have taken meanwhile (at least one), so that readers see a gap.
+A `Capture` grabs frames on its thread, so that `read` never waits longer than its timeout. A device that fails or falls
+silent makes the source "lost". Reconnecting is tried after a moment, then with exponential backoff up to 10 s, never
+longer than half the outage so far. After an outage `frame_id` jumps by the frames that the camera must have taken
+meanwhile (at least one), so that readers see a gap.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ JOIN_S = 1.0
 
 @dataclass(frozen=True)
 class Grabbed:
-    """One image as it came: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts.
+    """One image from a device: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts.
 
-    `damaged` images were left out just before it. `timed`: the time is the camera's own, and not that of arrival.
+    `damaged` is how many images were dropped just before it. `timed`: the time is the camera's own, not the arrival.
     """
 
     image: np.ndarray
@@ -48,35 +48,35 @@ class Grabbed:
 
 
 class Device(Protocol):
-    """What CameraSource drives, always from its capture's thread except for the first `connect`."""
+    """What CameraSource drives, on its capture's thread except for the first `connect`."""
 
     kind: str
     clock: str
     name: str
     fps: float | None
     size: tuple[int, int] | None
-    closing: bool = False  # told from another thread: a `grab` that waits need not go on
+    closing: bool = False  # set by another thread: a waiting `grab` should return
 
     def connect(self) -> None:
-        """Open; raises OSError that says what failed."""
+        """Open the device; raises OSError that says what failed."""
 
     def grab(self) -> Grabbed | None:
         """Wait for the next image; None when the device is lost. Raises EndOfSource when it has ended for good."""
 
     def release(self) -> None:
-        """Close; may be called when not open."""
+        """Close the device; may be called when not open."""
 
 
 class CameraSource(Source):
     """Frames of one live device.
 
-    Opening fails with OSError if the device is not there, unless it is not `required`; later losses heal. `frozen` says
+    `open` raises OSError if a `required` device is not there; after later losses it is reconnected. `frozen` says
     whether the image stands still now; such frames are delivered all the same. `counts` has
 
     - `frames`, and `reconnects`
-    - `frozen`: times that the image stood still for `freeze_after` seconds
-    - `missed`: frames that the device must have taken and that never came
-    - `damaged`: frames that came and cannot be used
+    - `frozen`: how often the image stood still for `freeze_after` seconds
+    - `missed`: frames that the device must have taken but that never came
+    - `damaged`: frames that came but cannot be used
     - `dropped`: frames that nobody read in time
     """
 
@@ -117,14 +117,14 @@ class CameraSource(Source):
         self.capture.start()
 
     def grab(self) -> Frame | None:
-        """The next frame, on the capture's thread; None while the camera is lost, after a moment."""
+        """The next frame, on the capture's thread; while the camera is lost, None after a short wait."""
         if not self._connected and not self._reconnect():
             return None
         try:
             grabbed = self.device.grab()
         except EndOfSource:
             raise
-        except Exception as error:  # nobody foresaw it: readers get it as the end
+        except Exception as error:  # unforeseen: readers see it as the end of the source
             log.exception("stream=%s event=failed device=%s", self.stream, self.device.name)
             raise EndOfSource(f"{self.device.name} failed: {error!r}") from error
         if grabbed is not None:
@@ -155,10 +155,10 @@ class CameraSource(Source):
         self.device.closing = True
         if not self.capture.close(JOIN_S):
             log.warning("stream=%s event=device_hangs device=%s", self.stream, self.device.name)
-            self.capture = Capture(self)  # the thread is left to itself, and not waited for again
+            self.capture = Capture(self)  # the hanging thread is abandoned: a second close does not wait for it
 
     def _to_frame(self, grabbed: Grabbed) -> Frame:
-        self.check_stalled()  # what stood still may be this process
+        self.check_stalled()  # this process may have been suspended
         self._heard_at = time.monotonic()
         missed = self._missed_before(grabbed)
         self.counts["missed"] += missed
@@ -178,10 +178,10 @@ class CameraSource(Source):
         return frame
 
     def _missed_before(self, grabbed: Grabbed) -> int:
-        """Frames that the device took but nobody got, at least one after an outage: by its numbers, else its times.
+        """How many frames are missing before this one by the device's numbers, else its times; after an outage >= 1.
 
-        A pause in times of arrival says nothing: what a network held up comes later. After an outage, which nothing
-        survives, the device's rate says how many there were.
+        A gap in arrival times alone says nothing, because a network may only have delayed the frames. After an outage
+        no delayed frame can come, and the device's rate gives the number.
         """
         outage = self.state == "lost"
         if grabbed.number is not None:
@@ -206,7 +206,7 @@ class CameraSource(Source):
         return self._backoff.next(time.monotonic() - self._heard_at)
 
     def _reconnect(self) -> bool:
-        """Open the device again if it is time to; False, after a moment, if it is not there."""
+        """Open the device again when it is due; False, after a short wait, if that was not possible."""
         left = self._retry_at - time.monotonic()
         if self._stop.wait(min(max(left, 0.0), GRAB_S)) or left > GRAB_S:
             return False
@@ -222,5 +222,5 @@ class CameraSource(Source):
 
 
 def find_capture(source: Source) -> Capture:
-    """The thread and the queue of an open source: a camera's own, which runs since it was opened, or new ones."""
+    """The `Capture` of an open source: a camera's own, which runs since it was opened, or a new one."""
     return source.capture if isinstance(source, CameraSource) else Capture(source)

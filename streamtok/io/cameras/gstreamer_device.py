@@ -1,8 +1,8 @@
-"""A camera behind a GStreamer pipeline that runs in a process of its own, for an OpenCV without GStreamer.
+"""A camera behind a GStreamer pipeline in a process of its own; used where OpenCV was built without GStreamer.
 
-`gst-launch-1.0` runs the pipeline with its `appsink` replaced by what writes pictures into a pipe. They are RGB, each
-behind a header of the GStreamer Data Protocol 1.0 (gst-plugins-bad, `gst/gdp/dataprotocol.c`) with its time in the
-pipeline.
+`gst-launch-1.0` runs the pipeline, with its `appsink` replaced by elements that write RGB pictures into a pipe. Each
+picture follows a header of the GStreamer Data Protocol 1.0 (gst-plugins-bad, `gst/gdp/dataprotocol.c`), which holds its
+time in the pipeline.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SILENT_S, STOP_S = 5.0, 2.0
 
 
 class Packet(NamedTuple):
-    """One packet of the data protocol: its kind, its time in the pipeline (ns, or NO_TIME) and what it carries."""
+    """One packet of the GStreamer Data Protocol: its kind, its time in the pipeline (ns, or NO_TIME), its payload."""
 
     kind: int
     time_ns: int
@@ -46,13 +46,13 @@ class Packet(NamedTuple):
 
 
 def has_gstreamer() -> bool:
-    """Whether OpenCV was built with GStreamer, which the packages of PyPI are not."""
+    """Whether OpenCV was built with GStreamer; the packages on PyPI are not."""
     lines = importlib.import_module("cv2").getBuildInformation().splitlines()
     return any("GStreamer:" in line and "YES" in line for line in lines)
 
 
 def find_launcher() -> str:
-    """The path of gst-launch-1.0; OSError says what to install where something is missing."""
+    """The path of gst-launch-1.0; if something is missing, OSError says what to install."""
     launcher = shutil.which(LAUNCH)
     if launcher is None:
         raise OSError(
@@ -66,9 +66,9 @@ def find_launcher() -> str:
 
 
 class GStreamerDevice(Device):
-    """Runs "PIPELINE ! appsink" and takes its pictures; `sync=false` of the appsink is kept, its other options are not.
+    """Runs "PIPELINE ! appsink" and takes its pictures; of the appsink's options only `sync` is kept.
 
-    A picture's time is that of its buffer in the pipeline, which starts where the first picture arrives soonest.
+    A picture's time is its buffer's time in the pipeline, put on this machine's clock by `StreamClock`.
     """
 
     kind, clock = "GStreamer pipeline", "the pipeline's times, put on this machine's clock"
@@ -89,7 +89,7 @@ class GStreamerDevice(Device):
         self._clock = StreamClock()
 
     def connect(self) -> None:
-        """Start the pipeline and wait for the size of its pictures; OSError with its own words if it fails."""
+        """Start the pipeline and wait for the size of its pictures; OSError quotes the pipeline's error if it fails."""
         self.release()
         launcher = find_launcher()
         reading, writing = os.pipe()
@@ -111,7 +111,7 @@ class GStreamerDevice(Device):
             self._take_caps(packet)
 
     def grab(self) -> Grabbed | None:
-        """The next picture, uint8 RGB; None once nothing comes. Raises EndOfSource where the pipeline has ended."""
+        """The next picture, uint8 RGB (H, W, 3); None if nothing comes. Raises EndOfSource if the pipeline ended."""
         packet = self._next_packet()
         while packet is not None and packet.kind != BUFFER:
             self._take_caps(packet)
@@ -143,7 +143,7 @@ class GStreamerDevice(Device):
         self._process = self._pipe = self._errors = None
 
     def _next_packet(self) -> Packet | None:
-        """The next packet; None at the end of the pipe, and where nothing comes for too long."""
+        """The next packet; None at the end of the pipe, or if nothing comes for too long."""
         header = self._read(HEADER.size)
         if header is None:
             return None
@@ -182,7 +182,7 @@ class GStreamerDevice(Device):
         return np.ascontiguousarray(rows[:, : width * 3].reshape(height, width, 3))
 
     def _read_errors(self) -> str:
-        """What the pipeline said last, in one line."""
+        """The pipeline's first error or warning, else its last line of output."""
         if self._errors is None:
             return ""
         self._errors.seek(0)

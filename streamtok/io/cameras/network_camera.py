@@ -1,7 +1,7 @@
-"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read as files are: by PyAV, and only what damage has not touched.
+"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read by PyAV; damaged pictures are dropped, as those of files are.
 
-A picture's time is the stream's own, put on this machine's clock by the packet that came with the least delay. What a
-camera had buffered when it was opened so keeps its spacing, and jitter of the network is taken out.
+A picture's time is the stream's own, put on this machine's clock by the packet with the least delay. Pictures that the
+camera had buffered when it was opened keep their spacing, and network jitter is removed.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
 MOST_PLAYLIST = 1 << 24  # bytes
 PAGES = "text/html", "multipart"
-BURST_NS = 1_500_000_000  # what is buffered at most
-WAIT_NS, LIVE_WAITS = 5_000_000, 3  # packets that took so long, one after the other, were not buffered
-MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # what is late, and for how long it may be
-MOST_EARLY_NS = 5_000_000_000  # for which a picture of a playlist waits
-MOST_BACK_NS = 500_000_000  # by which order of decoding may differ from that of time
+BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
+WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
+MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # delay that counts as late, and how long it is tolerated
+MOST_EARLY_NS = 5_000_000_000  # the longest that a picture of a playlist waits until it is due
+MOST_BACK_NS = 500_000_000  # backward steps of time up to this are reordering by the codec
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
-RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # of what the demuxer says, as it marks nothing
+RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # in log lines: the RTP demuxer marks no packet
 
 
 class StreamClock:
-    """Puts times of a stream on this machine's monotonic clock: by the least delay seen, which drifts as clocks do.
+    """Maps times of a stream to this machine's monotonic clock by the least delay seen, with an allowance for drift.
 
-    What a network held up keeps its times, however late it comes. Where times step back, or all of them are late for
-    `LATE_NS`, the camera's clock was set, and the delay is measured anew.
+    Packets that the network delayed keep their times. If times step back, or all are late for `LATE_NS`, the camera's
+    clock was set, and the delay is measured anew.
     """
 
     def __init__(self) -> None:
         self._offset_ns: float | None = None
         self._seen_ns = self._stream_ns = 0
-        self._late_ns = 0  # when the first of those came that are late now
-        self._play_ns: int | None = None  # the same where pictures are played
+        self._late_ns = 0  # when the current run of late packets began; 0: the last one was in time
+        self._play_ns: int | None = None  # the offset by which pictures of a playlist are played
 
     def see(self, stream_ns: int, now_ns: int) -> None:
-        """Note that what was taken at `stream_ns` came at `now_ns`."""
+        """Note that a packet with time `stream_ns` arrived at `now_ns` (monotonic ns)."""
         delay = now_ns - stream_ns
         back = self._stream_ns - stream_ns > MOST_BACK_NS
         if self._offset_ns is None or back or (self._late_ns and now_ns - self._late_ns > LATE_NS):
@@ -72,10 +72,10 @@ class StreamClock:
         self._seen_ns, self._stream_ns = now_ns, stream_ns
 
     def play(self, stream_ns: int, now_ns: int) -> int:
-        """When a picture of a playlist read at `now_ns` is due: as long behind the one before as in the stream.
+        """When a picture of a playlist, read at `now_ns`, is due (monotonic ns): pictures keep the stream's spacing.
 
-        The first one and one behind a jump are due now, and those that follow count from it. One that is late was due
-        before: those behind it come as fast as they can, until they are in time again.
+        The first picture, and one after a jump in time, is due now, and later ones count from it. A late picture was
+        due in the past: later ones come as fast as they can until they have caught up.
         """
         if self._play_ns is None or abs(stream_ns + self._play_ns - now_ns) >= MOST_EARLY_NS:
             self._play_ns = now_ns - stream_ns
@@ -83,12 +83,12 @@ class StreamClock:
         return stream_ns + self._play_ns
 
     def to_local(self, stream_ns: int) -> int:
-        """The monotonic time in ns of a time of the stream."""
+        """The monotonic time (ns) of a time of the stream (ns)."""
         return stream_ns + round(self._offset_ns or 0)
 
 
 class Waiting(NamedTuple):
-    """A picture that was decoded: its time in the stream, if that says, its arrival, the damaged ones before it."""
+    """A decoded picture: its time in the stream if known, its arrival, how many damaged ones were dropped before it."""
 
     image: np.ndarray
     stream_ns: int | None
@@ -97,17 +97,17 @@ class Waiting(NamedTuple):
 
 
 class NetworkCamera(Device):
-    """A device of `CameraSource`. `size` (height, width) and `fps` are what the stream says, until pictures come."""
+    """A camera's stream at a URL. Until pictures come, `size` (height, width) and `fps` are what its headers say."""
 
     kind, clock = "network camera", "the stream's own times, put on this machine's clock; arrival where it has none"
 
     def __init__(self, url: str) -> None:
-        verifies(url)  # nonsense in an option is told at once
+        verifies(url)  # raises at once for a wrong option
         self.url, self.name = url, without_password(url)
         self.size: tuple[int, int] | None = None
         self.fps: float | None = None
         self._container: Any = None
-        self._form: str | None = None  # FFmpeg's demuxer, where its own choice was not right
+        self._form: str | None = None  # FFmpeg's demuxer, if its own choice was wrong
 
     def connect(self) -> None:
         """Open the stream; raises OSError that says what is wrong."""
@@ -144,7 +144,7 @@ class NetworkCamera(Device):
         self.size = one.image.shape[:2]
         if self._clock is None or one.stream_ns is None:
             return Grabbed(one.image, self._guess_time(one), damaged=one.damaged)
-        if self._plays:  # pieces of seconds, each of which comes at once: wait until a picture is due
+        if self._plays:  # an HLS segment of seconds arrives at once: wait until a picture is due
             due_ns = self._clock.play(one.stream_ns, time.monotonic_ns())
             while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
                 time.sleep(min(early_ns / 1e9, GRAB_S))
@@ -157,16 +157,16 @@ class NetworkCamera(Device):
             self._container = None
 
     def _guess_time(self, one: Waiting) -> int:
-        """When a picture without a time was taken, as the first one of RTSP: a period before the next one, or now."""
+        """The time of a picture without one, such as the first of RTSP: a period before the next, else its arrival."""
         following = self._waiting[0].stream_ns if self._waiting else None
         if following is None or self._clock is None:
             return one.arrival_ns
         return self._clock.to_local(following - round(1e9 / (self.fps or DEFAULT_FPS)))
 
     def _read(self) -> bool:
-        """Take the next packet and what comes of it; False at the end, or where the connection fails.
+        """Read the next packet and queue its decoded pictures; False at the end, or if the connection fails.
 
-        What comes at once was buffered: it waits.
+        Packets that come without a wait were buffered by the camera; `_live` is set once that backlog is read.
         """
         started_ns = time.monotonic_ns()
         try:
@@ -175,14 +175,14 @@ class NetworkCamera(Device):
             log.info("device=%s event=read_failed error=%r", self.name, error.strerror or "")
             self._failed, packet = True, None
             if self._container.format.name == MULTIPART and isinstance(error, av.error.InvalidDataError):
-                self._form = "mjpeg"  # which finds pictures by their marks, whatever the heads of parts say
+                self._form = "mjpeg"  # which finds pictures by JPEG markers, whatever the part headers say
         now_ns = time.monotonic_ns()
         if packet is not None and packet.pts is not None and self._clock is not None and not self._plays:
             self._clock.see(self._to_ns(packet.pts), now_ns)
         for frame, damage, *_ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
-                self._damaged += self._clean  # what comes before the first key frame was not meant for us
-                if not self._told and damage != BEFORE_KEY:  # once in a connection: there may be nothing but damage
+                self._damaged += self._clean  # pictures before the first keyframe do not count
+                if not self._told and damage != BEFORE_KEY:  # once per connection: there may be nothing but damage
                     log.warning("device=%s event=damaged reason=%r", self.name, damage)
                     self._told = True
                 continue
@@ -198,7 +198,7 @@ class NetworkCamera(Device):
         return round(ticks * self._time_base * 1_000_000_000)
 
     def _next_packet(self) -> Any:
-        """The next packet that holds something, None at the end; notes where some before it were lost."""
+        """The next packet that is not empty, None at the end; notes whether packets before it were lost."""
         while True:
             with av.logging.Capture() as told:
                 packet = next(self._packets, None)
@@ -210,7 +210,7 @@ class NetworkCamera(Device):
 
 
 def _listen() -> None:
-    """Have FFmpeg say what it does: its RTP demuxer tells of lost packets in no other way."""
+    """Enable FFmpeg's log: its RTP demuxer reports lost packets in no other way."""
     av.logging.set_skip_repeated(False)
     if av.logging.get_level() is None:
         quiet = logging.getLogger("libav")
@@ -220,7 +220,7 @@ def _listen() -> None:
 
 
 def make_opener(url: str) -> tuple[OpenerDirector, str]:
-    """What opens a web address with the user and the password in it (basic or digest), and the address without them."""
+    """A URL opener with the user and password of the URL (basic or digest), and the URL without them."""
     parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
@@ -231,8 +231,8 @@ def make_opener(url: str) -> tuple[OpenerDirector, str]:
 
 
 def ask_web(url: str) -> Literal["file", "picture", "camera"]:
-    """What a URL gives: a video file with an end, one picture per request, or else a camera's stream. Asks the server,
-    and takes one that is silent for a camera."""
+    """Ask the server what a URL gives: a video file with an end, one picture per request, or a camera's stream (also
+    if it does not answer)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "camera"
@@ -251,7 +251,7 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
 
 
 def _is_one_picture(answer: HTTPResponse) -> bool:
-    """Whether an answer has an end: some cameras send one picture after the other as if they were one."""
+    """Whether an answer ends: some cameras send picture after picture with the content type of a single one."""
     stop = time.monotonic() + OPEN_S
     while answer.headers.get("Content-Length") is None and answer.read1(1 << 16):
         if time.monotonic() > stop:
@@ -260,7 +260,7 @@ def _is_one_picture(answer: HTTPResponse) -> bool:
 
 
 def _ends(playlist: str, url: str, opener: OpenerDirector) -> bool:
-    """Whether an HLS playlist has an end, or the first of those that it lists."""
+    """Whether an HLS playlist, or the first variant that it lists, has an end."""
     if "#EXT-X-STREAM-INF" in playlist:
         listed = [line.strip() for line in playlist.splitlines() if line.strip() and not line.startswith("#")]
         if not listed:

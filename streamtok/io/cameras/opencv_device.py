@@ -16,15 +16,15 @@ from streamtok.names import without_password
 log = logging.getLogger("streamtok.io")
 
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
-"""A driver's time is believed if it is not in the future and not older than this."""
+"""A driver's time is trusted if it is not in the future and not older than this."""
 MOST_DAMAGED = 30  # in a row
 
 
 class OpenCVDevice(Device):
     """`api` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
 
-    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are asked of a V4L2 device. What it
-    really gives is in `size` and `fps` after `connect`. Images come out as RGB, converted by OpenCV.
+    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are requested from a V4L2 device.
+    After `connect`, `size` and `fps` are what it really delivers. OpenCV converts images to RGB.
     """
 
     kind, clock = "V4L2 camera", "the driver's monotonic time where it gives one, else arrival"
@@ -70,9 +70,9 @@ class OpenCVDevice(Device):
                 log.warning("device=%s event=not_as_asked asked=%s given=%s", self.name, asked, given)
 
     def grab(self) -> Grabbed | None:
-        """The next image, uint8 RGB, with the driver's time or else its arrival before conversion; None if lost.
+        """The next image, uint8 RGB (H, W, 3), with the driver's time or else its arrival; None if the device is lost.
 
-        One that cannot be decoded (Motion JPEG over a bad cable) is left out and counted, unless all are so.
+        Images that cannot be decoded (Motion JPEG over a bad cable) are dropped and counted; 30 in a row are a loss.
         """
         for damaged in range(MOST_DAMAGED):
             if not self._capture.grab():
@@ -92,12 +92,12 @@ class OpenCVDevice(Device):
             self._capture = None
 
     def _driver_ns(self, arrival_ns: int) -> int:
-        """V4L2 buffers carry the kernel's monotonic time, which OpenCV gives in ms; others only a position."""
+        """The driver's monotonic time of the image (OpenCV gives it in ms for V4L2), or `arrival_ns` if it has none."""
         if not self._driver_time:
             return arrival_ns
         driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         if driver_ns > 0 and (self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS):
-            self._driver_proven = True  # an older image waited in the driver while this process stood still
+            self._driver_proven = True  # later an older time is fine: the image waited while this process was suspended
             return min(driver_ns, arrival_ns)
         self._driver_time = False
         log.info("device=%s event=no_driver_time used=arrival", self.name)

@@ -1,9 +1,9 @@
-"""A recording, or the synthetic drive, that plays the part of a camera: real time, outages and frozen images on order.
+"""A recording, or the synthetic drive, that plays a camera in real time, with outages and frozen images on request.
 
     camera:synthetic:96x160@30?seed=1#lost=2-3,10-12&frozen=5-6&loop=1
 
-Tests and demonstrations use it: everything that handles live cameras handles this one. Spans are in seconds since the
-camera was switched on; `lost` makes it unreachable, `frozen` makes it repeat its last image.
+Tests and demonstrations use it in place of a live camera. Spans are in seconds since the camera was switched on; `lost`
+makes it unreachable, `frozen` makes it repeat its last image.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from streamtok.types import Frame
 Span = tuple[float, float]
 SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 LATE_NS = 150_000_000
-"""An image that nobody fetched for so long is gone: a camera has a few buffers."""
+"""An image that nobody fetched for this long is lost, as in a camera with few buffers."""
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong with a played camera, and whether it starts over at its end."""
+    """The faults of a played camera, as spans in seconds, and whether it starts over at its end."""
 
     lost: tuple[Span, ...] = ()
     frozen: tuple[Span, ...] = ()
@@ -36,19 +36,19 @@ class Faults:
 
 
 class MachineClock:
-    """The machine's clock, by which a played camera keeps time unless it is given another one."""
+    """The clock of a played camera: this machine's, unless a subclass is given."""
 
     def now_ns(self) -> int:
-        """The monotonic time."""
+        """The monotonic time, ns."""
         return time.monotonic_ns()
 
     def wait_until(self, due_ns: int) -> None:
-        """Return once it is that late."""
+        """Sleep until the monotonic time `due_ns`."""
         time.sleep(max(due_ns - self.now_ns(), 0) / 1e9)
 
 
 class PlayedDevice(Device):
-    """Plays what `make_source` gives, at the times its frames carry, with `faults`; see the module."""
+    """Plays the recording that `make_source` gives at the pace of its timestamps, with `faults`; see the module."""
 
     kind, clock = "recording that plays a camera", "the recording's times"
 
@@ -71,7 +71,7 @@ class PlayedDevice(Device):
         self._image: np.ndarray | None = None
 
     def connect(self) -> None:
-        """Switch on, or reach it again; OSError within a lost span."""
+        """Switch the camera on, or reconnect; OSError within a lost span."""
         if self._source is None:
             self._start()
             self._switched_on_ns = self._clock.now_ns()
@@ -80,9 +80,9 @@ class PlayedDevice(Device):
         self._reached_ns = self._now_ns() if self._image is not None else 0
 
     def grab(self) -> Grabbed | None:
-        """The next image when its time has come; None once a lost span has begun.
+        """The next image when it is due; None once a lost span has begun.
 
-        Like a camera it waits for nobody: whoever comes late, or after an outage, has missed frames.
+        Like a camera it does not wait: a late reader, or one after an outage, has missed frames.
         """
         frame = self._next()
         number, position_ns = self._position
@@ -95,7 +95,7 @@ class PlayedDevice(Device):
         return Grabbed(self._image, due_ns, number)
 
     def release(self) -> None:
-        """Out of reach; the camera itself goes on."""
+        """Disconnect; the camera itself goes on."""
 
     def _start(self) -> None:
         if self._source is not None:
@@ -108,7 +108,7 @@ class PlayedDevice(Device):
         return self._clock.now_ns() - self._switched_on_ns
 
     def _next(self) -> Frame:
-        """The next frame that is not too late; without a loop the others need not be made at all."""
+        """The next frame that is not too late; without a loop, earlier ones are skipped undecoded where possible."""
         oldest_ns = max(self._now_ns() - LATE_NS, self._reached_ns)
         if not self.faults.loop:
             self._opened().skip_to(self._opened().start_ns + oldest_ns)
@@ -139,7 +139,7 @@ class PlayedDevice(Device):
 
 
 def parse_played(spec: str, open_source: Callable[[str], Source], clock: MachineClock | None = None) -> PlayedDevice:
-    """PlayedDevice of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` gives SRC, a recording."""
+    """The device of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` opens SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
     known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}
     _, faults = split_options(spec, f"?{fragment}", known)
@@ -150,7 +150,7 @@ def parse_played(spec: str, open_source: Callable[[str], Source], clock: Machine
             raise ValueError(f"source camera:{target}: {target!r} is live already; camera: plays a recording")
         return source
 
-    recorded()  # says at once what is wrong with it
+    recorded()  # raises at once if the name is wrong
     return PlayedDevice(recorded, target, Faults(**faults), clock)
 
 

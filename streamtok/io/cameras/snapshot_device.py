@@ -1,4 +1,4 @@
-"""A camera that gives one picture per request (http://CAMERA/snapshot.jpg): asked again and again at a rate."""
+"""A camera that gives one picture per HTTP request (http://CAMERA/snapshot.jpg), polled at a fixed rate."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ADVICE = {401: "wrong user or password", 403: "this user may not", 404: "there i
 
 
 def is_snapshot(spec: str) -> bool:
-    """Whether the name of a source is that of a snapshot: it says so, or its path ends as pictures do."""
+    """Whether a source's name is a snapshot: it begins with snapshot:, or is a URL with the suffix of a picture."""
     url = urlsplit(spec)
     suffix = "." + url.path.rpartition(".")[2].lower()
     return spec.startswith(PREFIX) or (url.scheme in ("http", "https") and suffix in IMAGE_SUFFIXES)
 
 
 class SnapshotDevice(Device):
-    """Asks `url` for a picture `fps` times a second; user and password are those of the URL (basic or digest).
+    """Requests a picture from `url` `fps` times a second, with the user and password of the URL (basic or digest).
 
-    Pictures are stamped when the answer begins, and turned upright. One that is damaged is left out and counted.
+    A picture's time is when the answer begins. Pictures are turned upright; damaged ones are dropped and counted.
     """
 
     kind, clock = "camera that is asked for pictures", "when the answer begins"
@@ -56,7 +56,7 @@ class SnapshotDevice(Device):
         self._released = threading.Event()
 
     def connect(self) -> None:
-        """Ask for a first picture; OSError says what is wrong."""
+        """Request a first picture; OSError says what is wrong."""
         self._released.clear()
         data, _ = self._fetch()
         try:
@@ -66,7 +66,7 @@ class SnapshotDevice(Device):
         self._due = time.monotonic()
 
     def grab(self) -> Grabbed | None:
-        """The next picture when its time has come; None when the camera does not answer."""
+        """The next picture when it is due; None if the camera does not answer."""
         damaged = 0
         while not self._released.wait(max(0.0, self._due - time.monotonic())):
             self._due = max(self._due + 1 / (self.fps or DEFAULT_FPS), time.monotonic())
@@ -82,11 +82,11 @@ class SnapshotDevice(Device):
         return None
 
     def release(self) -> None:
-        """Stop asking."""
+        """Stop polling."""
         self._released.set()
 
     def _fetch(self) -> tuple[bytes, int]:
-        """The bytes of a picture, and the monotonic time when they began to come; OSError."""
+        """The bytes of a picture, and the monotonic time (ns) when the answer began; raises OSError."""
         try:
             with self._opener.open(self._url, timeout=TIMEOUT_S) as answer:
                 arrival_ns, kind = time.monotonic_ns(), answer.headers.get_content_type()

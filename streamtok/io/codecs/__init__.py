@@ -1,1 +1,1 @@
-"""What the headers of compressed video say: the order of its pictures, and whether a packet is whole."""
+"""Header parsing of compressed video: the order of its pictures, and whether a packet is complete."""

@@ -10,14 +10,14 @@ from streamtok.io.codecs.shown_order import Order, Shown
 
 SEQUENCE, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
 KEY, INTRA_ONLY, SWITCH = 0, 2, 3  # types of frames
-HEAD = 64  # bytes of an OBU that are looked at
+HEAD = 64  # bytes parsed of an OBU
 CONFIGURATION = 4  # bytes of av1C before its OBUs
-PER_FRAME = 2  # instead of a value: each frame says it
+PER_FRAME = 2  # instead of a value: each frame header has it
 SLOTS = 8
 
 
 class Sequence(NamedTuple):
-    """What a sequence header says of frame headers; `hint_bits` is 0 where they count nothing that is read here."""
+    """The fields of a sequence header that frame headers depend on; `hint_bits` is 0 without readable order hints."""
 
     still: bool = False
     hint_bits: int = 0
@@ -31,13 +31,13 @@ class Av1Numbers:
 
     def __init__(self, extradata: bytes | None) -> None:
         self._sequence = Sequence()
-        self._slots = [(0, SWITCH)] * SLOTS  # hint and type of the pictures that may be referred to
+        self._slots = [(0, SWITCH)] * SLOTS  # (order hint, type) of the reference frames
         for kind, obu in _split_obus((extradata or b"")[CONFIGURATION:]):
             if kind == SEQUENCE:
                 self._sequence = read_sequence(obu)
 
     def read(self, data: bytes) -> Shown | Order:
-        """The number of the picture that a unit shows; where nothing says it, whether it is a key frame."""
+        """The number of the picture that a temporal unit shows; without order hints, whether it is a key frame."""
         shown, key = None, self._sequence.still
         for kind, obu in _split_obus(data):
             if kind == SEQUENCE:
@@ -53,7 +53,7 @@ class Av1Numbers:
     def _read_frame(self, bits: Bits) -> int | None:
         """The hint of the picture that a frame header shows; None if it shows none."""
         rule = self._sequence
-        if bits.take(1):  # one that was decoded before; a key frame takes all slots then (7.21)
+        if bits.take(1):  # show_existing_frame; a key frame then refreshes all slots (7.21)
             slot = self._slots[bits.take(3)]
             self._slots = [slot] * SLOTS if slot[1] == KEY else self._slots
             return slot[0]
@@ -72,7 +72,7 @@ class Av1Numbers:
 
 
 def read_sequence(obu: bytes) -> Sequence:
-    """Read a sequence header; with a decoder model, or of a single still picture, frame headers are not read."""
+    """Parse a sequence header; with a decoder model, or for a single still picture, frame headers are not parsed."""
     bits = Bits(obu, escaped=False)
     bits.take(4)
     if bits.take(1):
@@ -100,7 +100,7 @@ def read_sequence(obu: bytes) -> Sequence:
 
 
 def _split_obus(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The type of each OBU and what is in it (5.3)."""
+    """The type and payload of each OBU (5.3)."""
     at = 0
     while at < len(data):
         kind, has_size = data[at] >> 3 & 15, data[at] & 2

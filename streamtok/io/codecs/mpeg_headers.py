@@ -1,4 +1,4 @@
-"""The numbers of pictures in MPEG-1 and MPEG-2 (ITU-T H.262)."""
+"""Picture numbers and field pairs of MPEG-1 and MPEG-2, from picture headers (ITU-T H.262)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LAST_SLICE, B_PICTURE = 0xAF, 3
 STRUCTURE = re.compile(
     rb"\x00\x00\x01\xb5[\x80-\x8f].(.)", re.DOTALL
 )  # a picture coding extension, up to the byte with it
-FRAME, TOP, BOTTOM = 3, 1, 2  # what picture_structure may be
-NUMBERS = 1024  # to which it counts
+FRAME, TOP, BOTTOM = 3, 1, 2  # values of picture_structure
+NUMBERS = 1024  # temporal_reference has 10 bits
 
 
 def read_mpeg2(data: bytes) -> Shown | Order:
-    """temporal_reference (ITU-T H.262, 6.3.9), which counts the pictures of a group; MPEG-1 has it too.
+    """Read temporal_reference (ITU-T H.262, 6.3.9), which numbers the pictures of a group; MPEG-1 has it too.
 
-    Nothing counts the last pictures of a group.
+    It cannot show that the last pictures of a group are missing.
     """
     at = data.find(PICTURE)
     if not any(1 <= code <= LAST_SLICE for code in _codes_behind(data, at)):
@@ -31,10 +31,10 @@ def read_mpeg2(data: bytes) -> Shown | Order:
 
 
 class PairedFields:
-    """Packets of MPEG-2: field pictures come two in one, of both parities, with one number and as many slices.
+    """Tells whether a packet of MPEG-2 holds a whole frame: one frame picture, or two fields that belong together.
 
-    One without its other field may be given alone, or FFmpeg's parser joins it to a field of the next picture. Streams
-    are believed that give most of them alone.
+    Such fields have opposite parity, one number and as many slices. If one is missing, the other comes alone, or
+    FFmpeg's parser joins it to a field of the next picture. Single fields are fine in streams where most come alone.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def _structures(data: bytes) -> list[int]:
 
 
 def _codes_behind(data: bytes, at: int) -> Iterator[int]:
-    """The start codes behind the one at a place, none if it is negative."""
+    """The start codes after position `at`; none if that is negative."""
     while at >= 0:
         at = data.find(START, at + 3)
         if 0 <= at < len(data) - 3:

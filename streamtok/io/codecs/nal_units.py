@@ -1,4 +1,4 @@
-"""Access units of H.264 and H.265 taken apart: their NAL units, SEI messages and bits (ITU-T H.264 and H.265)."""
+"""Parsing of H.264 and H.265 access units: their NAL units, SEI messages and bits (ITU-T H.264 and H.265)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units o
 HEVC_SLICES = range(32)
 RECOVERY_POINT = 6  # payload type of an SEI message, in both
 DISPLAY_ORIENTATION = 47
-PICTURE_TIMING = 1  # which says whether a picture is interlaced, and so how its colours lie
+PICTURE_TIMING = 1  # says whether a picture is interlaced, on which the position of chroma depends
 KEPT_MESSAGES = (PICTURE_TIMING, RECOVERY_POINT, DISPLAY_ORIENTATION)
 ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
-"""Of the orientations 1 to 8: whether they mirror, and the quarters of a turn, anticlockwise, that follow."""
+"""EXIF orientation 1 to 8 -> (mirrored, then quarter turns anticlockwise)."""
 START = b"\0\0\1"
 KEY_UNITS = {"h264": range(5, 6), "hevc": range(16, 24)}
-"""Types of NAL units that a decoder can begin with."""
+"""Types of NAL units at which decoding can start."""
 PARAMETER_UNIT, DELIMITER_UNIT = {"h264": 7, "hevc": 33}, {"h264": 9, "hevc": 35}
 
 
 class Bits:
-    """Reads bits, and the variable-length codes of clause 9.1; reading past the end gives zeros.
+    """Reads bits, and the Exp-Golomb codes of clause 9.1; reading past the end gives zeros.
 
-    A NAL unit is `escaped` by emulation prevention bytes, which are left out.
+    `escaped`: the data has emulation prevention bytes, which are removed.
     """
 
     def __init__(self, data: bytes, escaped: bool = True) -> None:
@@ -67,7 +67,7 @@ def split_units(data: bytes, length_size: int) -> Iterator[bytes]:
 
 
 def read_length_size(codec: str, extradata: bytes | None) -> int:
-    """Bytes of a unit's length in packets of a stream, from its extradata (avcC or hvcC); 0 for Annex B."""
+    """The bytes of the length before each NAL unit, from a stream's extradata (avcC or hvcC); 0 for Annex B."""
     if not extradata or extradata[0] != 1:
         return 0
     at = 4 if codec == "h264" else 21
@@ -75,13 +75,13 @@ def read_length_size(codec: str, extradata: bytes | None) -> int:
 
 
 def without_sei(data: bytes, length_size: int) -> bytes:
-    """An access unit of H.265 without the SEI messages before its slices, but for those that decoders need.
+    """Remove the SEI messages before the slices of an H.265 access unit, except those that decoders need.
 
-    The others change no pixels, and decoders that shall refuse damage refuse what they find odd in them, too.
+    The others change no pixels, but a decoder that is set to refuse damage also refuses unusual ones.
     """
     kept, at = [], 0
     for unit in split_units(data, length_size):
-        head = data[at : at + length_size] or START  # the length as it was, which shows what is cut off
+        head = data[at : at + length_size] or START  # the length as stored: it shows that a unit is cut off
         at += length_size + len(unit)
         first_message = unit[2] if len(unit) > 2 else 0
         if unit and (unit[0] >> 1 & 63 != HEVC_SEI or first_message in KEPT_MESSAGES):
@@ -90,7 +90,7 @@ def without_sei(data: bytes, length_size: int) -> bytes:
 
 
 def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:
-    """An access unit (Annex B) of "h264" or "hevc" with a display orientation SEI message (D.2.27; D.2.20)."""
+    """Add a display orientation SEI message (D.2.27; D.2.20) to an access unit (Annex B) of "h264" or "hevc"."""
     mirrored, turns = ORIENTATION_SEI[orientation]
     bits = f"0{mirrored:b}0{turns << 14:016b}1" + ("0" if codec == "h264" else "00") + "1"
     payload = int(bits.ljust(24, "0"), 2).to_bytes(3, "big").replace(b"\0\0", b"\0\0\3")
@@ -116,14 +116,14 @@ def parameter_sets(codec: str, extradata: bytes | None) -> list[bytes]:
         sets, at = _take_sets(data, 6, data[5:6], 31)
         return sets + _take_sets(data, at + 1, data[at : at + 1])[0]
     sets, at = [], 23
-    for _ in range(int.from_bytes(data[22:23], "big")):  # of one type each
+    for _ in range(int.from_bytes(data[22:23], "big")):  # arrays, each of one type
         more, at = _take_sets(data, at + 3, data[at + 1 : at + 3])
         sets += more
     return sets
 
 
 def _take_sets(data: bytes, at: int, count: bytes, mask: int = 0xFFFF) -> tuple[list[bytes], int]:
-    """The next parameter sets, as many as bytes say, and where they end."""
+    """The next `count` (big-endian) parameter sets, and the position after them."""
     sets = []
     for _ in range(int.from_bytes(count, "big") & mask):
         size = int.from_bytes(data[at : at + 2], "big")
@@ -133,7 +133,7 @@ def _take_sets(data: bytes, at: int, count: bytes, mask: int = 0xFFFF) -> tuple[
 
 
 def to_annex_b(data: bytes, codec: str, extradata: bytes | None) -> bytes:
-    """An access unit with start codes, and with the parameter sets of its stream where a decoder can begin with it."""
+    """The access unit as Annex B; one that decoding can start at gets the stream's parameter sets."""
     length_size = read_length_size(codec, extradata)
     if not length_size:
         return data
@@ -151,7 +151,7 @@ def unit_type(codec: str, unit: bytes) -> int:
 
 
 def recovery_count(payload: bytes, signed: bool = False) -> int | None:
-    """How many pictures after a recovery point all are right; None if the SEI messages hold no such point."""
+    """The number of pictures after which a recovery point gives correct ones; None without such an SEI message."""
     at = 0
     while at + 2 < len(payload):
         kind = size = 0

@@ -1,8 +1,8 @@
-"""What the headers of H.264 and H.265 say about the order of pictures: what is missing, and where damage ends.
+"""Detect missing pictures, and where damage ends, from the headers of H.264 and H.265.
 
-Decoders know both and do not tell. That of H.264 conceals a picture that never came, and none says how far a stream
-that is refreshed bit by bit (without key frames) has come. Clauses are those of ITU-T H.264 and H.265. Codecs that
-count what is shown are in `streamtok.io.codecs.shown_order`.
+Decoders do not report either: FFmpeg's H.264 decoder conceals a picture that never came, and none says when a gradual
+refresh (without key frames) is complete. Clauses are those of ITU-T H.264 and H.265. Codecs that number pictures in
+order of presentation are in `streamtok.io.codecs.shown_order`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from streamtok.io.codecs.shown_order import Order, ShownOrder
 IDR, SLICE, SEI, SPS, PPS = 5, 1, 6, 7, 8  # NAL unit types of H.264
 HEVC_KEYS = range(16, 22)
 HEVC_TRAILING, HEVC_LEADING = range(6), range(6, 10)  # shown after their key frame, and before it
-HEVC_RADL = (6, 7)  # leading, and needing nothing before their key frame
+HEVC_RADL = (6, 7)  # leading pictures that refer to nothing before their key frame
 HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-MOST_REORDERED = 4  # pictures by which the order of decoding may run ahead in streams without key frames
-LONGEST_HEADER = 64  # bytes of a slice that are looked at
+MOST_REORDERED = 4  # pictures of reordering in streams without key frames
+LONGEST_HEADER = 64  # bytes parsed of a slice
 
 
 class Numbering(NamedTuple):
-    """How an SPS of H.264 has pictures numbered: `frame_num` has `width` bits."""
+    """The fields of an H.264 SPS that picture numbering depends on: `frame_num` has `width` bits."""
 
     width: int
     gaps_allowed: bool
@@ -48,12 +48,12 @@ class H264Order:
         self._sps: dict[int, Numbering] = {}
         self._pps: dict[int, int] = {}
         self._last: int | None = None  # frame_num of the last reference picture
-        self._ages: dict[int, int] = {}  # of recovery points, in units, by the frame_num at which all is right
+        self._ages: dict[int, int] = {}  # of recovery points, in access units, by the frame_num of complete recovery
         for unit in parameter_sets("h264", extradata):
             self._read_parameters(unit)
 
     def restart(self) -> None:
-        """Forget what came before: the next unit is from another place of the stream."""
+        """Forget the past: the next unit is from another place of the stream."""
         self._last, self._ages = None, {}
 
     def see(self, data: bytes) -> Order:
@@ -88,7 +88,7 @@ class H264Order:
         missing = step > 1 and not rule.gaps_allowed
         if missing and not reference:
             self._last = (number - 1) % size
-        missing |= step == 0 and not field_picture and not first_block  # it came late
+        missing |= step == 0 and not field_picture and not first_block  # out of order
         self._ages = {target: age + 1 for target, age in self._ages.items()}
         if recovery is not None:
             self._ages.setdefault((number + recovery) % size, 0)
@@ -107,15 +107,15 @@ class H264Order:
             width = bits.ue() + 4
             _skip_picture_order(bits)
             bits.ue()  # max_num_ref_frames
-            gaps_allowed, _, _ = bool(bits.take(1)), bits.ue(), bits.ue()  # then width and height
+            gaps_allowed, _, _ = bool(bits.take(1)), bits.ue(), bits.ue()  # width and height are skipped
             self._sps[number] = Numbering(width, gaps_allowed, planes, bool(bits.take(1)))
 
 
 class H265Order:
-    """Follows key frames and recovery points (D.3.8), counting units; what is missing says the decoder itself.
+    """Follows key frames and recovery points (D.3.8) by counting access units; the decoder reports missing pictures.
 
-    But not a key frame: pictures count from it, so what needs it finds another. Leading pictures come before trailing
-    ones (7.4.2.2); those that come behind them lost theirs.
+    It does not report a missing key frame, from which pictures are numbered: those that refer to it find another. But
+    leading pictures precede trailing ones (7.4.2.2), so leading ones after a trailing one have lost their key frame.
     """
 
     def __init__(self, extradata: bytes | None) -> None:
@@ -123,10 +123,10 @@ class H265Order:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what came before: the next unit is from another place of the stream."""
-        self._ages: dict[int, int] = {}  # of recovery points, in units, by the age at which all is right
+        """Forget the past: the next unit is from another place of the stream."""
+        self._ages: dict[int, int] = {}  # of recovery points, in access units, by the age of complete recovery
         self._key_age: int | None = None  # of the last key frame
-        self._trailed = False  # a trailing picture came behind it
+        self._trailed = False  # whether a trailing picture has followed it
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
@@ -156,7 +156,7 @@ class H265Order:
 def follow_order(
     codec: str, extradata: bytes | None, reordered: bool = True
 ) -> H264Order | H265Order | ShownOrder | None:
-    """What follows the order of a decoder's access units; None for codecs that do not say."""
+    """The tracker of picture order for a decoder's access units; None for codecs without numbers."""
     if codec == "h264":
         return H264Order(extradata)
     if codec == "hevc":
@@ -169,7 +169,7 @@ def follow_order(
 
 
 def _skip_chroma(bits: Bits) -> bool:
-    """Pass over what high profiles have in their SPS (7.3.2.1.1); True if planes are coded separately."""
+    """Skip the SPS fields of high profiles (7.3.2.1.1); True if colour planes are coded separately."""
     full_colour = bits.ue() == 3
     separate = full_colour and bool(bits.take(1))
     bits.ue(), bits.ue(), bits.take(1)

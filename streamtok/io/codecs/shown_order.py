@@ -1,6 +1,6 @@
-"""Pictures that their codecs count as they are shown (MPEG-1 and 2, AV1): what is missing in decoding order.
+"""Detect missing pictures in codecs that number them in order of presentation (MPEG-1, MPEG-2, AV1).
 
-Decoders of them go on over a picture that never came, and say nothing.
+Their decoders go on silently after a picture that never came.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-CREDIT = 10  # pictures that need not count on before the numbers of a stream are not believed: about a group
+CREDIT = 10  # jumps in the numbers before a stream's numbers are distrusted: about one group of pictures
 
 
 @dataclass(frozen=True)
 class Order:
-    """What an access unit says.
+    """What an access unit tells about picture order.
 
-    `missing` is n if one that the unit n units before needs did not come; else None. `clean_since` is n if this picture
-    and those shown after it need none that came more than n units before; else None.
+    `missing` is n if a picture is missing that the unit n units earlier refers to (0: this unit); else None.
+    `clean_since` is n if this picture and those shown after it refer to none more than n units earlier; else None.
     """
 
     missing: int | None = None
     clean_since: int | None = None
-    recovers: bool = False  # it is a key frame of H.264 or H.265, or begins to be refreshed bit by bit
-    has_sei: bool = False  # it has messages beside the picture
-    empty: bool = False  # it has no picture
+    recovers: bool = False  # a key frame of H.264 or H.265, or the start of a gradual refresh
+    has_sei: bool = False  # has SEI messages before its slices
+    empty: bool = False  # has no picture
 
 
 class Shown(NamedTuple):
@@ -32,31 +32,31 @@ class Shown(NamedTuple):
 
     number: int
     numbers: int
-    between: bool = False  # no other needs it
-    begins: bool = False  # it is not counted from those before
-    clean: bool = False  # it is a key frame, where its header alone tells
+    between: bool = False  # no other picture refers to it (a B-picture)
+    begins: bool = False  # its number does not follow from those before
+    clean: bool = False  # a key frame, if its header alone tells
     twice: bool = False  # its other field may have the same number
 
 
 class ShownOrder:
-    """Follows the numbers that `read` finds in access units; it gives an `Order` for one without a number.
+    """Follows the numbers that `read` finds in access units; `read` gives an `Order` for one without a number.
 
-    A reference picture may come before those that are shown before it, so that what is missing shows at the next one.
-    Where none is `reordered`, it shows at once. Pictures between, as many as usual, may be missing: nothing needs them.
-    Numbers are believed while most of them count on, and at first: one that is lost may have many others not count on.
+    A reference picture may be decoded before B-pictures that are shown before it, so a missing picture shows only at
+    the next reference; without reordering it shows at once. Missing B-pictures are no damage: nothing refers to them.
+    Numbers are trusted while most of them are consecutive, and at first, as one loss can cause several jumps.
     """
 
     def __init__(self, read: Callable[[bytes], Shown | Order], reordered: bool) -> None:
         self._read, self._reordered = read, reordered
-        self._followed = self._jumped = 0  # how often pictures counted on, and did not: some streams never do
+        self._followed = self._jumped = 0  # numbers that were consecutive, and that were not: in some streams none are
         self.restart()
 
     def restart(self) -> None:
-        """Forget what came before: the next unit is from another place of the stream."""
-        self._last: Shown | None = None  # reference picture
-        self._awaited: set[int] = set()  # those before it that may be reference pictures
-        self._age = 0  # of it, in units
-        self._step = self._usual = 0  # from the reference picture before to it, and where all between came
+        """Forget the past: the next unit is from another place of the stream."""
+        self._last: Shown | None = None  # the last reference picture
+        self._awaited: set[int] = set()  # numbers before it that have not come and may be reference pictures
+        self._age = 0  # of the last reference picture, in units
+        self._step = self._usual = 0  # numbers from the reference before to the last one; the same where all came
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
@@ -78,13 +78,13 @@ class ShownOrder:
         self._age, self._last = 0, shown
         self._step = number + 1 if last is None or begins else (number - last.number) % numbers
         self._awaited = set() if begins else {(number - n) % numbers for n in range(1, self._step)}
-        lost_head = self._step > numbers // 2  # a group that lost its beginning counts from 0
+        lost_head = self._step > numbers // 2  # a group whose first pictures are lost counts from 0
         if self._awaited and not missing and (not self._reordered or lost_head):
             missing, age, self._awaited = not shown.clean, 0, set()
         return self._judge(missing, age, 0 if shown.clean else None)
 
     def _lacks_reference(self) -> bool:
-        """Whether pictures did not come before the last reference picture that may be such, too."""
+        """Whether pictures are missing before the last reference picture that may be references, too."""
         return bool(self._awaited) and self._step != self._usual and not (self._last and self._last.clean)
 
     def _judge(self, missing: bool, age: int, clean_since: int | None = None) -> Order:

@@ -1,6 +1,6 @@
-"""Whether a packet of video is whole, where its codec says so and its decoder does not ask, but fills up the rest.
+"""Check that a packet of video is complete, for codecs whose decoders silently fill in what is cut off.
 
-What neither packets nor decoders show is named here, too, so that nobody takes it for good.
+`say_unseen` lists the damage that neither packets nor decoders show, so that nobody relies on its detection.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from streamtok.io.codecs.mpeg_headers import PairedFields
 from streamtok.io.codecs.nal_units import HEVC_SLICES, read_length_size, split_units, unit_type
 from streamtok.io.images.stills import is_whole_jpeg
 
-TAIL = 64  # bytes in which an end mark is looked for: some cameras add others
+TAIL = 64  # last bytes, in which the end mark is sought: some cameras append others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
 SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
 FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
-LONG_FILL = 4  # zeros: fewer may stand before a start code
-MOST_FILL = 64  # zeros at the end of a slice whose length is said: more are no filling
+LONG_FILL = 4  # zeros: fewer may precede a start code
+MOST_FILL = 64  # zeros at the end of a slice of known length: more are no padding
 MARK, JPEG_BEGINS = re.compile(rb"\xff[\xc0-\xfe]"), b"\xff\xd8"
 SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
-SIZE = re.compile(rb"\xff[\xc0-\xc2]..\x08(....)", re.DOTALL)  # of a picture, in its head
+SIZE = re.compile(rb"\xff[\xc0-\xc2]..\x08(....)", re.DOTALL)  # of a picture, in its frame header
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
-MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the high bit first
-NO_BITS = 0xFFFFFFFF  # from which zlib counts, inverted
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # FFV1's checksum takes the high bit first
+NO_BITS = 0xFFFFFFFF  # zlib inverts the checksum's start value
 
 
 def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] | None:
-    """What tells, for a decoder and a stream, whether a packet holds all that it should; None where nothing does."""
+    """The check of whether a packet is complete, for a decoder's name and a stream; None if there is none."""
     if codec in SLICES:
         return WholeSlices(codec, extradata)
     if codec == "mpeg2video":
         return PairedFields()
-    if codec == "ffv1" and not extradata:  # of a version whose slices do not say their size
+    if codec == "ffv1" and not extradata:  # a version whose slices do not hold their size
         return None
     return RULES.get(codec)
 
 
 class WholeSlices:
-    """Access units of H.264 or H.265: no slice holds bytes that emulation prevention leaves to start codes.
+    """Checks access units of H.264 and H.265: no slice may hold bytes that emulation prevention rules out.
 
-    Zeros behind a slice are its end overwritten, unless most slices of the stream are filled up with a few.
+    Zeros at the end of a slice mean that it was overwritten, unless most slices of the stream are padded so.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         self._codec, self._length_size = codec, read_length_size(codec, extradata)
         self._fill = 1 if self._length_size else LONG_FILL
         self._bare = self._filled = 0
-        self._even = True  # all slices so far: they may be filled up to that
+        self._even = True  # all slices so far have an even length: some encoders pad to that
 
     def __call__(self, data: bytes) -> bool:
         return all(self._is_whole(unit) for unit in split_units(data, self._length_size) if unit)
@@ -68,9 +68,9 @@ class WholeSlices:
 
 
 def _is_whole_mjpeg(data: bytes) -> bool:
-    """A JPEG of a stream, which may begin behind other bytes; its first mark says that nothing is missing there.
+    """Whether a JPEG of a stream is complete; other bytes may precede it, but its first marker must be its start.
 
-    Two of one size are the fields of a picture, and both must be whole; others, such as a preview, are not shown.
+    Two JPEGs of one size are the fields of a picture, and both must be complete; others, as a preview, do not count.
     """
     first = MARK.search(data)
     if first is None or first[0] != JPEG_BEGINS or not is_whole_jpeg(data[first.start() :]):
@@ -83,7 +83,7 @@ def _is_whole_mjpeg(data: bytes) -> bool:
 
 
 def _is_whole_ffv1(data: bytes) -> bool:
-    """Slices that say their size, and have a checksum if the stream has any: over all of a slice it is 0."""
+    """Whether the sizes in slice footers add up, and each slice's checksum, if the stream has them, is 0."""
     summed = _split_slices(data, SUMMED_FOOTER)
     if summed is None:
         return _split_slices(data, PLAIN_FOOTER) is not None
@@ -91,7 +91,7 @@ def _is_whole_ffv1(data: bytes) -> bool:
 
 
 def _split_slices(data: bytes, footer: int) -> list[bytes] | None:
-    """The slices of FFV1 (RFC 9043, 4.9), each with its footer, which begins with its size; None if they do not fit."""
+    """The slices of FFV1 (RFC 9043, 4.9), each with a footer that begins with its size; None if they do not add up."""
     slices, end = [], len(data)
     while end >= footer:
         size = int.from_bytes(data[end - footer : end - footer + 3], "big") + footer
@@ -103,7 +103,7 @@ def _split_slices(data: bytes, footer: int) -> list[bytes] | None:
 
 
 def _is_whole_gif(data: bytes) -> bool:
-    """Blocks of which one is an image; each consists of parts that say their size, up to one of 0 bytes."""
+    """Whether all blocks of a GIF are complete, and one is an image; a block ends with a sub-block of 0 bytes."""
     at = 13 + _palette_size(data[10]) if data.startswith(b"GIF8") else 0
     images = 0
     try:
@@ -119,7 +119,7 @@ def _is_whole_gif(data: bytes) -> bool:
 
 
 def _palette_size(flags: int) -> int:
-    """Bytes of the palette that follows."""
+    """The size in bytes of the palette that follows the `flags`."""
     return 6 << (flags & 7) if flags & PALETTE else 0
 
 
@@ -131,19 +131,19 @@ RULES: dict[str, Callable[[bytes], bool]] = {
     "qtrle": lambda data: len(data) >= int.from_bytes(data[:4], "big") & 0x3FFFFFFF,  # it begins with its size
     "gif": _is_whole_gif,
 }
-"""Of decoders' names: whether a packet is whole."""
+"""Decoder name -> check of whether a packet is complete."""
 
 FILLS_UP = {"vp8", "vp9", "huffyuv", "ffvhuff", "cinepak", "msvideo1", "asv2", "magicyuv", "snow", "speedhq"}
 FILLS_UP |= {"dpx", "exr", "sgi", "h261"}
-"""Decoders that take a packet that is cut off for a whole one, where nothing in it says how long it is."""
+"""Decoders that accept a truncated packet, of codecs whose packets do not hold their length."""
 COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video", "libdav1d", "av1"}
-"""Decoders of streams in which a picture that is missing shows."""
+"""Decoders of streams in which missing pictures are detected."""
 CHECKS = {"ffv1", "png", "apng"}
-"""Decoders that compare checksums, which streams of others have at most by choice."""
+"""Decoders that verify checksums; in other codecs they are optional at most."""
 
 
 def say_unseen(codec: str) -> Iterator[str]:
-    """What damage to a stream of a decoder cannot be seen, in words."""
+    """The kinds of damage that are not detected in streams of a decoder, in words."""
     if codec in FILLS_UP:
         yield f"a packet of {codec} that is cut off is not noticed: its decoder fills up the rest"
     if codec in ("libdav1d", "av1"):

@@ -1,4 +1,4 @@
-"""Which pictures a folder holds, and when each was taken: KITTI, nuScenes, EuRoC and TUM layouts, or numbered files.
+"""List the pictures of a folder with their times: KITTI, nuScenes, EuRoC and TUM layouts, or numbered files.
 
 for image in list_images("2011_09_26_drive_0001/image_02"):
     print(image.path, image.time_ns, image.frame_id)
@@ -28,8 +28,8 @@ from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
 from streamtok.names import natural_key
 
 STEPS = 33
-MOST_BEHIND = 0.1  # of the images, behind the last line of a file of times that was cut off
-NEW_CLOCK_IMAGES = 5  # that rise together in the past: the clock was set back for good
+MOST_BEHIND = 0.1  # the share of images that may lack a line at the end of a truncated times file
+NEW_CLOCK_IMAGES = 5  # images in a row with rising times in the past: the clock was set back for good
 
 log = logging.getLogger("streamtok.io")
 
@@ -41,15 +41,15 @@ OPTIONS: dict[str, Callable[[str], float | str]] = {
     "names": str,
     "log": str,
 }
-"""What may follow images:DIR? in the name of a source or a drive."""
+"""The options of images:DIR?... in the name of a source or a drive."""
 
 
 @dataclass(frozen=True)
 class TimedImage:
-    """One file of a folder: when it was taken (ns of whatever clock the folder has) and its place in the sequence.
+    """One file of a folder: its time (ns of whatever clock the folder has) and its number in the sequence.
 
-    `numbered`: its place is a number that the folder gives it, and not how many files come before it. `guessed`: its
-    time was put between those of its neighbours.
+    `numbered`: `frame_id` is from the folder's own numbering, not a count of files. `guessed`: the time was
+    interpolated between those of its neighbours.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class TimedImage:
     guessed: bool = False
 
     def load(self) -> tuple[np.ndarray, bytes | None]:
-        """The picture, uint8 RGB (H, W, 3), and the file's bytes where decoding them as they are gives the same.
+        """The picture, uint8 RGB (H, W, 3), and the file's bytes if decoding those gives the same picture, else None.
 
         Raises DamagedFrame.
         """
@@ -75,19 +75,19 @@ class TimedImage:
 def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     """The images of a folder (or of its `data/`) in order of their times.
 
-    Times come from the file `timestamps` if given, else from `fps` if given. Else they come from a times file that is
-    found, or from the names; ValueError says what is missing. `unit` is that of the times (None: `times` finds it).
-    `bits` is how many bits of 16 the values of the images fill (None: all). `names` is a pattern of their names
-    ("left_*"), `log` the recording that those begin with. `frame_id` counts files. Where a times file has a line for
-    every number but some numbered images are missing (KITTI), it is the number, so that the gap shows.
+    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, or
+    from the names; ValueError says what is missing. `unit` is that of the times (None: inferred by `times`). `bits` is
+    the bit depth of images that are stored in 16 bits (None: 16). `names` is a pattern of their names ("left_*"),
+    `log` the recording that their names begin with. `frame_id` counts files. If a times file has a line for every
+    number but some numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows.
     """
     return join_clocks(find_images(folder, **options).images, folder)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The images of a folder by their own clock, which may have been set back; where its times are from, in words; and
-    files without a time."""
+    """The images of a folder by their own clock, which may step back; the origin of their times, in words; and files
+    without a time."""
 
     images: list[TimedImage]
     clock: str
@@ -95,7 +95,7 @@ class Found:
 
     @property
     def steps(self) -> list[int]:
-        """Of its clock, between the first images."""
+        """The positive steps, ns, between the first images."""
         return [b.time_ns - a.time_ns for a, b in itertools.pairwise(self.images[:STEPS]) if b.time_ns > a.time_ns]
 
 
@@ -109,7 +109,7 @@ def find_images(
     names: str = "*",
     log: str = "",
 ) -> Found:
-    """What `list_images` finds, as it is written."""
+    """Find the images as `list_images` does, with times as they are written."""
     files = _list_files(Path(folder), f"{escape(log)}__*" if log else names)
     if timestamps is None and fps is not None:
         parse_rate(fps)
@@ -131,7 +131,7 @@ def find_images(
 
 
 def _warn_of_pairs(files: list[Path]) -> None:
-    """Warn where all numbers come twice: of two cameras, or of pictures and what was made of them."""
+    """Warn if all numbers occur twice: from two cameras, or from pictures and what was computed from them."""
     numbers = [tuple(re.findall(r"\d+", file.stem)) for file in files]
     if all(numbers) and 2 * len(set(numbers)) <= len(files):
         twice = Counter(numbers).most_common(1)[0][0]
@@ -141,7 +141,7 @@ def _warn_of_pairs(files: list[Path]) -> None:
 
 
 def _list_files(folder: Path, names: str) -> list[Path]:
-    """The pictures of a folder, or of its data/ if more of them lie there. ValueError if there are none."""
+    """The pictures of a folder, or of its data/ if that holds more. ValueError if there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
     files, inside = _files(folder), _files(folder / "data") if (folder / "data").is_dir() else []
@@ -158,7 +158,7 @@ def _list_files(folder: Path, names: str) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The pictures of a folder in order. Arrays, which may lie beside pictures, count only where they are alone."""
+    """The pictures of a folder in order. Arrays (.npy) count only in folders without other pictures."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
 
@@ -168,9 +168,9 @@ def _number(timed: list[tuple[int, Path]]) -> list[TimedImage]:
 
 
 def join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage]:
-    """The images on one clock: where theirs was set back for good, or began anew, times go on behind the last image.
+    """Put the images on one clock: where it was set back for good, or restarted, times go on after the last image.
 
-    A number is left out there, so that readers see a gap. Single images whose time does not rise stay as they are.
+    A number is skipped there, so that readers see a gap. Single images whose time does not rise stay as they are.
     """
     times = [image.time_ns for image in images]
     step_ns = round(statistics.median([b - a for a, b in itertools.pairwise(times) if b > a] or [1]))
@@ -187,7 +187,7 @@ def join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage
 
 
 def _by_file(files: list[Path], path: Path, unit: str | None) -> Found:
-    """The images with the times of a file."""
+    """The images with times from the file `path`."""
     if not path.is_file():
         raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
     times = read_times_file(path, unit)
@@ -212,7 +212,7 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     numbers = [int(file.stem) if file.stem.isdecimal() else -1 for file in files]
     first, last = min(lines), max(lines)
     behind = sum(number > last for number in numbers)
-    cut_off = min(numbers) == 0 and behind <= MOST_BEHIND * len(files)  # as they are numbered from the first line on
+    cut_off = min(numbers) == 0 and behind <= MOST_BEHIND * len(files)  # numbered from the first line on
     if not lines.keys() >= set(numbers) and last != max(numbers) and not cut_off:
         raise ValueError(f"{path} has {len(times)} times for {len(files)} images; expected one line per image")
     between = (number for number in numbers if first < number < last and number not in lines)
@@ -223,7 +223,7 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
 
 
 def _time_between(lines: dict[int, int], number: int) -> int:
-    """The time of a picture whose line is blank, between those of its neighbours."""
+    """The time of a picture whose line is blank, interpolated between those of its neighbours."""
     before = max(each for each in lines if each < number)
     after = min(each for each in lines if each > number)
     return lines[before] + (lines[after] - lines[before]) * (number - before) // (after - before)
@@ -236,5 +236,5 @@ def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) 
     if not timed:
         raise ValueError(f"{path} names none of the {len(files)} images beside it; its first is {names[0]!r}")
     places = [natural_key(file) for _, file in timed]
-    in_order = places == sorted(places)  # already: the clock may be set
+    in_order = places == sorted(places)  # then times that fall are a clock that was set: do not sort by them
     return _number(timed if in_order else sorted(timed, key=itemgetter(0)))

@@ -1,4 +1,4 @@
-"""Pictures as sources: a folder of images, and a file with one picture or an animation."""
+"""Sources of picture files: a folder of images, and a file with one picture or an animation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger("streamtok.io")
 
 
 class ImageFolderSource(RecordedSource):
-    """A folder of images as a source; the first one's time becomes the opening. Damaged files are counted and skipped,
-    and so are images whose time does not rise (counted as `backwards`). Reading raises ValueError if none can be read.
+    """A folder of images as a source; the first image's time becomes the time of opening.
 
-    `options` are those of `list_images`.
+    Damaged files are dropped and counted, and so are images whose time does not rise (`backwards`). Reading raises
+    ValueError if no image can be read. `options` are those of `list_images`.
     """
 
     kind = "folder of images"
@@ -61,7 +61,7 @@ class ImageFolderSource(RecordedSource):
                 return
 
     def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`, without reading what is passed over."""
+        """As `RecordedSource.skip_to`, without reading the skipped files."""
         if self._left and self._pending is not None and self._pending.capture_ns < capture_ns:
             self._pending = None
         first_ns = capture_ns - self.start_ns + self.images[0].time_ns
@@ -69,7 +69,7 @@ class ImageFolderSource(RecordedSource):
             self._left.popleft()
 
     def _look_at(self, image: TimedImage) -> None:
-        """Say what the first image tells of all: values that fill too few bits, several pictures in a file."""
+        """Warn of what the first image shows about all: values that fill too few bits, several pictures in a file."""
         data = image.path.read_bytes()
         if is_animation(data):
             log.warning("file=%s event=animation reason='in a folder only its first picture is read'", image.path)

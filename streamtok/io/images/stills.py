@@ -1,4 +1,4 @@
-"""Still pictures: read, written, encoded and captioned; uint8 RGB (H, W, 3), or the channels of a .npy file."""
+"""Read, write, encode and caption still pictures: uint8 RGB (H, W, 3), or the channels of a .npy file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
 SUBFILE_TYPE, MOST_PAGES = 254, 1_000_000  # of TIFF
 BAYER = re.compile(r"bayer_[rgb]{4}")
 ANY_DEPTH = 1 | 2  # cv2.IMREAD_COLOR and IMREAD_ANYDEPTH: colours of 8 or 16 bits as they are stored
-STILL_NS = 100_000_000  # how long a picture of an animation is shown that does not say
+STILL_NS = 100_000_000  # duration of a picture of an animation that gives none
 
 ImageData = bytes | bytearray | memoryview | np.ndarray
 """The bytes of an image, as a message or a file gives them; an array is uint8 (n,)."""
@@ -36,10 +36,9 @@ class DamagedFrame(ValueError):
 
 
 def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
-    """Read a picture file upright, uint8 RGB (H, W, 3): of an animation the first picture, of a .npy file (H, W, C).
+    """Read a picture file upright, uint8 RGB (H, W, 3): an animation's first picture, (H, W, C) of a .npy file.
 
-    See `decode_image_file` for `bits`.
-    Raises FileNotFoundError, or ValueError if it is no picture or damaged.
+    `bits` is as in `decode_image_file`. Raises FileNotFoundError, or ValueError if it is no picture or damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -50,11 +49,11 @@ def read_image(path: str | Path, bits: int | None = None) -> np.ndarray:
 
 
 def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray, bool]:
-    """(picture, as stored): a picture file in memory, uint8 RGB (H, W, 3), upright as its EXIF says.
+    """Decode a picture file in memory: (picture, as stored), uint8 RGB (H, W, 3), upright as its EXIF says.
 
-    `as stored`: whether the file itself is upright and of 8 bits, so that its bytes are the picture.
-    `bits` is how many bits of 16 its values have: 12 where cameras of 12 bits store theirs as they are. None takes the
-    high bytes. A .npy file gives its channels as they are, one as grey. Raises DamagedFrame.
+    `as stored`: the file itself is upright and has 8 bits, so that plain decoders give the same picture. `bits` is the
+    depth of 16-bit values: 12 for 12-bit cameras that do not scale theirs. None takes the high bytes. A .npy file
+    gives its channels as they are, a single one as grey. Raises DamagedFrame.
     """
     if data.startswith(ARRAY_FILE):
         return _to_eight_bits(_read_array(data), bits or 16), False
@@ -67,9 +66,9 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
-    """A JPEG, PNG or WebP file in memory as uint8 RGB (H, W, 3), upright as its EXIF says; raises DamagedFrame.
+    """Decode a JPEG, PNG or WebP file in memory to uint8 RGB (H, W, 3), upright as its EXIF says; raises DamagedFrame.
 
-    Bayer patterns are resolved where the picture has one channel; some senders do that before they pack it.
+    A picture of one channel in a Bayer `encoding` is demosaiced; some senders do that before compression.
     """
     import cv2
 
@@ -85,7 +84,7 @@ def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
 
 
 def _decode(data: bytes, mode: int) -> np.ndarray:
-    """A picture file as OpenCV gives it in a mode, BGR or grey and not turned; raises DamagedFrame."""
+    """Decode a picture file with an OpenCV `mode`: BGR or grey, orientation not applied; raises DamagedFrame."""
     import cv2
 
     buffer = np.frombuffer(data, np.uint8)
@@ -105,9 +104,9 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
 
 
 def is_whole_jpeg(data: ImageData) -> bool:
-    """Whether a JPEG has its end mark; without it decoders fill the rest of the picture with grey.
+    """Whether a JPEG has its end marker; without it decoders fill the rest of the picture with grey.
 
-    Other bytes may follow it, as some cameras send them. An image within the head (a thumbnail) has a mark of its own.
+    Other bytes may follow the marker, as some cameras send them. A thumbnail in the header has a marker of its own.
     """
     if bytes(data[:2]) != b"\xff\xd8" or b"\xff\xd9" in bytes(data[-64:]):
         return True
@@ -121,12 +120,12 @@ def is_whole_jpeg(data: ImageData) -> bool:
 
 
 def _to_eight_bits(image: np.ndarray, bits: int) -> np.ndarray:
-    """Values of 16 bits by their `bits` lower ones; others as they are."""
+    """Scale 16-bit values with `bits` significant bits to uint8; 8-bit values stay as they are."""
     return (image >> (bits - 8)).clip(0, 255).astype(np.uint8) if image.dtype == np.uint16 else image
 
 
 def _read_array(data: bytes) -> np.ndarray:
-    """The picture that a .npy file holds, uint8 or uint16 (H, W, C), C 3 for one of a single channel; runs no pickle.
+    """The picture in a .npy file, uint8 or uint16 (H, W, C); a single channel is repeated to 3. Loads no pickles.
 
     Raises DamagedFrame.
     """
@@ -143,8 +142,8 @@ def _read_array(data: bytes) -> np.ndarray:
 
 
 def warn_of_dark(data: bytes, path: Path, source: str) -> None:
-    """Warn where the values of a picture file fill too few of their 16 bits."""
-    if data[4:8] == b"ftyp":  # AVIF says its depth, and OpenCV asks
+    """Warn if the values of a 16-bit picture file fill fewer bits, so that it comes out dark."""
+    if data[4:8] == b"ftyp":  # AVIF holds its depth, and OpenCV applies it
         return
     image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode(data, ANY_DEPTH)
     bits = next(bits for bits in (8, 10, 12, 14, 16) if image.max() < 1 << bits)
@@ -165,9 +164,8 @@ def is_animation(data: bytes) -> bool:
 
 
 def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(time, picture) of every picture of a file: ns from the first one on, uint8 RGB (H, W, 3), upright.
-
-    A file holds one picture, or an animation. Raises ValueError where it cannot be read.
+    """(time, picture) of the one picture of a file, or of each in an animation: ns from the first on, uint8 RGB
+    (H, W, 3), upright. Raises ValueError if it cannot be read.
     """
     import cv2
 
@@ -192,7 +190,7 @@ def read_pictures(path: Path, bits: int | None = None) -> Iterator[tuple[int, np
 
 
 def _count_pages(data: bytes) -> int:
-    """How many pictures a TIFF file holds; those that are small copies do not count, and end the count."""
+    """The number of pictures in a TIFF file, up to the first reduced copy."""
     order, pages, at = "<" if data.startswith(b"I") else ">", 0, 4
     with contextlib.suppress(struct.error):  # cut off
         while (at := struct.unpack_from(f"{order}I", data, at)[0]) and pages < MOST_PAGES:
@@ -205,7 +203,7 @@ def _count_pages(data: bytes) -> int:
 
 
 def _read_page(path: Path, number: int, bits: int) -> np.ndarray:
-    """One picture of a TIFF file, uint8 RGB (H, W, 3), as it is stored."""
+    """One picture of a TIFF file, uint8 RGB (H, W, 3), orientation not applied."""
     import cv2
 
     done, images = cv2.imreadmulti(str(path), number, 1, flags=ANY_DEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -215,7 +213,7 @@ def _read_page(path: Path, number: int, bits: int) -> np.ndarray:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Store a picture, uint8 RGB (H, W, 3), without loss; OSError where it cannot be written."""
+    """Write a picture, uint8 RGB (H, W, 3), as PNG; OSError if it cannot be written."""
     import cv2
 
     if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
@@ -223,7 +221,7 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """A picture, uint8 RGB (H, W, 3), as a JPEG file; of other channels the first three are shown as colours."""
+    """Encode a picture, uint8 (H, W, C), as a JPEG file of its first three channels; see `show_channels`."""
     import cv2
 
     image = show_channels(image)
@@ -234,7 +232,7 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 
 def show_channels(image: np.ndarray) -> np.ndarray:
-    """What people see of a picture, uint8 (H, W, C): its first three channels as RGB, those that it lacks black."""
+    """A picture, uint8 (H, W, C), for display: its first three channels as RGB (H, W, 3), missing ones as zeros."""
     return np.pad(image[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - image.shape[2]))))
 
 

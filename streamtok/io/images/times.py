@@ -1,12 +1,12 @@
-"""Times as people write them into files and names, in ns: the unit is found from the whole column, or given.
+"""Read times that people wrote into files and file names as ns: the unit is inferred from the whole column, or given.
 
     column = read_times(["108000033333333", "108000066666666", "108000100000000"])
     column.ns, column.unit, column.clock  # [108000033333333, ...], "ns", "since boot or start"
 
 Dates with a clock time are read as KITTI and RFC 3339 write them, in UTC where they name no zone. Numbers, in any
 notation, are seconds, ms, us or ns. A number alone does not say which: 1e12 is a Unix time in ms and 17 minutes since
-boot in ns. The steps between them do, because cameras take 1 to 200 pictures per second. Where two units fit, or none,
-the column is refused with what to do.
+boot in ns. The steps between them do, because cameras take 1 to 200 pictures per second. If two units fit, or none,
+ValueError says what to do.
 
 Times files, looked for in a folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
 `timestamps.txt`, `times.txt`, both also as `.csv`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line
@@ -52,13 +52,13 @@ FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.csv", "time
 UNIX, OTHER = "Unix time", "since boot or start"
 UNIX_SECONDS = 631_152_000, 4_102_444_800  # 1990 to 2100
 USUAL_STEP_S = Decimal("0.005"), Decimal(1)  # 200 to 1 pictures per second; units are 1000 apart
-SURE_STEP_S = Decimal("0.00001"), Decimal(5)  # where something else speaks for a unit too
+SURE_STEP_S = Decimal("0.00001"), Decimal(5)  # if there is other evidence for a unit too
 LAPSE_S = 3600  # the longest step with which a Unix time contests a usual rate since boot
-COARSE = 5  # ticks per picture: what counts fewer was not made to time pictures
+COARSE = 5  # ticks per picture: a coarser unit was not made to time pictures
 
 
 class Times(NamedTuple):
-    """A column of times: ns of its clock, the unit it was written in ("date" for dates), the clock, and why so."""
+    """A column of times: ns of its clock, the unit it was written in ("date" for dates), the clock, and the reason."""
 
     ns: list[int]
     unit: str
@@ -81,17 +81,17 @@ class TimesFile(NamedTuple):
 
 
 def parse_unit(text: str) -> str:
-    """A unit of time, as it is; ValueError for any other."""
+    """Check that the text is a unit of time (s, ms, us or ns); ValueError for any other."""
     if text not in UNITS:
         raise ValueError(f"expected a unit of time: {nearest(text, UNITS)}")
     return text
 
 
 def read_times(texts: Sequence[str], unit: str | None = None, place: str = "times") -> Times:
-    """The times of one column in the order in which they were taken; `unit` (of UNITS) says what is found else.
+    """Read the times of one column, in order of capture; `unit` (of UNITS) is inferred if None.
 
-    A unit that had to be found from the steps is told in a log line that begins with `place`. Raises ValueError for
-    text that is no time, and where no unit, or more than one, is likely.
+    A unit that was inferred from the steps is logged, after `place`. Raises ValueError for text that is no time, and
+    if no unit, or more than one, is likely.
     """
     found = [_read_time(text) for text in texts]
     values = [value for value in found if isinstance(value, Decimal)]
@@ -110,8 +110,8 @@ def read_times(texts: Sequence[str], unit: str | None = None, place: str = "time
 
 
 def read_date(text: str) -> int | None:
-    """ns since 1970 of a date with a clock time, such as 2011-09-26 13:02:25.964389445 or 2024-05-01T12:00:00.25Z; None
-    for what is none. Raises ValueError for a day or a time that does not exist."""
+    """ns since 1970 of a date with a clock time (2011-09-26 13:02:25.964389445, 2024-05-01T12:00:00.25Z); None for
+    other text. Raises ValueError for a day or a time that does not exist."""
     date = DATE.fullmatch(text.strip())
     if date is None:
         return None
@@ -142,7 +142,7 @@ def find_times_file(folder: Path) -> Path | None:
 
 
 def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
-    """Read a file of times; ValueError names the file, and the line that cannot be read."""
+    """Read a times file; ValueError names the file and the line that cannot be read."""
     rows: dict[int, list[str]] = {}  # by the number of the line, from 1
     numbers: list[int] = []
     columns, headings = None, 0
@@ -158,7 +158,7 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
             numbers.append(number - headings - 1)
     if not rows:
         raise ValueError(f"{path} holds no times: expected a line for each image, or in JSON one list of numbers")
-    if numbers[-1] >= 2 * len(numbers) - 2:  # lines are set apart, nothing is missing
+    if numbers[-1] >= 2 * len(numbers) - 2:  # a blank line after each time is only spacing
         numbers = list(range(len(numbers)))
     if columns is None and _are_numbered(list(rows.values())):
         columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
@@ -176,7 +176,7 @@ def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """The lines of a file; of JSON the numbers of its list as they are written, none where it holds anything else."""
+    """The lines of a text file, or the numbers of a JSON list as written; none if the JSON holds anything else."""
     data = path.read_bytes()
     if path.suffix != ".json":
         return data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig", errors="replace").splitlines()
@@ -189,13 +189,13 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _split_line(line: str) -> list[str]:
-    """The columns of a line, set apart by semicolons or tabs (numbers may have decimal commas), commas, or spaces."""
+    """Split a line at semicolons or tabs (then numbers may have decimal commas), else at commas, else at spaces."""
     mark = next((mark for mark in ";\t," if mark in line), None)
     return [line] if DATE.fullmatch(line) else [part.strip() for part in line.split(mark)]
 
 
 def _find_columns(heading: str) -> tuple[int, int | None] | None:
-    """Where a heading of several columns has the time and the file name; None where it does not say."""
+    """The columns of the time and of the file name (or None) by a heading; None if it has no column for the time."""
     names = _split_line(UNIT_IN_BRACKETS.sub("", heading.lstrip("# ")))
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
@@ -203,11 +203,11 @@ def _find_columns(heading: str) -> tuple[int, int | None] | None:
 
 
 def _are_numbered(rows: list[list[str]]) -> bool:
-    """Whether lines are a number that counts up, and a time."""
+    """Whether each line is an increasing number and a time."""
     if not all(len(row) == 2 and row[0].isdecimal() and IS_TIME.fullmatch(row[1]) for row in rows):
         return False
     numbers = [int(row[0]) for row in rows]
-    named = any(PADDED.fullmatch(row[1]) for row in rows)  # as files are
+    named = any(PADDED.fullmatch(row[1]) for row in rows)  # zero-padded as file names are
     return not named and numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] < 2 * len(numbers)
 
 
@@ -223,7 +223,7 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
 
 
 def _read_time(text: str) -> int | Decimal:
-    """ns since 1970 of a date, or a number as it is; ValueError for what is neither."""
+    """ns since 1970 of a date, or a number as it is; ValueError for other text."""
     date = read_date(text)
     if date is not None:
         return date
@@ -242,17 +242,17 @@ def _is_unix(value: Decimal, unit: str) -> bool:
 
 
 def _find_unit(values: list[Decimal], with_point: bool) -> tuple[str, str]:
-    """(unit, why) of a column of numbers; ValueError with what to do where it is not clear."""
+    """Infer (unit, reason) of a column of numbers; ValueError says what to do if it is ambiguous."""
     unix = next((unit for unit in UNITS if _is_unix(values[0], unit)), None)
     step = _usual_step(values)
-    if step is None:  # one time alone: whatever its unit, nothing lies before or behind it
+    if step is None:  # a single time: its unit does not matter
         return unix or "s", "a single time"
     steps_s = {unit: step * factor / 10**9 for unit, factor in UNITS.items()}
     sure = [unit for unit in dict.fromkeys([unix, "s" if with_point else None]) if unit and _is_sure(steps_s[unit])]
     if sure:
         return sure[0], "the size of the numbers" if sure[0] == unix else "decimals"
     usual = next((unit for unit, seconds in steps_s.items() if USUAL_STEP_S[0] <= seconds <= USUAL_STEP_S[1]), None)
-    if usual and values[0] * UNITS[usual] / 10**9 >= UNIX_SECONDS[1]:  # no clock has run for so long
+    if usual and values[0] * UNITS[usual] / 10**9 >= UNIX_SECONDS[1]:  # no clock has run for that long
         usual = None
     if usual and (unix is None or steps_s[unix] > LAPSE_S):
         return usual, f"steps of {step.normalize():f} are {float(1 / steps_s[usual]):.4g} pictures per second"
@@ -268,7 +268,7 @@ def _find_unit(values: list[Decimal], with_point: bool) -> tuple[str, str]:
 
 
 def _usual_step(values: list[Decimal]) -> Decimal | None:
-    """The median step forwards, None for a single time; ValueError where most times repeat the one before."""
+    """The median positive step, None for a single time; ValueError if most times repeat the one before."""
     steps = [after - before for before, after in itertools.pairwise(values)]
     if not steps:
         return None

@@ -1,1 +1,1 @@
-"""Messages of ROS and Foxglove that hold images, depth images or packets of video."""
+"""Parsing of ROS and Foxglove messages that hold images, depth images or video packets."""

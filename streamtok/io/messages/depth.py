@@ -1,8 +1,8 @@
-"""Depth images as pictures: distances between two limits as shades of grey, by rule.
+"""Convert depth images to pictures: distances between two limits become shades of grey.
 
-Depth is what an encoding says (ROS REP 118), never a topic's name: 16UC1 holds millimetres and 32FC1 metres, compressed
-by compressed_depth_image_transport or not. A distance d becomes round(255 (far - d) / (far - near)), clipped to 0..255,
-so that what is near is bright. Where there is none (0, not finite) the picture is black.
+The encoding marks depth (ROS REP 118), never a topic's name: 16UC1 holds millimetres and 32FC1 metres, compressed by
+compressed_depth_image_transport or not. A distance d becomes round(255 (far - d) / (far - near)), clipped to 0..255, so
+that near is bright. Pixels without a distance (0, not finite) are black.
 """
 
 import struct
@@ -13,7 +13,7 @@ from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.image_messages import ImageMessage
 
 DepthRange = tuple[float, float]
-"""The nearest and the farthest distance that are told apart, in metres."""
+"""(near, far): the distances, in metres, that become white and black."""
 KINDS = {"16UC1": "u2", "32FC1": "f4"}
 COMPRESSED = "compresseddepth"
 HEADER = struct.Struct("<iff")  # format, and the two parameters by which 32FC1 was packed into 16 bits
@@ -26,7 +26,7 @@ def is_depth(encoding: str) -> bool:
 
 
 def depth_picture(message: ImageMessage, limits: DepthRange) -> np.ndarray:
-    """A depth image as uint8 RGB (H, W, 3), grey; DamagedFrame if it cannot be read."""
+    """A depth image as a grey picture, uint8 RGB (H, W, 3); raises DamagedFrame if it cannot be read."""
     metres = _read_compressed(message) if message.kind == "image" else _read_raw(message)
     near, far = limits
     with np.errstate(invalid="ignore", over="ignore"):

@@ -1,7 +1,7 @@
-"""Foxglove's image messages in FlatBuffers, read without generated code (https://flatbuffers.dev/internals).
+"""Read Foxglove's image messages in FlatBuffers, without generated code (https://flatbuffers.dev/internals).
 
-A table begins with the distance back to its vtable, which says where each field lies: fields count from 0 in the order
-of Foxglove's schemas.
+A table begins with the distance back to its vtable, which holds the offset of each field. Fields are numbered from 0 in
+the order of Foxglove's schemas.
 """
 
 import struct
@@ -16,7 +16,7 @@ NUMBERS = ("width", "height", "step")
 
 
 def read_table(name: str, data: memoryview) -> SimpleNamespace:
-    """The fields of the table `name` that is the root of `data`; ValueError or struct.error if it is broken."""
+    """The fields of the root table of `data`, of the schema `name`; ValueError or struct.error if it is broken."""
     (table,) = struct.unpack_from("<I", data)
     vtable = table - struct.unpack_from("<i", data, table)[0]
     (size,) = struct.unpack_from("<H", data, vtable)
@@ -29,7 +29,7 @@ def read_table(name: str, data: memoryview) -> SimpleNamespace:
 
 
 def _read_field(field: str, data: memoryview, place: int) -> SimpleNamespace | int | str | memoryview:
-    """One field at its place, its default if that is 0."""
+    """One field at an offset of `data`; its default if that is 0."""
     if field == "timestamp":
         seconds, nanos = struct.unpack_from("<II", data, place) if place else (0, 0)
         return SimpleNamespace(sec=seconds, nsec=nanos)

@@ -1,7 +1,7 @@
-"""Image messages of ROS 1, ROS 2 and Foxglove: what they say about one camera image, and the image itself.
+"""Parse image messages of ROS 1, ROS 2 and Foxglove into one form, `ImageMessage`.
 
-`find_parser` reads the message, `ImageMessage.picture` gives the picture of raw and still-image messages; packets of
-video messages go through a `VideoDecoder`.
+`find_parser` gives the parser of a message type. `ImageMessage.picture` decodes raw and still-image messages; packets
+of video messages go through a `VideoDecoder`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d
 
 @dataclass(frozen=True)
 class ImageMessage:
-    """One image as a message carries it.
+    """One image in the encoding that its message carries.
 
     `kind` is "raw" (rows of `step` bytes in `encoding`), "image" (a JPEG, PNG or WebP file) or "video" (one access
     unit of the codec `encoding`). `stamp_ns` is the message's own time (0 if it has none), `seq` ROS 1's counter.
@@ -65,7 +65,7 @@ class ImageMessage:
         return np.array_equal(np.frombuffer(self.data, np.uint8), np.frombuffer(other.data, np.uint8))
 
     def picture(self) -> np.ndarray | RawImage:
-        """The picture, uint8 RGB (H, W, 3) or not converted yet; raises DamagedFrame. Not for kind "video"."""
+        """The picture, uint8 RGB (H, W, 3) or still raw; raises DamagedFrame. Not for kind "video"."""
         return raw_image(self) if self.kind == "raw" else decode_still(self.data, self.encoding)
 
 
@@ -88,7 +88,7 @@ def split_schema(schema: str) -> tuple[str, str]:
 
 
 def find_parser(schema: str, encoding: str) -> Callable[[ImageData], ImageMessage]:
-    """What turns the bytes of a message into an ImageMessage, by its schema name and encoding (MCAP's words).
+    """The function from a message's bytes to an ImageMessage, by schema name and message encoding (as MCAP has them).
 
     Raises ValueError for an encoding that is not supported. The parser raises DamagedFrame.
     """
@@ -130,10 +130,9 @@ def protobuf_class(name: str) -> Any:
 
 
 def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMessage:
-    """An ImageMessage from a decoded message.
+    """An ImageMessage from a deserialized message.
 
-    It is a raw image if it has rows of `step` bytes, a packet of video if its format is one of a codec, else a still
-    image.
+    A message with a `step` is a raw image, one whose format is a video codec a packet of video, any other a still.
     """
     if hasattr(message, "step"):
         size = message.height, message.width, message.step
@@ -152,7 +151,7 @@ def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMes
 def _parse(read: Callable[[ImageData], ImageMessage], schema: str, data: ImageData) -> ImageMessage:
     try:
         return read(data)
-    except Exception as error:  # rosbags and protobuf let numpy, struct, unicode and their own errors through
+    except Exception as error:  # rosbags and protobuf raise numpy, struct, unicode and their own errors
         raise DamagedFrame(f"not a {schema} message: {error!r}") from error
 
 
@@ -175,7 +174,7 @@ def _read_json(data: ImageData) -> ImageMessage:
 
 
 def _json_ns(stamp: Any) -> int:
-    """A time of Foxglove's JSON in ns: seconds and nanoseconds, or text as RFC 3339 has it."""
+    """A time of Foxglove's JSON as ns: seconds and nanoseconds, or RFC 3339 text."""
     if not isinstance(stamp, str):
         return stamp.sec * 10**9 + getattr(stamp, "nsec", getattr(stamp, "nanos", 0)) if stamp else 0
     stamp_ns = read_date(stamp)
@@ -190,20 +189,20 @@ def _read_flatbuffer(name: str, data: ImageData) -> ImageMessage:
 
 
 def raw_image(message: ImageMessage) -> RawImage:
-    """Rows of pixels as they are; raises DamagedFrame when they do not fill the picture they declare."""
+    """The pixels of a raw image, not converted yet; raises DamagedFrame if they do not fill its declared size."""
     data, step = np.frombuffer(message.data, np.uint8), message.step or None
     encoding = ALIASES.get(message.encoding, message.encoding.strip().lower())
-    if encoding == "nv21":  # whose chroma samples are the other way round
+    if encoding == "nv21":  # nv12 with its chroma samples swapped
         luma = message.height * (step or message.width)
         chroma = data[luma:]
         chroma = chroma[: chroma.size // 2 * 2].reshape(-1, 2)[:, ::-1]
         data, encoding = np.concatenate([data[:luma], chroma.reshape(-1)]), "nv12"
     wide = WIDE.fullmatch(encoding)
     try:
-        if wide and step and step % 2:  # rows end with half a value
+        if wide and step and step % 2:  # an odd padding byte ends each row
             rows = np.append(data, np.uint8(0))[: message.height * step].reshape(message.height, step)
             data, step = rows[:, :-1].reshape(-1), step - 1
-        if wide:  # the high bytes
+        if wide:  # keep the high bytes
             data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:

@@ -1,8 +1,8 @@
-"""Textures and sprites of the synthetic drive, drawn once per process by OpenCV at several times their size.
+"""Textures and sprites of the synthetic drive, drawn once per process by OpenCV.
 
-Ground textures are RGB uint8 (1024 along the road, 1024 across). They have halved copies along either axis, so that
-every row of the picture can read one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with the colour already
-multiplied by alpha, each with its halved copies, biggest first.
+Ground textures are RGB uint8 (1024 along the road, 1024 across), with copies halved along each axis (anisotropic
+mipmaps), so that every row of the picture reads one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with
+premultiplied alpha, each with its halved copies (mipmaps), biggest first.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def noise(height: int, width: int, slope: float, salt: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def ground(biome: str) -> dict[tuple[int, int], np.ndarray]:
-    """{(halvings along, halvings across): texture} of road and verge in one country."""
+    """{(halvings along, halvings across): texture, uint8 RGB} of road and verge in one biome."""
     full = _ground_texture(biome)
     levels = {}
     for along in range(8):
@@ -211,7 +211,7 @@ SPRITES = {
     "pole": (_pole, 1),
     "sign": (_sign, 4),
 }
-"""What stands beside the road: who draws one of a kind, and how many there are."""
+"""Kinds of things beside the road: the function that draws one, and the number of variants."""
 
 
 @lru_cache(maxsize=len(SPRITES))
@@ -223,7 +223,7 @@ def sprites(kind: str) -> list[list[np.ndarray]]:
 
 @lru_cache(maxsize=1)
 def houses() -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
-    """(facade by day, lit windows alone) of eight houses, 256 x 256, to be stretched over a wall."""
+    """(facade by day, lit windows only) of eight houses, `pyramid`s from 256 x 256 on, to be stretched over a wall."""
     return [_house(number, wall) for number, wall in enumerate(WALLS)]
 
 

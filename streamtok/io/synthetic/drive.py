@@ -5,8 +5,8 @@
     drive = SyntheticDrive(256, 448, fps=30, seed=1)
     image = drive.frame(1234)          # uint8 RGB (256, 448, 3)
 
-Frame n is a pure function of (seed, n, height, width, fps). Any frame can be made at any time, in any process on the
-same machine, and comes out the same to the byte. As a source: `synthetic:256x448@30?seed=1&frames=300`.
+Frame n is a pure function of (seed, n, height, width, fps): any process on the same machine makes the same bytes, in
+any order. As a source: `synthetic:256x448@30?seed=1&frames=300`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
 CRISP = 20.0
-"""Lane marks nearer than this many metres are drawn as polygons: the ground texture would be blurred there."""
+"""Metres up to which lane marks are drawn as polygons: the ground texture would be blurred there."""
 
 
 class SyntheticDrive:
@@ -80,7 +80,7 @@ class SyntheticDrive:
         return top
 
     def _ground_image(self, view: View, rows: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Texture seen in each of `rows`, uint8 RGB (rows, width, 3), read from copies as coarse as the row needs."""
+        """The ground in each of `rows`, uint8 RGB (rows, width, 3), each sampled from the mipmap for its distance."""
         bend = np.interp(z, view.z, view.bend)
         x = (self._columns - view.column0) * (z / view.focal)[:, None].astype(np.float32)
         x += (view.offset - bend)[:, None].astype(np.float32)
@@ -153,13 +153,13 @@ class SyntheticDrive:
 
 
 def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Reflect |x| back and forth between `low` and `high`, so that the verge goes on without a road in it."""
+    """Reflect |x| between `low` and `high`, so that the verge continues and the road does not repeat."""
     span = high - low
     return np.sign(x) * (low + np.abs((np.abs(x) - high) % (2 * span) - span))
 
 
 def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cover (rows, width) of the car's own bonnet at the bottom of the picture, and its colour times the cover."""
+    """Opacity (rows, width) of the ego car's bonnet at the bottom of the picture, and its premultiplied colour."""
     top = int(height * 0.9)
     column = (np.arange(width, dtype=np.float32) + 0.5) / width * 2 - 1
     edge = height * (0.945 + 0.05 * column**2 + 0.25 * np.maximum(np.abs(column) - 0.8, 0))
@@ -170,7 +170,7 @@ def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class SyntheticSource(RecordedSource):
-    """The synthetic drive as a source: frame n comes n / fps after the start; endless unless `frames` is given."""
+    """The synthetic drive as a source: frame n has the time n / fps s; endless unless `frames` is given."""
 
     kind, clock = "synthetic drive", "exact"
 
@@ -186,12 +186,12 @@ class SyntheticSource(RecordedSource):
 
     def _open(self) -> None:
         self._number = 0
-        self.drive.frame(0)  # art is made on first use, which takes up to a second: before the clock starts
+        self.drive.frame(0)  # draws all art, which takes up to a second, before the clock starts
         for biome in BIOMES:
             art.ground(biome)
 
     def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`, without drawing what is passed over."""
+        """As `RecordedSource.skip_to`, without drawing the skipped frames."""
         if self._pending is not None and self._pending.capture_ns < capture_ns:
             self._number, self._pending = self._pending.frame_id, None
         if self._pending is None:

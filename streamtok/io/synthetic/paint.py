@@ -1,4 +1,4 @@
-"""How the synthetic drive paints: the camera's view of the road, sprites, cars, houses, lights."""
+"""Rendering of the synthetic drive: the camera's projection of the road, and sprites, cars, houses, lights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NEAR = 2.2
 """Nothing nearer than this many metres is drawn."""
 DEPTHS = np.geomspace(NEAR, 420.0, 192)
 CLEAR = np.array([[-1, 1]] * 3, np.float32)
-"""As a colour transform: what a cover leaves of the picture below."""
+"""A colour transform from opacity to the share of the picture below that remains: 1 - opacity, for 3 channels."""
 DEPTH_STEP = math.log(420.0 / NEAR) / 191
 
 
 class View:
-    """One frame's camera: where places on the road fall in the picture, and how much haze lies before them."""
+    """One frame's camera: projects places on the road, in m, into the picture, in pixels, and gives their haze."""
 
     def __init__(self, world: World, t: float, height: int, width: int) -> None:
         self.height, self.width = height, width
@@ -50,7 +50,7 @@ class View:
         return column, self.horizon + self.focal * (CAMERA_HEIGHT - rise - up) / z
 
     def at(self, z: float) -> tuple[float, float, float]:
-        """How far right and how high the road lies at one `z`, and the highest row that it reaches up to there."""
+        """At one `z`: the road's shift to the right and its height, m, and the top row of the ground up to there."""
         place = min(max(math.log(z / NEAR) / DEPTH_STEP, 0.0), len(DEPTHS) - 1.001)
         first = int(place)
         part = (z - DEPTHS[first]) / (DEPTHS[first + 1] - DEPTHS[first])
@@ -103,10 +103,10 @@ def paste(
 
 
 def blend(region: np.ndarray, cover: np.ndarray, color: np.ndarray) -> None:
-    """Lay a colour over `region` (h, w, 3) where `cover` (h, w) says.
+    """Blend a colour over `region` (h, w, 3) in place, with the opacity `cover` (h, w), 0 to 1.
 
-    `color` (3,) is one for all, (h, w, 3) already multiplied by the cover. OpenCV, because numpy is slow along an axis
-    of 3.
+    `color` is one colour (3,), or premultiplied by the cover (h, w, 3). Uses OpenCV, because numpy is slow along an
+    axis of 3.
     """
     if color.ndim == 1:
         color = cv2.transform(cover, color.astype(np.float32)[:, None])

@@ -1,7 +1,7 @@
-"""The synthetic drive's world: where the road goes, how the car moves, what stands and drives there, how light it is.
+"""The synthetic drive's world: the road, the ego car's motion, scenery, traffic and light.
 
-Everything is a closed formula of the seed and of time or place, so any moment can be asked for in any order. Lengths
-are metres, times seconds, angles radians; x is to the right of the ego lane's centre, s along the road.
+Everything is a closed formula of the seed and of time or place, so any moment can be computed in any order. Lengths are
+metres, times seconds, angles radians; x is to the right of the ego lane's centre, s along the road.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Light:
 
 
 def hash_to_unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
-    """Hash of integers (...) to float64 (...) in 0..1, one by one (the splitmix64 finaliser, Steele et al. 2014)."""
+    """Hash integers (...) elementwise to float64 (...) in 0..1 (the splitmix64 finaliser, Steele et al. 2014)."""
     mixed = np.full(np.broadcast(*keys).shape or (1,), seed % 2**63, dtype=np.uint64)
     for key in keys:
         mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + np.asarray(key, dtype=np.int64).astype(np.uint64)
@@ -52,18 +52,18 @@ def hash_to_unit(seed: int, *keys: int | np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def chance(seed: int, salt: int, number: int) -> tuple[float, ...]:
-    """Five hashed numbers of 0..1."""
+    """Five hashed numbers in 0..1."""
     return tuple(hash_to_unit(seed, salt, number, np.arange(5)).tolist())
 
 
 def biome_at(seed: int, s: np.ndarray) -> np.ndarray:
-    """Indices (n,) into BIOMES of the country at `s` (n,)."""
+    """The biomes at `s` (n,), as indices (n,) into BIOMES."""
     return (hash_to_unit(seed, 3, np.floor(s / SEGMENT).astype(np.int64)) * len(BIOMES)).astype(np.int64)
 
 
 @lru_cache(maxsize=1024)
 def plan_slot(seed: int, slot: int) -> tuple[Thing, ...]:
-    """What stands in one slot on both sides, `z` counted from the start of the road."""
+    """The things in one slot of the road, on both sides, with `z` from the start of the road."""
     biome = BIOMES[int(biome_at(seed, np.array([slot * SLOT]))[0])]
     found = []
     for side in (-1, 1):
@@ -92,7 +92,7 @@ def _plan_side(slot: int, side: int, z: float, biome: str, r: list[float]) -> li
 
 
 class World:
-    """One seed's road, traffic and weather. Methods take a time in s or a place in m and give numbers."""
+    """The road, traffic and light of one seed, as functions of a time in s or a place in m."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -106,7 +106,7 @@ class World:
         self._day_phase = float(rng.uniform(0, 1))
 
     def position(self, t: float) -> float:
-        """Distance driven: cruising with slow stretches, never backwards."""
+        """Distance driven, m: cruising with slow stretches, never backwards."""
         p = self._phase
         slow = 0.62 * np.sin(t / 6.3 + p[0]) * 6.3 + 0.3 * np.sin(t / 2.1 + p[1]) * 2.1
         return self.cruise * float(t + slow) + 1000.0
@@ -116,7 +116,7 @@ class World:
         return self.cruise * float(1 + 0.62 * np.cos(t / 6.3 + p[0]) + 0.3 * np.cos(t / 2.1 + p[1]))
 
     def lateral(self, t: float) -> float:
-        """Where the car is in its lane, right of the centre."""
+        """The ego car's offset to the right of its lane's centre, m."""
         p = self._phase
         return float(0.28 * np.sin(t / 3.1 + p[2]) + 0.12 * np.sin(t / 1.3 + p[3]))
 
@@ -133,20 +133,20 @@ class World:
         return -(self._bend * self._bend_scale * np.cos(angle)).sum(-1)
 
     def centre(self, s: float, z: np.ndarray) -> np.ndarray:
-        """How far right the road lies (n,) at `z` (n,) ahead, seen along the road's direction at `s`."""
+        """The road's offset to the right (n,) at `z` (n,) ahead, relative to its direction at `s`."""
         here, there = s / self._bend_scale + self._phase[9:12], (s + z)[:, None] / self._bend_scale + self._phase[9:12]
         swing = -(self._bend * self._bend_scale**2 * (np.sin(there) - np.sin(here))).sum(-1)
         return swing - self.heading(s) * z
 
     def elevation(self, s: float, z: np.ndarray) -> np.ndarray:
-        """How high the road lies (n,) at `z` (n,) ahead, relative to the plane that the car stands on."""
+        """The road's height (n,) at `z` (n,) ahead, relative to the plane that the car stands on."""
         phase = self._phase[12:14]
         here, there = s / self._hill_scale + phase, (s + z)[:, None] / self._hill_scale + phase
         rise = self._hill * self._hill_scale * (np.sin(there) - np.sin(here))
         return (rise - self._hill * np.cos(here) * z[:, None]).sum(-1)
 
     def light(self, t: float) -> Light:
-        """A day of about six minutes, mostly daylight, passing through dusk into a blue evening and back."""
+        """The light at time `t`: a day of six minutes, mostly daylight, with dusk, a blue evening and dawn."""
         cycle = 0.5 + 0.5 * np.cos(2 * np.pi * (t / 360.0 + self._day_phase))
         dark = float(np.clip((0.42 - cycle) / 0.36, 0, 1))
         stops = [0.0, 0.5, 1.0]
@@ -162,7 +162,7 @@ class World:
         )
 
     def exposure(self, t: float) -> float:
-        """Gain of the camera: a slow drift, and now and then a jump that the automatic exposure takes back."""
+        """The camera's gain: a slow drift, and now and then a jump that automatic exposure corrects."""
         gain = 1.0 + 0.07 * np.sin(t / 4.7 + self._phase[14])
         event = int(np.floor(t / 9.0))
         kick = hash_to_unit(self.seed, 5, event, np.arange(3))
@@ -173,7 +173,7 @@ class World:
         return float(gain)
 
     def things(self, t: float) -> list[Thing]:
-        """All that may be in view at time `t`, nearest first."""
+        """All things that may be in view at time `t`, nearest first."""
         s = self.position(t)
         slots = range(int(np.floor((s - 12) / SLOT)), int((s + VIEW) / SLOT))
         standing = [replace(thing, z=thing.z - s) for slot in slots for thing in plan_slot(self.seed, slot)]

@@ -1,4 +1,4 @@
-"""Video files and streams: containers, decoding that leaves out damage, and one reader of files."""
+"""Video files and streams: containers, decoding that drops damaged pictures, and the reader of files."""
 
 from streamtok.io.video.reader import VideoReader
 

@@ -1,4 +1,4 @@
-"""Files and network streams opened with PyAV: which of their streams is the video, and why one cannot be read.
+"""Open files and network streams with PyAV, choose their video stream, and explain why one cannot be opened.
 
 A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are explained in one place.
 """
@@ -28,14 +28,14 @@ log = logging.getLogger("streamtok.io")
 OPEN_S, READ_S = 5.0, 5.0
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
-WEB_FILE = {"multiple_requests": "1"}  # else FFmpeg 8.1 loses what it seeks to, on a connection that closes
-RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # what FFmpeg lets no SDP file do unasked
-NO_VIDEO = {"tty", "cdg"}  # what FFmpeg makes of text, and of HDF5
-LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # believed of headers: some write the clock of their times there
-# For files that FFmpeg does not know by their first bytes: damaged or short ones.
+WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data after a seek if the connection closes
+RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
+NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
+LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # trusted of headers: some hold the frequency of their clock instead
+# Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
-REFUSALS: list[tuple[Any, str]] = [  # by the errors that they explain
+REFUSALS: list[tuple[Any, str]] = [  # (error, advice)
     (av.error.HTTPUnauthorizedError, "user name or password missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH"),
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
@@ -47,17 +47,17 @@ REFUSALS: list[tuple[Any, str]] = [  # by the errors that they explain
 
 
 def is_rtp(target: str) -> bool:
-    """Whether a target sends RTP: it is a URL of RTSP or RTP, or a file that describes such a stream (SDP)."""
+    """Whether a target is an RTP stream: a URL of RTSP or RTP, or an SDP file."""
     return urlsplit(target).scheme in ("rtsp", "rtsps", "rtp") or target.endswith(".sdp")
 
 
 def open_container(
     target: str, *, stream: int | None = None, live: bool = False, form: str | None = None
 ) -> tuple[Any, Any]:
-    """The container of PyAV, and its video stream: number `stream` of them, else the default one, else the first.
+    """The PyAV container, and its video stream: number `stream` of them, else the default one, else the first.
 
-    `live` asks for the options of least delay, `form` for one of FFmpeg's demuxers. Raises FileNotFoundError, OSError
-    for what the network refuses, and ValueError for what is no video, each saying what to do.
+    `live` sets options for low latency, `form` names one of FFmpeg's demuxers. Raises FileNotFoundError, OSError for
+    network errors, and ValueError for what is no video, each saying what to do.
     """
     if not is_url(target) and (not Path(target).exists() or Path(target).is_dir()):
         raise FileNotFoundError(f"video {target!r}: no such file")
@@ -65,7 +65,7 @@ def open_container(
     try:
         container = open_with_options(target, live, form)
     except (av.FFmpegError, OSError) as error:
-        silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg takes silence for nonsense
+        silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg reports silence as invalid data
         raise _explain(target, TimeoutError() if silent else error) from error
     try:
         if container.format.name in NO_VIDEO:
@@ -77,7 +77,7 @@ def open_container(
 
 
 def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
-    """The container of PyAV of a file or URL, with the options that it needs; raises as `av.open` does."""
+    """The PyAV container of a file or URL, opened with the options that it needs; raises as `av.open` does."""
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
         options |= RTSP if scheme in ("rtsp", "rtsps") else RTP
@@ -85,7 +85,7 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
         options |= WEB_FILE
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
-    address = without_option(target) if is_url(target) else f"file:{target}"  # a time in its name is no protocol
+    address = without_option(target) if is_url(target) else f"file:{target}"  # 12:00.mp4 is not of a protocol "12"
     named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
     try:
         return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
@@ -96,28 +96,28 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The video streams of a container of PyAV; a picture attached to it, such as a cover, and tiles do not count."""
+    """The video streams of a PyAV container, without attached pictures (covers) and tiles."""
     parts = Disposition.attached_pic | Disposition.dependent
     return [stream for stream in container.streams.video if not stream.disposition & parts]
 
 
 def makes_up_times(container: Any) -> bool:
-    """Whether a container of PyAV has no times (raw streams, parts of HTTP), so that the demuxer makes them up."""
+    """Whether a PyAV container has no times (raw streams, multipart HTTP), so that the demuxer makes them up."""
     return bool(container.format.flags & Flags.no_timestamps.value) or container.format.name.endswith("_pipe")
 
 
 def read_rate(container: Any, stream: Any) -> Fraction | None:
-    """Pictures per second of a video stream as its headers say; None where nothing says it."""
+    """Pictures per second of a video stream by its headers; None if they do not say."""
     said = (stream.codec_context and stream.codec_context.framerate, stream.guessed_rate)
     rates = said[:1] if makes_up_times(container) else (stream.average_rate, *said)
     return next((rate for rate in rates if rate and LEAST_FPS <= rate <= MOST_FPS), None)
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of one stream, from where the container is, with an empty one at the end.
+    """The packets of one stream from the current position, with an empty one at the end.
 
-    PyAV breaks off with an IndexError at a packet of a stream that was not there before, as damage makes them up, and
-    FFmpeg once behind a transport stream that ends in zeros.
+    PyAV raises IndexError at a packet of a stream that appears only now, which damage can cause. FFmpeg raises
+    BlockingIOError once after a transport stream that ends in zeros. Demuxing goes on after both.
     """
     again = False
     while True:
@@ -154,7 +154,7 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
 
 
 def _explain(target: str, error: Exception) -> Exception:
-    """The error to raise where a target cannot be opened."""
+    """The error to raise for a target that cannot be opened."""
     name, reason = without_password(target), getattr(error, "strerror", None) or str(error)
     if not is_url(target):
         if isinstance(error, PermissionError):
@@ -174,7 +174,7 @@ def _explain(target: str, error: Exception) -> Exception:
     if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
         advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
     number = getattr(error, "errno", None)
-    system = [number] if number in errno.errorcode else []  # others are FFmpeg's own, and tell nobody anything
+    system = [number] if number in errno.errorcode else []  # other numbers are FFmpeg's own
     return OSError(*system, f"{name} cannot be opened: {advice or reason}")
 
 
@@ -186,9 +186,9 @@ def _has_address(url: str) -> bool:
 
 
 def _lacks_index(target: str) -> bool:
-    """Whether a target is a file, MP4 or MOV, without the whole box that says where pictures lie."""
+    """Whether a target is an MP4 or MOV file whose index (the moov box) is missing or cut off."""
     path, at = Path(target), 0
-    if not path.is_file():  # a pipe is read once
+    if not path.is_file():  # a pipe cannot be read twice
         return False
     size = path.stat().st_size
     kinds: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Decoded frames of PyAV as pictures: uint8 RGB, upright."""
+"""Convert decoded PyAV frames to pictures: uint8 RGB, upright."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from av.video.reformatter import VideoReformatter
 from streamtok.preprocessing.orientation import BOXES, UPRIGHT, orient, read_matrix_orientation
 
 THREADS = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
-"""What PyAV is told, which else starts threads of its own; they would not survive `os.fork`."""
+"""Keeps PyAV from starting threads of its own; they would not survive `os.fork`."""
 
 
 class _Conversion(threading.local):
-    """What turns frames into RGB: each thread keeps its own, as making one costs more than turning a small frame."""
+    """The converter to RGB, one per thread: making one costs more than converting a small frame."""
 
     def __init__(self) -> None:
         self.reformatter = VideoReformatter()
@@ -26,12 +26,12 @@ _conversion = _Conversion()
 
 
 def read_orientation(frame: Any) -> int:
-    """The orientation, 1 to 8, that a decoded frame was stored in, as its EXIF, its container or its codec says."""
+    """The orientation, 1 to 8, that a decoded frame is stored in, from EXIF, the container or the codec."""
     if frame.opaque is not None and frame.opaque[0] != UPRIGHT:
         return int(frame.opaque[0])
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV 18 knows no EXIF beside a frame, as FFmpeg 8 puts it there, and gives the angle alone
+    except ValueError:  # PyAV 18 does not know the EXIF side data of FFmpeg 8, and gives only the angle
         return BOXES.get((frame.rotation % 360 // 90, None), UPRIGHT)
     if matrix is None:
         return UPRIGHT

@@ -1,4 +1,4 @@
-"""Packets as they came, kept for those who record them: each with the picture that it holds."""
+"""Keep each picture's compressed packet, so that it can be recorded without encoding it again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MOST_PACKETS = 64
 
 
 class KeptPackets:
-    """Packets of one stream of PyAV until their pictures come out, H.264 and H.265 as Annex B access units."""
+    """Holds the packets of one PyAV stream until their pictures come out; H.264 and H.265 as Annex B access units."""
 
     def __init__(self, context: Any) -> None:
         self._codec, self._extradata = context.name, context.extradata
         self._packets: dict[int, bytes] = {}
 
     def keep(self, packet: Any) -> None:
-        """Keep what a packet of PyAV holds."""
+        """Keep the bytes of a PyAV packet."""
         self._extradata = new_extradata(packet) or self._extradata
         if not packet.size or packet.pts is None:
             return
@@ -31,7 +31,7 @@ class KeptPackets:
             del self._packets[next(iter(self._packets))]
 
     def take(self, frame: Any) -> bytes | None:
-        """The packet of a frame that came out, given once, with what turns it upright; None where that cannot be."""
+        """The packet of a frame that came out, with its orientation; None if it is gone, or cannot hold that."""
         packet, orientation = self._packets.pop(frame.pts, None), read_orientation(frame)
         if packet is None or orientation == UPRIGHT:
             return packet

@@ -1,4 +1,4 @@
-"""The number of each picture of a stream, in order of presentation, also where damage hides pictures before it."""
+"""Number the pictures of a stream in order of presentation, so that numbers stay right after damaged pictures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from streamtok.io.video.containers import demux, open_with_options
 
 MOST_WAITING = 1024
-"""Presentation times remembered of packets whose pictures have not come out."""
+"""Presentation times remembered of packets whose pictures have not come out yet."""
 
 
 class PictureNumbers:
-    """Numbers the pictures of one read; the first picture at or after the time `start` has the number `first`.
+    """Numbers the pictures of one read; the first picture at or after the time `start` (ticks) has the number `first`.
 
-    Where a packet is a picture (`even`), packets say how many pictures did not come out. Where it may be one of a
-    picture's two fields, pictures are counted, but after damage.
+    If each packet is one picture (`even`), packets show how many pictures did not come out. If a packet may be one of
+    two fields, pictures are counted, and packets only after damage.
     """
 
     def __init__(self, even: bool, first: int = 0, start: int | None = None) -> None:
@@ -31,7 +31,7 @@ class PictureNumbers:
         self._hidden = 0
 
     def add_packet(self, pts: int | None) -> None:
-        """Tell of a packet that will be shown at `pts`, before it is decoded."""
+        """Note a packet with presentation time `pts`, before it is decoded."""
         self._even = self._even and pts is not None
         if pts is None or (self._start is not None and pts < self._start):
             return
@@ -41,11 +41,11 @@ class PictureNumbers:
             self._overflow += 1
 
     def hide_picture(self, timed: bool) -> None:
-        """Tell of a picture that is left out; of those that are `timed` packets have told."""
+        """Note a dropped picture; `timed` ones count already, by their packets."""
         self._hidden += not timed
 
     def number(self, pts: int | None, disturbed: bool) -> int | None:
-        """The number of a picture that came out; None if it lies before the start. `disturbed` as in `Checked`."""
+        """The number of a picture that came out; None before the start. `disturbed` is that of `Checked`."""
         hidden, self._hidden, step = self._hidden, 0, 1
         if pts is not None and self._start is not None and pts < self._start:
             return None
@@ -55,25 +55,25 @@ class PictureNumbers:
                 heapq.heappop(self._waiting)
                 shown += 1
             self._overflow = 0
-            if not disturbed and not self._proven:  # the first two pictures show whether it is as it is said to be
+            if not disturbed and not self._proven:  # the first two pictures prove or disprove `even`
                 self._even, self._proven = self._even and shown == 1, True
             step = max(shown, 1) if disturbed or self._even else 1
         self._next += step + hidden
         return self._next - 1
 
     def restart(self, first: int) -> None:
-        """Go on with the number `first`, for packets whose times begin anew."""
+        """Go on with the number `first` after the packets' clock restarted."""
         self.__init__(self._even, first)  # type: ignore[misc]
 
     def end(self, disturbed: bool) -> int:
-        """The number behind the last picture, at the end of the stream."""
+        """One more than the last picture's number, at the end of the stream."""
         return self._next + self._hidden + (len(self._waiting) + self._overflow if disturbed or self._even else 0)
 
 
 def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
-    """When each picture of a video is shown, int64 (N,) rising in units of its time base, from its packets alone.
+    """The presentation time of each picture of a video, int64 (N,) rising in units of its time base, from packets only.
 
-    None where packets have no times, share them, or begin anew. A file that is cut off gives what is there.
+    None if packets have no times, share them, or restart their clock. A truncated file gives what is there.
     """
     ticks: list[int | None] = []
     orders: list[int] = []

@@ -1,8 +1,8 @@
-"""One pass over the packets of a video: every picture that may be used, with its number and its time.
+"""Read the packets of a video once: every undamaged picture, with its number and its time.
 
-Containers without times of presentation (raw streams; AVI, ASF and MXF, which say those of decoding) number pictures as
-they come out. A clock that starts anew inside a file begins a stretch. Its times go on behind the last one,
-and one number is left out, so that readers see that something may be missing.
+`VideoReader` is the public face. In containers without presentation times (raw streams; AVI, ASF and MXF have decoding
+times) pictures are numbered as they come out. A clock that restarts inside a file begins a new stretch. Its times go on
+after the last picture, and one number is skipped, so that readers see a gap.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from streamtok.names import is_url, without_password
 log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
-PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: not known, progressive
-STEP_BACK_S = 1  # by which times of decoding fall where a clock starts anew
+PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: unknown, progressive
+STEP_BACK_S = 1  # a fall of decoding times by more than this is a clock that restarts
 
 
 class Numbered(NamedTuple):
-    """A frame of PyAV with its number (None: before what is asked for) and its time after the start of the stream.
+    """A PyAV frame with its number (None: before the requested range) and its time, s, after the start of the stream.
 
-    `stretches` counts how often the clock began anew before it.
+    `stretches` counts how often the clock restarted before it.
     """
 
     number: int | None
@@ -45,8 +45,8 @@ class Numbered(NamedTuple):
 class PictureStream:
     """The pictures of one video stream; see `VideoReader` for the parameters.
 
-    Every pass starts anew and ends the one before. `end` is the number behind the last picture of a pass that came to
-    its end, whether that picture could be read.
+    Every pass starts over and ends the one before. After a complete pass, `end` is one more than the number of the last
+    picture, damaged or not.
     """
 
     def __init__(self, target: str, *, stream: int | None, fps: float | None, keep_packets: bool) -> None:
@@ -67,7 +67,7 @@ class PictureStream:
         if self.raw and self.rate_from == "assumed":
             log.info("file=%s event=rate_assumed fps=%d reason='its headers say none: ?fps=N'", self.name, self.rate)
         interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
-        hides_pictures = context.name == "vp8"  # or has several in a packet
+        hides_pictures = context.name == "vp8"  # whose packets may show no picture
         self.even = not (self.timeless or self.counted or interlaced or hides_pictures)
 
     def _open(self) -> None:
@@ -90,7 +90,7 @@ class PictureStream:
         self.container.close()
 
     def rewind(self) -> None:
-        """Go back to the start."""
+        """Go back to the start of the file."""
         if not self._at_start:
             self.container.close()
             self._open()
@@ -108,16 +108,16 @@ class PictureStream:
                 self.container.seek(tick, stream=self.stream)
                 self.decoder.restart()
                 return True
-        except av.FFmpegError:  # a file that cannot be sought in
+        except av.FFmpegError:  # the file is not seekable
             pass
         self.rewind()
         return False
 
     def read_from_tick(self, tick: int, first: int) -> Iterator[Numbered]:
-        """Pictures shown at `tick` or later, the first of them called `first`, decoded from a key frame before on.
+        """The pictures from presentation time `tick` on, numbered from `first`, decoded from a key frame before.
 
-        Where that key frame gives too little, an earlier one does. Some streams need more of the past at such a place,
-        and not every container finds key frames.
+        If pictures prove to depend on the past of that key frame (an open group, or a seek that did not hit one),
+        reading starts over at an earlier one.
         """
         back, second, given = 0, max(1, round(1 / self.stream.time_base)), tick - 1
         self._sure = False
@@ -131,7 +131,7 @@ class PictureStream:
             back = max(second, 2 * back)
 
     def read_from_seconds(self, seconds: Fraction, first: int) -> Iterator[Numbered]:
-        """Pictures shown that late or later, the first of them called `first`, decoded from the start of the file."""
+        """The pictures from a time on, numbered from `first`, decoded from the start of the file."""
         self.rewind()
         shift = None
         for one in self.read(PictureNumbers(self.even)):
@@ -141,22 +141,22 @@ class PictureStream:
         self.end += shift or 0
 
     def read(self, numbers: PictureNumbers, cold_until: int | None = None) -> Iterator[Numbered]:
-        """Decode from here to the end.
+        """Decode from the current position to the end.
 
-        Behind a key frame in the midst of the stream a decoder is cold. What looks like damage may be the past that it
-        does not know. Given `cold_until`, reading stops there, not `_sure`, and where the key frame comes later.
+        After a seek the decoder lacks the past, and what looks like damage may only depend on it. With `cold_until`
+        (ticks), reading stops at such damage, or at a first key frame after that time, and leaves `_sure` False.
         """
         self._sure, self._keys = cold_until is None, 0
         self._stretches = 0
-        self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # of the stretch: its first tick, its time
-        self._last_seconds, self._last_number = -1 / self.rate, -1  # of the latest picture; none came
+        self._base, self._behind = self.stream.start_time or 0, Fraction(0)  # the stretch's first tick, and its time, s
+        self._last_seconds, self._last_number = -1 / self.rate, -1  # of the latest picture; none so far
         self._timed = self._guessed = False  # whether some pictures had times, and some had none
-        self._slots: dict[int, int] = {}  # in containers that are counted: the times of packets, in their order
-        self._start: Fraction | None = None  # in these: when the first picture is shown
-        first = 0  # in these: the packet behind those that were passed over
+        self._slots: dict[int, int] = {}  # `counted` containers: packet number -> its time, in decoding order
+        self._start: Fraction | None = None  # `counted` containers: the time of the first picture
+        first = 0  # `counted` containers: the number of the first packet after those passed over
         for packet in self._demux(numbers):
             if self._is_passed_over(packet):
-                if self.counted:  # as they come out: of those that wait in the decoder nobody knows the numbers
+                if self.counted:  # pictures still in the decoder can no longer be numbered: drop them
                     first = packet.pts + 1
                     numbers.restart(first)
                 self.decoder.lose_packets()
@@ -178,13 +178,13 @@ class PictureStream:
         self.end = numbers.end(bool(self.decoder.damage)) + self._cut_short + self._count_cut_off()
 
     def tell_once(self, event: str, reason: str) -> None:
-        """Warn of something at its first time."""
+        """Log a warning for the first event of its kind."""
         if event not in self._told:
             log.warning("file=%s event=%s reason=%r", self.name, event, reason)
         self._told.add(event)
 
     def _lacks_past(self, checked: Checked, cold_until: int | None) -> bool:
-        """Whether a read that began at a key frame must begin earlier; from its second key frame on it is sure."""
+        """Whether a read that began at a key frame must begin earlier; from its second key frame on it need not."""
         frame = checked.frame
         self._keys += bool(frame and frame.key_frame and not checked.damage)
         late = frame and cold_until is not None and frame.pts is not None and frame.pts > cold_until
@@ -194,7 +194,7 @@ class PictureStream:
         return False
 
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
-        """The packets from here on; None where the clock starts anew. `numbers` is told of what becomes pictures."""
+        """The packets from here on, with None where the clock restarts; adds those with pictures to `numbers`."""
         self._cut_short = False
         packets, latest, self._order = demux(self.container, self.stream), None, -1
         while True:
@@ -203,7 +203,7 @@ class PictureStream:
             except (av.FFmpegError, EOFError) as error:
                 self.tell_once("cut_short", str(error))
                 self._cut_short = True
-                yield av.Packet()  # as PyAV ends a file: pictures wait in the decoder
+                yield av.Packet()  # flushes the decoder, as at the end of a file
                 return
             if packet is None:
                 return
@@ -215,7 +215,7 @@ class PictureStream:
                     yield None
                 latest = time
             self._order += packet.size > 0
-            if packet.size and self.counted:  # a time that tells the packet of a picture, not when it is shown
+            if packet.size and self.counted:  # the time becomes the packet's number, to find it for a picture
                 self._slots[self._order] = time if time is not None else self._order
                 packet.pts = packet.dts = self._order
             elif packet.size and not packet.is_discard:
@@ -223,7 +223,7 @@ class PictureStream:
             yield packet
 
     def _is_passed_over(self, packet: Any) -> bool:
-        """Whether a packet lies before the key frame that `pass_over` waits for; not the empty one at the end."""
+        """Whether a packet precedes the key frame that `pass_over` waits for; never the empty one at the end."""
         if self._pass_until is None or packet is None or not packet.size:
             return False
         if packet.is_keyframe and packet.pts is not None:
@@ -241,13 +241,13 @@ class PictureStream:
         if self._losses is None:
             self._marked = MARKED_BEHIND if packet.is_corrupt else max(self._marked - 1, 0)
             return self.decoder.decode(packet, packet.is_corrupt or (self._marked > 0 and self._marks_late))
-        last, self._place = self._place, self._place if packet.pos is None else packet.pos  # none for the rest of one
+        last, self._place = self._place, self._place if packet.pos is None else packet.pos  # None inside a PES packet
         if packet.pos in self._losses.missing or self._losses.hide_picture(last, self._place):
             self.decoder.lose_packets()
         return self.decoder.decode(packet, packet.size > 0 and self._place in self._losses.touched)
 
     def _start_stretch(self, numbers: PictureNumbers) -> None:
-        """The clock starts anew: go on behind the last picture, and leave a number out."""
+        """Continue after a clock restart: times go on after the last picture, and a number is skipped."""
         self.stream.codec_context.flush_buffers()
         self.decoder.restart()
         end = numbers.end(bool(self.decoder.damage))
@@ -257,7 +257,7 @@ class PictureStream:
         self._stretches += 1
 
     def _count_cut_off(self) -> int:
-        """How many pictures the file's index (MP4 has one) places behind the end of the file."""
+        """The number of pictures that the file's index (as of MP4) places after the end of the file."""
         if is_url(self.target):
             return 0
         size = Path(self.target).stat().st_size or math.inf  # a pipe has none
@@ -268,23 +268,23 @@ class PictureStream:
         return cut_off
 
     def _seconds(self, frame: Any, number: int | None) -> Fraction:
-        """When a picture is shown, after the start of the stream."""
+        """The presentation time of a picture, s after the start of the stream."""
         if self.counted and not self.timeless:
             return self._shown_at(number or 0)
         if frame.pts is None or self.timeless:
             seconds, self._guessed = self._last_seconds + ((number or 0) - self._last_number) / self.rate, True
-            if not self._timed:  # those that follow come behind it
+            if not self._timed:  # pictures with times go on after it
                 self._behind, self._base = seconds + 1 / self.rate, None
         else:
             self._base, self._timed = frame.pts if self._base is None else self._base, True
             seconds = self._behind + (frame.pts - self._base) * self.stream.time_base
-            if self._guessed:  # too late, perhaps: the next one comes behind it all the same
+            if self._guessed:  # the guess before may have been too late: times still rise
                 seconds = max(seconds, self._last_seconds + 1 / (2 * self.rate))
         self._last_seconds, self._last_number = seconds, number or 0
         return seconds
 
     def _shown_at(self, number: int) -> Fraction:
-        """When a picture is shown, where packets say when they are decoded: with the packet for which it comes out."""
+        """The presentation time from decoding times: that of the packet during whose decoding the picture comes out."""
         last = max(self._slots)
         if self._start is None:
             self._lag = max(last - number, 0)

@@ -1,4 +1,4 @@
-"""Video files: every picture with its exact time and number, in order, by number or from a time on, in constant memory.
+"""Read video files in constant memory: pictures with exact times and numbers, in order, by number or from a time on.
 
     from streamtok.io.video import VideoReader
 
@@ -7,8 +7,8 @@
             print(frame.number, float(frame.seconds), frame.image.shape)
         again = video.read_frame(115)
 
-Whoever wants pictures of a video file reads them here, so that all see the same ones. A picture that damage may have
-touched (`streamtok.io.video.clean_decoder`) is left out and counted, and so is its number: readers see the gap.
+All code that needs pictures of a video file reads them here, and so sees the same ones. A picture that damage may have
+touched (`streamtok.io.video.clean_decoder`) is dropped and counted; its number is skipped, so that readers see the gap.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class VideoFrame:
 class VideoReader:
     """Reads one video stream of a file, on this machine or on a web server.
 
-    `codec` is its name, `size` (height, width) that of the first picture, upright. `fps` is the average rate if the
-    file knows it, `rate` that as a fraction, else 25. Every read starts anew and ends the one before; a picture is the
-    same whichever read gives it. `counts` has `damaged` (pictures left out of what was read) and `backwards` (those
-    whose time does not rise, left out too).
+    `codec` is its name, `size` (height, width) that of the first picture, upright. `fps` is the average rate or None,
+    `rate` the same as a fraction, 25 if not known. Every read starts over and ends the one before; all reads give the
+    same pictures. `counts` has `damaged` (pictures dropped from what was read) and `backwards` (dropped because their
+    time does not rise).
 
-    `fps` given is the rate of a stream without times (a raw one); None takes what its headers claim, else 25.
+    The parameter `fps` sets the rate of a stream without times (a raw one); None takes its headers' rate, else 25.
     `stream` chooses among several video streams; None is the default one. With `keep_packets` each picture has the
     packet it came in (H.264 and H.265 as Annex B access units), unless there are B-frames. Raises FileNotFoundError,
     OSError or ValueError for what is no video or cannot be opened.
@@ -65,7 +65,7 @@ class VideoReader:
         self.rate = self.pictures.rate
         self.fps = float(self.rate) if self.pictures.claimed_rate else None
         self._ahead: tuple[VideoFrame | None, Iterator[VideoFrame]] | None = None
-        self._passing: Fraction | None = None  # until a picture from there on is given away
+        self._passing: Fraction | None = None  # set by `pass_over` until a picture from that time on is delivered
 
     def __enter__(self) -> VideoReader:
         return self
@@ -87,7 +87,7 @@ class VideoReader:
 
     @property
     def expected_frames(self) -> int:
-        """How many pictures the container says there are, 0 if it does not; the true number may differ by a few."""
+        """The number of pictures by the container's headers, 0 if unknown; the true number may differ by a few."""
         seconds = Fraction(self.pictures.container.duration or 0, av.time_base)
         return self.pictures.stream.frames or round(seconds * (self.pictures.claimed_rate or 0))
 
@@ -99,12 +99,12 @@ class VideoReader:
         return itertools.chain([] if first is None else [first], frames)
 
     def pass_over(self, seconds: Fraction) -> None:
-        """Decode nothing before the first key frame at or after `seconds`; what is passed over is not counted."""
+        """Decode nothing before the first key frame at or after `seconds`; the skipped pictures are not counted."""
         self.pictures.pass_over(seconds)
         self._passing = seconds
 
     def read_frame(self, number: int) -> VideoFrame:
-        """The picture of that number; IndexError if there is none, or damage hides it."""
+        """The picture with that number; IndexError if there is none, or it is damaged."""
         frame = next(self.read_range(number, number + 1), None)
         if frame is None:
             raise IndexError(f"{self.path} has no picture {number} that can be read")
@@ -113,7 +113,7 @@ class VideoReader:
     def read_range(self, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
         """The pictures numbered `first` to `stop` - 1 (None: to the end), decoded from the key frame before on.
 
-        The first read that does not begin at 0 passes over all packets of the file once, without decoding them.
+        The first read that does not begin at 0 reads all packets of the file once, without decoding them.
         """
         self._ahead = None
         if first == 0 or self._ticks is None:
@@ -124,10 +124,10 @@ class VideoReader:
         return self._deliver(self.pictures.read_from_tick(int(self._ticks[first]), first), first, stop)
 
     def read_from(self, seconds: Fraction, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
-        """The pictures from a time on, rounded to the file's resolution, decoded from the key frame before on.
+        """The pictures from a time on, rounded to the file's resolution, decoded from the key frame before.
 
-        What lies before that key frame is not read, so the number of the first picture is not known. It is called
-        `first`, and the others count on up to `stop` - 1.
+        Nothing before that key frame is read, so true numbers are not known: pictures are numbered from `first` to
+        `stop` - 1.
         """
         if self.pictures.timeless:
             return self.read_range(round(seconds * self.rate), stop)
@@ -140,11 +140,11 @@ class VideoReader:
 
     @cached_property
     def _ticks(self) -> np.ndarray | None:
-        """When each picture is shown, int64 (N,) in units of the stream's time base; None where packets do not say."""
+        """Each picture's presentation time, int64 (N,) in units of the stream's time base; see `read_ticks`."""
         return read_ticks(self.path, self.pictures.stream.index) if self.pictures.even else None
 
     def _deliver(self, pictures: Iterator[Numbered], first: int, stop: int | None) -> Iterator[VideoFrame]:
-        """The pictures of a read from `first` on as they are given away; the numbers that do not come are counted."""
+        """The pictures of a read from number `first` on; numbers that do not come are counted as damaged."""
         expected, last, joins = first, None, 0
         for number, seconds, frame, stretches in pictures:
             if number is None or number < first:

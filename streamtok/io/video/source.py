@@ -1,4 +1,4 @@
-"""A video file as a source: its pictures in order, or at the pace of their times."""
+"""A video file as a source: its pictures in order, as fast as possible or in real time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE_NS = 150_000_000
 
 
 class VideoSource(RecordedSource):
-    """A video file as a source; see VideoReader for damage and `options`. Reading raises ValueError for no picture."""
+    """A video file as a source; see VideoReader for damage and `options`. ValueError if no picture can be read."""
 
     kind = "video file"
 
@@ -38,7 +38,7 @@ class VideoSource(RecordedSource):
         self._reached_ns = 0  # the time of the last picture
 
     def _open(self) -> None:
-        self._close()  # where it is opened anew
+        self._close()  # in case it is opened again
         self._reader = VideoReader(self.path, **self.options, keep_packets=self._keep_packets)
         self._reader.counts = self.counts
         self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
@@ -48,8 +48,8 @@ class VideoSource(RecordedSource):
         self._pictures, self._empty = iter(self._reader), True
 
     def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`. Where decoding them takes more than half as long as playing them would,
-        the rest up to the next key frame is not decoded."""
+        """As `RecordedSource.skip_to`. If decoding takes more than half of the skipped time, the rest up to the next
+        key frame is not decoded."""
         patience_ns = max((capture_ns - max(self._reached_ns, self.start_ns)) // 2, PATIENCE_NS)
         until_ns = time.monotonic_ns() + patience_ns
         while self._pending is None or self._pending.capture_ns < capture_ns:

@@ -1,8 +1,8 @@
-"""Which pictures of an MPEG transport stream file lost packets have touched (ISO/IEC 13818-1, 2.4.3).
+"""Find the pictures of an MPEG transport stream file that lost packets have damaged (ISO/IEC 13818-1, 2.4.3).
 
-A demuxer marks the picture that it is putting together when it notices, and a parser moves the marks to another one.
-The packets themselves say more. Each counts on, and the last one of a picture is filled up with stuffing, so that a
-picture before a loss is known to be whole.
+FFmpeg's demuxer marks the picture that it is assembling when it notices a loss, and its parser moves the mark to
+another one. The packets show more: each has a continuity counter, and the last one of a picture has stuffing, so that a
+picture before a loss is known to be complete.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import numpy as np
 
 SYNC, SIZE = 0x47, 188
 ERROR = 0x80  # in a packet's second byte: the receiver could not correct it
-SIZES = (SIZE, 192, 204)  # with a time before each packet (M2TS), with a checksum behind it
+SIZES = (SIZE, 192, 204)  # plain, with a time before each packet (M2TS), with a checksum after it
 CHUNK = 1 << 16  # packets
-IN_A_ROW = 5  # marks of packets that are believed
+IN_A_ROW = 5  # sync bytes at the same distance that are trusted
 REACH = (IN_A_ROW - 1) * max(SIZES)
-HEAD = 32  # bytes that tell a packet from one that is sent twice
-COUNTED, UNKNOWN = 16, -2  # to which packets count, and a counter behind bytes that may have been so many
+HEAD = 32  # first bytes, which are equal only in a duplicate packet
+COUNTED, UNKNOWN = 16, -2  # the counter's modulus; its value after skipped bytes that may have been 16 packets
 PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
 
 
 @dataclass
 class Losses:
-    """Where in a file, in bytes, pictures begin that are `touched`, and those before which packets are `missing`."""
+    """File offsets, bytes, of `touched` (damaged) pictures, and of those before which packets are `missing`."""
 
     touched: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
 
     def hide_picture(self, last: int | None, place: int | None) -> bool:
-        """Whether a picture is touched that begins between two that came one after the other: it did not come."""
+        """Whether a touched picture begins between two successive pictures at `last` and `place`: it did not come."""
         if last is None or place is None:
             return False
         return bisect_right(self._in_order, last) < bisect_left(self._in_order, place)
@@ -56,7 +56,7 @@ def find_losses(path: Path, pid: int) -> Losses:
             begins, control, count = bool(head[1] & 0x40), head[3] >> 4 & 3, head[3] & 15
             if not control & 1:  # no payload
                 continue
-            if head == last:  # sent twice, as it may be (2.4.3.3); FFmpeg takes it for another one
+            if head == last:  # a duplicate, which is allowed (2.4.3.3); FFmpeg takes it for another packet
                 losses.touched |= {start, place} if begins else {start}
                 continue
             jumps = counter >= 0 and count != (counter + 1) % COUNTED
@@ -76,8 +76,8 @@ def find_losses(path: Path, pid: int) -> Losses:
 
 
 def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Places in a file, int64 (N,), of packets, and their first bytes, uint8 (N, HEAD), in order; and how many bytes
-    before them are none."""
+    """Runs of packets: their file offsets, int64 (N,), first bytes, uint8 (N, HEAD), and the number of bytes skipped
+    before."""
     data, skipped = np.memmap(path, np.uint8, "r"), 0
     at, size = _find_sync(data, 0)
     while at + SIZE <= len(data):
@@ -86,7 +86,7 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         bad = np.flatnonzero(rows[:, 0] != SYNC)
         good = int(bad[0]) if len(bad) else count
         heads = np.array(rows[:good])
-        if len(bad) and good:  # something is missing, perhaps of the last one
+        if len(bad) and good:  # bytes are missing, perhaps of the last packet
             heads[-1, 1] |= ERROR
         yield at + size * np.arange(good), heads, skipped
         end = at = at + size * good
@@ -96,7 +96,7 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
 
 
 def _find_sync(data: np.ndarray, at: int) -> tuple[int, int]:
-    """Where packets go on, from `at` on, and how far they are apart."""
+    """(offset, size) of the next run of packets at or after `at`."""
     for begin in range(at, len(data), CHUNK):
         marks = np.append(data[begin : begin + CHUNK + REACH] == SYNC, np.ones(REACH, bool))  # the file may end sooner
         count = min(CHUNK, len(data) - begin)

@@ -1,6 +1,6 @@
-"""Pictures of compressed video that arrives one access unit at a time (Foxglove CompressedVideo, recorded packets).
+"""Decode video that arrives one access unit at a time (Foxglove CompressedVideo, recorded packets).
 
-Each unit becomes a picture or a reason why there is none; `clean_decoder` says what counts as damage.
+Each unit becomes a picture or a reason why there is none; `clean_decoder` defines damage.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from streamtok.io.messages.image_messages import VIDEO_CODECS
 from streamtok.io.video.clean_decoder import Checked, CleanDecoder
 from streamtok.io.video.frame_images import to_image
 
-COUNTED = Fraction(1, 1)  # times are the numbers of units
-TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # VP9, and AV1 without order hints, go on over a unit that never came
+COUNTED = Fraction(1, 1)  # a unit's time is its number
+TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # VP9, and AV1 without order hints, do not show a missing unit
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
 
@@ -27,7 +27,7 @@ Key = TypeVar("Key")
 
 
 class Decoded(NamedTuple, Generic[Key]):
-    """What became of the unit given as `key`: its picture, uint8 RGB (H, W, 3), or why there is none."""
+    """The result of the unit `key`: its picture, uint8 RGB (H, W, 3), or the reason why there is none."""
 
     key: Key
     image: np.ndarray | None
@@ -35,7 +35,7 @@ class Decoded(NamedTuple, Generic[Key]):
 
 
 class VideoDecoder(Generic[Key]):
-    """Decodes one stream of access units ("h264", "h265", "av1", "vp9"); each unit comes with a key that comes back."""
+    """Decodes one stream of access units of a codec in VIDEO_CODECS; each result carries the `key` of its unit."""
 
     def __init__(self, codec: str) -> None:
         if codec not in VIDEO_CODECS:
@@ -45,15 +45,12 @@ class VideoDecoder(Generic[Key]):
         self._next = 0
 
     def missing(self, reason: str) -> None:
-        """Say that units are missing here: pictures up to the next key frame are left out."""
+        """Report missing units at this point: pictures up to the next key frame are damaged."""
         self._decoder.lose_packets(reason)
 
     def decode(self, data: ImageData, key: Key) -> Iterator[Decoded[Key]]:
-        """Feed one access unit; yields what became of it or of units before it, in presentation order.
-
-        That is a picture, uint8 RGB (H, W, 3), or why there is none.
-        """
-        if not len(data):  # which a decoder would take for the end of the stream
+        """Feed one access unit; yields the results of it or of earlier units, in presentation order."""
+        if not len(data):  # a decoder would take it for the end of the stream
             damage = self._decoder.damage or "it is empty"
             self._decoder.lose_packets()
             yield Decoded(key, None, damage)
@@ -73,7 +70,7 @@ class VideoDecoder(Generic[Key]):
         yield from self._lost(self._next)
 
     def _become(self, checked: Checked, fed: int | None) -> Iterator[Decoded[Key]]:
-        """What a result says of its unit: the one that was `fed` if there is no frame, which names its own."""
+        """The result of a frame's unit, or of the unit just `fed` if there is no frame."""
         frame, damage, *_ = checked
         if frame is None:
             if fed is not None:
@@ -89,7 +86,7 @@ class VideoDecoder(Generic[Key]):
 
 
 def begins_video(codec: str, data: ImageData) -> bool:
-    """Whether a decoder can begin with a packet: a key frame (H.264 and H.265 as Annex B), or no video at all."""
+    """Whether decoding can start at a packet: a key frame (H.264 and H.265 as Annex B), or a codec without any."""
     packet, codec = bytes(data), VIDEO_CODECS.get(codec, codec)
     if codec in KEY_UNITS:
         return any(unit_type(codec, unit) in KEY_UNITS[codec] for unit in split_units(packet, 0) if unit)

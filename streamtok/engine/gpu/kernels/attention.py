@@ -1,11 +1,11 @@
-"""Attention with a wide head (512), which the stock flash kernels refuse.
+"""Spatial attention with a wide head (512), which the stock flash kernels refuse.
 
-Over space, two ways with the same result within rounding, chosen by measurement (engine configuration):
+There are two implementations, equal within rounding; the engine configuration chooses by measurement:
 
-- `flash`: one kernel, online softmax; nothing but the output is written.
-- `strips`: a strip of queries at a time; the first kernel writes exp(scores - the block's own maximum) in half
-  precision, with each block's maximum and sum, the second multiplies by the values and rescales as it reads.
-  Memory is one strip.
+- `flash`: one kernel with online softmax, which writes only the output.
+- `strips`: a strip of queries at a time. The first kernel writes exp(scores - the block's own maximum) in half
+  precision, with each block's maximum and sum. The last one multiplies by the values and rescales as it reads.
+  Extra memory is one strip.
 """
 
 import math
@@ -131,7 +131,7 @@ def _strip_values(
     for column in tl.range(0, BLOCKS * COLUMNS, STEP, loop_unroll_factor=1):
         factor = tl.load(at + column // COLUMNS)
         a = p.load([start, column])
-        b = v.load([column, first])  # past the end it gives zeros, as do the weights
+        b = v.load([column, first])  # past the end both operands are zero
         a = (a.to(tl.float32) * factor[:, None]).to(a.dtype)
         sums = tl.dot(a, b, sums, input_precision="ieee")
     place = out + rows[:, None].to(tl.int64) * D + (first + tl.arange(0, WIDE))[None, :]
@@ -139,7 +139,7 @@ def _strip_values(
 
 
 def base2_scale(width: int) -> float:
-    """1 / sqrt(width), in powers of two."""
+    """log2(e) / sqrt(width): scores scaled by it go through exp2, which is faster than exp."""
     return width**-0.5 * math.log2(math.e)
 
 
@@ -156,7 +156,7 @@ def flash(
 
 
 def strip_rows(length: int, columns: int = 256) -> int:
-    """How many queries one strip of half-precision weights holds within STRIP_BYTES: equal strips, multiples of 128."""
+    """Queries per strip, so that its half-precision weights take STRIP_BYTES at most; strips are equal, of 128 k."""
     most = max(128, STRIP_BYTES // (2 * triton.cdiv(length, columns) * columns) // 128 * 128)
     return triton.cdiv(triton.cdiv(length, triton.cdiv(length, most)), 128) * 128
 

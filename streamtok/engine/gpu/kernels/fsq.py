@@ -1,4 +1,4 @@
-"""Finite scalar quantization with packing: bounded, rounded and joined into one integer per place in one pass."""
+"""Finite scalar quantization in one pass: bounds, rounds and packs a latent into one index per position."""
 
 import os
 
@@ -46,18 +46,21 @@ def _fsq(
     for d in tl.static_range(DIMS):
         value = tl.load(start + d * stride_c, mask=inside, other=0.0).to(tl.float32)
         bounded = _tanh(value + tl.load(shift + d)) * tl.load(half + d) - tl.load(offset + d)
-        # adding and taking away 1.5 * 2^23 rounds half to even, as torch.round does
+        # adding and subtracting 1.5 * 2^23 rounds half to even, as torch.round does
         rounded = (bounded + 12582912.0) - 12582912.0
         index += (rounded + tl.load(middle + d)).to(tl.int32) * tl.load(basis + d).to(tl.int32)
     tl.store(out + at, index, mask=inside)
 
 
 def fsq_pack(z: Tensor, tables: FSQTables) -> Tensor:
-    """Indices of a latent: z (N, D, h, w) any float, tables in float32 -> (N, h, w) int32."""
+    """Indices of a latent: z (N, D, h, w) any float, tables in float32 -> (N, h, w) int32.
+
+    ValueError if z has not one channel per level.
+    """
     frames, dims, height, width = z.shape
     if dims != len(tables.levels):
         raise ValueError(f"the latent has {dims} channels, the quantizer {len(tables.levels)} levels")
-    flat = z.flatten(2)  # a view for both memory formats: the places have one stride
+    flat = z.flatten(2)  # a view in both memory formats: positions have one stride
     out = torch.empty(frames, height, width, dtype=torch.int32, device=z.device)
     half, offset, shift, middle, _, basis = tables
     numbers = (out.numel(), height * width, *flat.stride())

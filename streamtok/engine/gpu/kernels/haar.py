@@ -1,7 +1,7 @@
-"""From uint8 frames to Haar bands in the network's precision, in one pass, edges included.
+"""Transforms uint8 frames to zero-padded Haar bands in the network's precision, in one pass.
 
-Sums and differences of 64 bytes are whole numbers below 2^14. They are exact in the float32 accumulator of a
-half-precision product with a matrix of plus and minus ones, so the only rounding is the last one.
+Sums and differences of 64 bytes are integers of magnitude below 2^14. They are exact in the float32 accumulator of a
+half-precision product with a matrix of plus and minus ones, so only the final conversion rounds.
 """
 
 import torch
@@ -28,7 +28,7 @@ def _haar(frames, signs, y, FRAMES: constexpr, HEIGHT: constexpr, WIDTH: constex
     corner = row * (4 * WIDTH) + column * 4
     matrix = tl.load(signs + spot[:, None] * 64 + band[None, :])
     place = y + (group.to(tl.int64) * (TALL * BROAD) + cell)[:, None] * 192 + band[None, :] * 3
-    mean = tl.where(band == 0, 1.0, 0.0)  # [0, 255] becomes [-1, 1]: only the band of means sees the shift
+    mean = tl.where(band == 0, 1.0, 0.0)  # [0, 255] becomes [-1, 1]: the shift is in the band of means only
     for colour in tl.static_range(3):
         start = frames + (slot.to(tl.int64) * 3 + colour) * (FRAMES * HEIGHT * WIDTH)
         pixels = tl.load(start + corner[:, None] + apart[None, :], mask=inside[:, None], other=0)
@@ -40,7 +40,7 @@ def _haar(frames, signs, y, FRAMES: constexpr, HEIGHT: constexpr, WIDTH: constex
 def haar_bands(frames: Tensor, signs: Tensor, dtype: torch.dtype, edge: int = 0) -> Tensor:
     """uint8 frames (B, 3, G, H, W), G, H and W multiples of 4 -> bands (B*G/4, H/4 + 2e, W/4 + 2e, 192), e = `edge`.
 
-    `signs` (64, 64) float16: plus or minus one, place in the patch by band. `edge`: as in `norm.norm_silu`.
+    `signs` (64, 64) float16: plus or minus one, position in the patch by band. `edge`: as in `norm.norm_silu`.
     """
     batch, _, count, height, width = frames.shape
     tall, broad = height // 4 + 2 * edge, width // 4 + 2 * edge

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PIECE = 16384  # values of one frame that one program reduces: 32 per thread of 16 warps, four 16-byte loads
+PIECE = 16384  # values of a frame that one program reduces: 32 per thread of 16 warps, four 16-byte loads
 SMALL_PIECE = 2048
 EPS = 1e-6
 
@@ -89,7 +89,7 @@ def _piece(size: int) -> int:
 
 
 def moments(x: Tensor) -> Tensor:
-    """Pieces of the mean and variance of each frame: x (N, C, H, W) channels last -> float32 (N, 3, pieces)."""
+    """Partial moments of each frame: x (N, C, H, W) channels last -> float32 (N, 3, pieces), as the module says."""
     frames, size = x.shape[0], x[0].numel()
     piece = _piece(size)
     pieces = triton.cdiv(size, piece)
@@ -103,8 +103,8 @@ def norm_silu(
 ) -> Tensor:
     """GroupNorm over all of each frame, then SiLU: x (N, C, H, W) channels last -> (N, H + 2e, W + 2e, C), same dtype.
 
-    Sums are float32 whatever the dtype. `known`: what `moments(x)` would give, where another kernel has returned it.
-    `edge`, e: how many zeros lie around the result.
+    Sums are float32 whatever the dtype. `known`: `moments(x)` if another kernel has computed it already.
+    `edge`, e: the zeros to pad the result with on each side.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     frames, channels, height, width = x.shape

@@ -1,8 +1,8 @@
-"""A camera's bytes, as they come, to resized uint8 planes on the GPU: the bytes that `streamtok.preprocessing` gives.
+"""Converts a camera's bytes to resized uint8 planes on the GPU, byte for byte as `streamtok.preprocessing` does.
 
-One pass per frame, while the group fills (`streamtok.ingest.preparing`); the group's Haar transform then reads those
-planes inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use. Tests
-compile it for the CPU and hold it to the numpy code byte for byte.
+It runs once per frame, while the group fills (`streamtok.ingest.preparing`). The Haar transform reads those planes
+inside the captured step (`kernels.haar`). The source is `pixels.cu`, compiled by cupy at its first use. Tests compile
+it for the CPU and compare it with the numpy code byte for byte.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def source_code() -> str:
 
 
 def encoding_kind(encoding: str) -> int:
-    """The ENCODING that `pixels.cu` is compiled with."""
+    """The value of ENCODING that `pixels.cu` is compiled with; ValueError for an unknown pixel encoding."""
     encoding = ALIASES.get(encoding, encoding)
     if encoding not in PIXEL_BYTES:
         raise ValueError(f"pixel encoding {encoding!r}: expected one of {', '.join((*PIXEL_BYTES, *ALIASES))}")
@@ -43,7 +43,7 @@ def encoding_kind(encoding: str) -> int:
 
 
 def pack_shape(resize: Preprocessor, encoding: str, step: int) -> np.ndarray:
-    """The `Shape` of `pixels.cu`, one record of int32: what `resize` does, and rows of `step` bytes in `encoding`."""
+    """The `Shape` of `pixels.cu`, one record of int32, for `resize` and rows of `step` bytes in `encoding`."""
     encoding = ALIASES.get(encoding, encoding)
     kind, (height, width) = encoding_kind(encoding), resize.source_size
     (tall, wide), window, rect = resize.size, resize.window, resize.rect
@@ -62,7 +62,7 @@ def pack_shape(resize: Preprocessor, encoding: str, step: int) -> np.ndarray:
 
 
 def _encoding_values(kind: int, encoding: str) -> dict[str, int]:
-    """Where the colours of an encoding lie, and what turns them into RGB."""
+    """The fields of `Shape` that say where an encoding's colours lie and how they become RGB."""
     values: dict[str, int] = {}
     if kind == 0:
         values |= dict(zip(("red", "green", "blue"), PACKED_OFFSETS[encoding], strict=True))
@@ -79,10 +79,10 @@ def _encoding_values(kind: int, encoding: str) -> dict[str, int]:
 
 
 def load_kernel(encoding: str) -> Callable[[Tensor, Tensor, Tensor], None]:
-    """`launch(data, planes, numbers)` of an encoding of `to_rgb`: queues the kernel on torch's current CUDA stream.
+    """`launch(data, planes, numbers)` for an encoding of `to_rgb`; it queues the kernel on torch's current CUDA stream.
 
-    data: uint8 (n,), `step` bytes per row (planes following for nv12 and i420); planes: uint8 (3, H, W), contiguous,
-    written; numbers: the record of `pack_shape` as int32, all on the GPU. Without cupy, ImportError says what to do.
+    data: uint8 (n,), `step` bytes per row (chroma planes follow for nv12 and i420); planes: uint8 (3, H, W) contiguous,
+    the output; numbers: the record of `pack_shape` as int32; all on the GPU. Without cupy, ImportError says what to do.
     """
     return _compiled(encoding_kind(encoding))
 
@@ -96,7 +96,7 @@ def _compiled(kind: int) -> Callable[[Tensor, Tensor, Tensor], None]:
     def launch(data: Tensor, planes: Tensor, numbers: Tensor) -> None:
         _, height, width = planes.shape
         grid = (-(-width // BLOCK[0]), -(-height // BLOCK[1]))
-        # cupy sees torch's memory (DLPack, nothing is copied); on the same stream, or it would make another one wait
+        # DLPack shares torch's memory without a copy; cupy must use torch's stream, or it would synchronize two
         with _same_stream(cupy, torch.cuda.current_stream(data.device)):
             source, target, shape = (cupy.from_dlpack(tensor) for tensor in (data, planes, numbers))
             kernel(grid, BLOCK, (source, target, np.int64(height * width), shape))
@@ -105,7 +105,7 @@ def _compiled(kind: int) -> Callable[[Tensor, Tensor, Tensor], None]:
 
 
 def _same_stream(cupy: Any, stream: Any) -> Any:
-    """torch's CUDA stream as cupy's: by the protocol that newer versions of both have, else by its address."""
+    """torch's CUDA stream as cupy's: by the stream protocol of newer versions, else by its address."""
     if hasattr(cupy.cuda.Stream, "from_external") and hasattr(stream, "__cuda_stream__"):
         return cupy.cuda.Stream.from_external(stream)
     return cupy.cuda.ExternalStream(stream.cuda_stream)

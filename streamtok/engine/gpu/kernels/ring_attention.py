@@ -1,4 +1,4 @@
-"""Attention over time: each place attends to its own last steps, read straight from the ring buffer."""
+"""Temporal attention: each position attends to its own last steps, read in place from the KV ring."""
 
 import torch
 import triton
@@ -45,13 +45,13 @@ def _ring(
     value = tl.where(now, value_now[None, :], tl.load(values + at, mask=old, other=0.0))
     attended = tl.sum(weights[:, None] * value.to(tl.float32), 0) / tl.sum(weights, 0)
     tl.store(out + row * D + wide, attended.to(out.dtype.element_ty), mask=inside)
-    # the entry that has just left the context lies here: dead whether or not this step counts
+    # the entry here has just left the context: no step reads it, even if this one is rejected
     tl.store(keys + row * CONTEXT * D + place * D + wide, key_now, mask=inside)
     tl.store(values + row * CONTEXT * D + place * D + wide, value_now, mask=inside)
 
 
 def over_ring(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, count: Tensor) -> Tensor:
-    """Attend to the last steps of each place, and put this step into the ring, in one pass.
+    """Attend to the last steps of each position, and write this step into the ring, in one pass.
 
     q, k, v (B, HW, C) with one stride per row; keys, values (B, HW, context, C) contiguous, changed in place at
     count % context; count (B,) int64 -> (B, HW, C).

@@ -1,8 +1,8 @@
-"""The 3x3 convolution as a matrix product over rows of a zero-edged image, loaded by Hopper's tensor copy engine.
+"""3x3 convolution as a matrix product over rows of a zero-padded image, loaded by Hopper's Tensor Memory Accelerator.
 
-The image is stored as (H + 2, W + 2, C). So each of the nine taps reads the same run of pixels shifted by a constant:
-plain two-dimensional boxes, no gathering. Results are computed for the two edge pixels of each line too and not stored.
-The result can go straight into the ring of a following temporal convolution.
+The image is stored as (H + 2, W + 2, C). So each of the nine taps reads the same run of pixels shifted by a constant,
+as plain two-dimensional boxes without gathering. Results at the two padding pixels of each line are computed but not
+stored. The output can go straight into the ring of a following temporal convolution.
 """
 
 import triton
@@ -74,7 +74,7 @@ def conv3x3(
     """3x3 convolution, stride 1, zero padding 1, of frames or into a ring.
 
     padded (B*T, H + 2, W + 2, C) with zero edges, packed (9 * D, C), bias (D,), ring (B, P + T, H, W, D) changed in
-    place with count (B,) int64 -> y (B*T, D, H, W) channels last, or the ring. C a multiple of 16.
+    place with count (B,) int64 -> y (B*T, D, H, W) channels last, or the ring. C is a multiple of 16.
     """
     frames, tall, broad, channels = padded.shape
     height, width, out_channels = tall - 2, broad - 2, bias.shape[0]

@@ -1,9 +1,9 @@
-"""Causal convolution over time as one matrix product that reads the past where it lies.
+"""Causal convolution over time as one matrix product that reads past frames in place, from a ring buffer.
 
-The past is a ring of P + T frames per slot, P the frames kept and T those of a step. Step-frame f lies at f % (P + T).
-The new frames are put into the T oldest places, which are dead, and the product reads all of its frames from the ring.
-Nothing is moved, and no program reads what another writes. A step that must not count (inactive slot, latent not
-finite) is undone by not advancing the slot's counter.
+Each slot has a ring of P + T frames: P that are kept, and T of a step. Frame f of the stream lies at f % (P + T). New
+frames overwrite the T oldest, which no step needs any more, and the product reads all frames from the ring. Nothing is
+moved, and no program reads what another writes. A rejected step (inactive slot, latent not finite) is undone by not
+advancing the slot's counter.
 """
 
 import torch
@@ -43,7 +43,7 @@ def _causal_conv(
     slot, t = frame // FRAMES, frame % FRAMES
     start, first = tile // BLOCKS * ROWS, tile % BLOCKS * COLUMNS
     newest = tl.load(count + slot) * FRAMES + t - PAST
-    # frames before the first are the first, repeated
+    # frames before the first repeat it
     oldest = (slot * RING + (tl.maximum(newest, 0) % RING).to(tl.int32)) * AREA + start
     middle = (slot * RING + (tl.maximum(newest + 1, 0) % RING).to(tl.int32)) * AREA + start
     latest = (slot * RING + (tl.maximum(newest + 2, 0) % RING).to(tl.int32)) * AREA + start
@@ -74,7 +74,7 @@ def _causal_conv(
 
 
 def conv_tile(channels_in: int, channels_out: int) -> dict[str, int]:
-    """The tile of output rows and columns, and the step along the sum, that a program works on."""
+    """The tile of one program: output rows and columns, and the step along the reduced axis."""
     columns = max(16, min(256, triton.next_power_of_2(channels_out)))
     return {"ROWS": 128, "COLUMNS": columns, "STEP": max(16, min(64, triton.next_power_of_2(channels_in)))}
 
@@ -90,11 +90,11 @@ def causal_conv(
     want_moments: bool = False,
     options: dict | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Convolve the newest frames of the ring over time, add `residual`, and return the moments of the result too.
+    """Convolve the ring's newest frames over time, add `residual`, and return the result with its moments.
 
-    ring (B, P + T, H, W, C) with the T = `steps` new frames in place, count (B,) int64, weight (K, D, C), bias (D,),
-    residual (B*T, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A slot that has
-    taken no step sees its first frame repeated.
+    ring (B, P + T, H, W, C) that holds the T = `steps` new frames, count (B,) int64, weight (K, D, C), bias (D,),
+    residual (B*T, D, H, W) channels last -> y like residual, and `norm.moments` of y or None. A fresh slot sees its
+    first frame repeated. ValueError unless K is 1 or 3.
     """
     batch, length, height, width, channels = ring.shape
     taps, out_channels, _ = weight.shape

@@ -102,8 +102,8 @@ class Batch:
     def step(self, lanes: list[Lane]) -> tuple[np.ndarray, NonFiniteError | None]:
         """Run the network on the groups of these lanes; the slots of the others stay as they are.
 
-        A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and the
-        error that names slots with a latent that is not finite, whose grids are invalid; None if there are none.
+        A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and an
+        error or None. The error names slots with a latent that is not finite, whose grids are invalid.
         """
         active = [lane is not None and lane in lanes for lane in self.slots]
         fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]

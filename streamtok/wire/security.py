@@ -1,4 +1,4 @@
-"""CURVE keys: who may read a stream. Key files are ZeroMQ certificates, one folder of them per role.
+"""CURVE keys, which decide who may read a stream. Key files are ZeroMQ certificates, one folder of them per role.
 
 A server folder holds `server.key_secret` and `allowed/`, one `.key` file per client; a client folder holds
 `NAME.key_secret` and `server.key`. `streamtok keys generate` makes both in one folder.
@@ -28,7 +28,7 @@ DOMAIN = "streamtok"
 
 @dataclass(frozen=True)
 class CurveServer:
-    """Keys of a publishing node and the folder of client keys that it lets in (re-read when it changes)."""
+    """Keys of a publishing node, and the folder of client keys that it accepts (re-read when it changes)."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -46,7 +46,7 @@ class CurveServer:
         return cls(public, secret, allowed)
 
     def apply(self, socket: zmq.Socket) -> None:
-        """Make `socket` demand keys; without a running authenticator it then refuses everyone."""
+        """Make `socket` require keys; without a running authenticator it refuses everyone."""
         socket.curve_publickey, socket.curve_secretkey, socket.curve_server = self.public, self.secret, True
         socket.set_string(zmq.ZAP_DOMAIN, DOMAIN)
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
@@ -95,7 +95,7 @@ class Authenticator(ThreadAuthenticator):
 
 
 class AllowList:
-    """The client keys in a folder of `.key` files; looks again when the folder changes, so no restart is needed."""
+    """The client keys in a folder of `.key` files; it is read again when the folder changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -107,7 +107,7 @@ class AllowList:
         """Whether the z85 `key` of a connecting client is on the list (called by the authenticator)."""
         try:
             allowed = key in self._current()
-        except OSError as error:  # an error that got out would end the authenticator, and with it every handshake
+        except OSError as error:  # an error here would end the authenticator, and with it every handshake
             self._note("allow_list_unreadable", logging.ERROR, error=error)
             allowed = False
         if not allowed:
@@ -189,7 +189,7 @@ def _checked(key: bytes, path: Path) -> bytes:
 
 
 def _make_pair(folder: Path, name: str) -> list[Path]:
-    """Write a key pair, whole or not at all; the secret file never exists where others may read it."""
+    """Write a key pair atomically; the secret file is never readable by others."""
     with name_errors(folder / f"{name}.key_secret"), tempfile.TemporaryDirectory(dir=folder) as private:
         made = [Path(path) for path in zmq.auth.create_certificates(private, name)]
         os.chmod(made[1], 0o600)

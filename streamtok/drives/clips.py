@@ -1,4 +1,4 @@
-"""Videos in one folder: the cameras of one drive, or clips, which are a drive each."""
+"""Tell whether the videos in a folder are the cameras of one drive, or clips, each a drive of its own."""
 
 import contextlib
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streamtok.io.video.containers import open_container
 
-MOST_CAMERAS = 64  # of a vehicle
+MOST_CAMERAS = 64  # on a vehicle
 CAMERA = re.compile("cam|front|rear|back|left|right|wide|narrow|wrist", re.IGNORECASE)
 DATE = re.compile(r"\d{8}\D?\d{6}|\d{4}(-\d\d){2}\D\d\d(-\d\d){1,2}")
 ID = re.compile(r"(?<!\d)0\d{2,}$|\b(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{8}\b")  # episode_000012, cabc30fc-e7726578
@@ -14,10 +14,10 @@ LENGTHS_DIFFER = 1.1  # times; cameras of a vehicle start and stop together
 
 
 def why_clips(videos: list[str]) -> str:
-    """Why videos in one folder are a drive each, in words; empty if they are the cameras of one.
+    """Why videos in one folder are a drive each, in words; empty if they are the cameras of one drive.
 
-    Names say it, where they do: one camera at several times, or cameras, or numbers with zeros before them and ids.
-    Else the lengths.
+    Their names decide: one camera at several times, names of cameras, or zero-padded numbers and ids. Otherwise their
+    lengths do.
     """
     names = [Path(video).stem for video in videos]
     if len(names) > MOST_CAMERAS:
@@ -34,7 +34,7 @@ def why_clips(videos: list[str]) -> str:
 
 
 def _read_seconds(video: str) -> float:
-    """How long a video is by what its container says; 0 where it does not."""
+    """A video's duration by its container, s; 0 if unknown."""
     with contextlib.suppress(ValueError, OSError), open_container(video)[0] as container:
         return (container.duration or 0) / 1e6
     return 0.0

@@ -210,6 +210,7 @@ class DemoViewer:
         self.keeper.add(Moment(picture.frame_id, original, tokens, decoded))
 
     def _close(self) -> None:
+        self.decoder.close()
         if self.video is None:
             return
         self.video.close()

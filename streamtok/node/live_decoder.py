@@ -59,6 +59,11 @@ class LiveDecoder:
             for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
         ]
 
+    def close(self) -> None:
+        """Log what was only summed up so far."""
+        for events in self._events.values():
+            events.finish()
+
     def _decode(self, header: TokenHeader, tokens: np.ndarray) -> np.ndarray | None:
         """Decode a grid to uint8 (T, H, W, 3); None if the output was not finite."""
         decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, self.context or "model"))

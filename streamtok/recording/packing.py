@@ -1,4 +1,4 @@
-"""Files and messages that are packed by zstd, gzip, bzip2, xz or LZ4: what they are called, and what is in them."""
+"""Read files and messages that are packed by zstd, gzip, bzip2, xz or LZ4."""
 
 import bz2
 import gzip
@@ -16,7 +16,7 @@ from streamtok.names import name_errors
 SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 COPY_BYTES = 1 << 20
-SIZE_UNKNOWN = (1 << 64) - 1  # of what is packed, as zstd says it
+SIZE_UNKNOWN = (1 << 64) - 1  # zstd's content size if its header holds none
 
 
 READERS: dict[bytes, Callable[[Any], Any]] = {
@@ -26,23 +26,23 @@ READERS: dict[bytes, Callable[[Any], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
-"""{how a file begins: what opens it to be read}"""
+"""{magic bytes: the function that opens such a file for reading}"""
 
 
 def bare_name(path: Path) -> str:
-    """The name of a file without what says that it is packed."""
+    """The name of a file without the suffix of its packing."""
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def _open_packed(stream: BinaryIO) -> Any:
-    """What is packed in a file, to be read; None if it is not packed."""
+    """A reader of a packed file's content; None if it is not packed."""
     head = stream.read(max(map(len, READERS)))
     stream.seek(0)
     return next((read(stream) for magic, read in READERS.items() if head.startswith(magic)), None)
 
 
 def read_head(path: Path, size: int) -> bytes:
-    """The first bytes of a file, or of what is packed in it; empty if that is damaged."""
+    """The first bytes of a file, or of a packed file's content; empty if that is damaged."""
     with path.open("rb") as stream:
         packed = _open_packed(stream)
         try:
@@ -52,7 +52,7 @@ def read_head(path: Path, size: int) -> bytes:
 
 
 def unpacked_size(path: Path) -> int:
-    """Bytes that are packed in a zstd file, as it says; 0 where it does not, and for any other file."""
+    """The unpacked size, in bytes, by the header of a zstd file; 0 if it holds none, and for any other file."""
     import zstandard
 
     with path.open("rb") as stream, suppress(zstandard.ZstdError):
@@ -62,9 +62,9 @@ def unpacked_size(path: Path) -> int:
 
 
 def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
-    """A packed file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
+    """Unpack a packed file into a temporary one: (file, what is missing of it, in words); (None, "") for any other.
 
-    The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
+    The temporary file is deleted when it is closed. A file that is cut off is unpacked as far as it goes.
 
     Raises:
         ValueError: nothing can be unpacked.
@@ -90,7 +90,7 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
 
 
 def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
-    """A message that a recorder compressed by zstd as it was; any other as it is. ValueError if it is damaged."""
+    """Decompress a message that its recorder compressed by zstd; any other stays as it is. ValueError for damage."""
     if bytes(data[:4]) != ZSTD_MAGIC:
         return data
     import zstandard

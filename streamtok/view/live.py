@@ -99,6 +99,7 @@ class Reader:
         self.subscription.close()
         self._thread.join()
         self._events.finish()
+        self._pictures.close()
 
     def streams(self) -> list[dict[str, Any]]:
         """The facts of each stream, with its counts and problems."""

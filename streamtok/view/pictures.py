@@ -81,6 +81,11 @@ class Pictures:
         pictures = shown_pictures(message, decoder, info) if decoder else []
         return pictures[-1][1] if pictures else None
 
+    def close(self) -> None:
+        """Log what was only summed up so far."""
+        for decoder in self._decoders.values():
+            decoder.close()
+
     def _decoder_of(self, info: Info) -> LiveDecoder | None:
         found = self._models.find(info)
         if isinstance(found, str):

@@ -156,6 +156,7 @@ class Player:
             self._changed.notify_all()
         self._thread.join()
         self._events.finish()
+        self.pictures.close()
 
     def _run(self) -> None:
         due = time.monotonic()

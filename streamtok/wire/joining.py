@@ -5,7 +5,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -54,12 +54,12 @@ class Joiner:
 
     def connect_ahead(self, infos: Iterable[Info]) -> None:
         """Connect to these streams' control endpoints for PATIENCE seconds, in parallel to the stream's handshake."""
-        self._leave_ahead()
+        wanted = {(info.stream, info.control) for info in infos if info.control is not None}
+        self._leave_ahead(wanted)  # keep the others: a stream may reconnect many times in a second
         self._ahead_until = time.monotonic() + PATIENCE
-        for info in infos:
-            if info.control is not None:
-                with contextlib.suppress(ValueError, zmq.ZMQError):  # `ask` will report it
-                    self._ahead[info.stream, info.control] = self._connect(info.control)
+        for stream, control in wanted - self._ahead.keys():
+            with contextlib.suppress(ValueError, zmq.ZMQError):  # `ask` will report it
+                self._ahead[stream, control] = self._connect(control)
 
     def begin(self, stream: str) -> None:
         """Start holding back a stream's live messages."""
@@ -120,10 +120,9 @@ class Joiner:
     def _connect(self, control: str) -> zmq.Socket:
         return control_socket(self.context, reachable(control, self.endpoint), self.curve)
 
-    def _leave_ahead(self) -> None:
-        for socket in self._ahead.values():
-            socket.close(0)
-        self._ahead.clear()
+    def _leave_ahead(self, wanted: Set[tuple[str, str]] = frozenset()) -> None:
+        for key in self._ahead.keys() - wanted:
+            self._ahead.pop(key).close(0)
 
     def _note(self, stream: str, event: str, **facts: object) -> None:
         self._log.add(time.monotonic_ns(), event, {"joins": 1}, logging.WARNING, stream=stream, **facts)

@@ -12,7 +12,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
@@ -22,7 +21,7 @@ from streamtok.wire.errors import ReaderTooSlow, Rejects, WireError
 from streamtok.wire.guard import PeerGuard
 from streamtok.wire.header import Info, Status, TokenHeader, system_clock_pair
 from streamtok.wire.message import Part, TokenMessage, pack
-from streamtok.wire.security import CurveServer
+from streamtok.wire.security import Authenticator, CurveServer
 from streamtok.wire.streams import Compression, StreamTable
 from streamtok.wire.subscriptions import Event, Subscriptions
 
@@ -83,7 +82,7 @@ class Publisher:
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
         self._bindings: list[Binding] = []
-        self._auth: ThreadAuthenticator | None = None
+        self._auth: Authenticator | None = None
         self._control: ControlServer | None = None
         self._guard: PeerGuard | None = None
         try:
@@ -93,7 +92,7 @@ class Publisher:
             raise
 
     def _open(self, control: str) -> None:
-        self._auth = self.curve.authenticator(self._context) if self.curve else None
+        self._auth = Authenticator(self._context, self.curve.allowed) if self.curve else None
         self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)), MAX_SUBSCRIPTION)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))

@@ -51,13 +51,6 @@ class CurveServer:
         socket.set_string(zmq.ZAP_DOMAIN, DOMAIN)
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
-    def authenticator(self, context: zmq.Context) -> ThreadAuthenticator:
-        """Start checking clients of `context` against the allow list; the caller stops it."""
-        authenticator = ThreadAuthenticator(context, log=logging.getLogger("streamtok.wire.auth"))
-        authenticator.start()
-        authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=AllowList(self.allowed))
-        return authenticator
-
 
 @dataclass(frozen=True)
 class CurveClient:
@@ -87,6 +80,20 @@ def load_keys(kind: type[Keys], folder: str | Path | None) -> Keys | None:
     return kind.load(folder) if folder else None
 
 
+class Authenticator(ThreadAuthenticator):
+    """Checks the clients of a context against the allow list in a folder, until it is stopped."""
+
+    def __init__(self, context: zmq.Context, allowed: Path) -> None:
+        super().__init__(context, log=logging.getLogger("streamtok.wire.auth"))
+        self.allow_list = AllowList(allowed)
+        self.start()
+        self.configure_curve_callback(domain=DOMAIN, credentials_provider=self.allow_list)
+
+    def stop(self) -> None:
+        super().stop()
+        self.allow_list.events.finish()
+
+
 class AllowList:
     """The client keys in a folder of `.key` files; it is read again when the folder changes."""
 
@@ -94,7 +101,7 @@ class AllowList:
         self.folder = folder
         self._seen: tuple[tuple[str, int], ...] | None = None
         self._keys: set[bytes] = set()
-        self._log = EventLog("publish", log, "socket")
+        self.events = EventLog("publish", log, "socket")
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the z85 `key` of a connecting client is on the list (called by the authenticator)."""
@@ -108,7 +115,7 @@ class AllowList:
         return allowed
 
     def _note(self, event: str, level: int, **facts: object) -> None:
-        self._log.add(time.monotonic_ns(), event, {"tries": 1}, level, allow_list=self.folder, **facts)
+        self.events.add(time.monotonic_ns(), event, {"tries": 1}, level, allow_list=self.folder, **facts)
 
     def _current(self) -> set[bytes]:
         files = sorted(self.folder.glob("*.key"))

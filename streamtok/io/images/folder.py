@@ -190,7 +190,7 @@ def _by_file(files: list[Path], path: Path, unit: str | None) -> Found:
     """The images with times from the file `path`."""
     if not path.is_file():
         raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
-    times = read_times_file(path, unit)
+    times = read_times_file(path, unit, {file.stem for file in files})
     images = _match(files, times, path)
     given = {image.path for image in images}
     untimed = [file for file in files if file not in given]
@@ -205,7 +205,7 @@ def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     if all(name is not None for name in found.names):
         return _by_name(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
-        if 2 * sum(b <= a for a, b in itertools.pairwise(times)) >= len(times):
+        if 2 * sum(b < a for a, b in itertools.pairwise(times)) >= max(len(times), 3):
             raise ValueError(f"{path}: most of its times fall; expected the order of the images, or lines with names")
         return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))

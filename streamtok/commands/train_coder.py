@@ -4,7 +4,7 @@
     streamtok train-coder runs/mine/model --data my/videos
 
 It writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds
-it. To judge it, the first 33 frames of each clip in --holdout are coded and decoded again, and so is the clip's first
+it. To judge it, the first 33 frames of each clip in --holdout are coded and decoded again. So is the clip's first
 picture, shown for 65 frames. The bits per token are printed.
 """
 

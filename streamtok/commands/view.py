@@ -27,7 +27,6 @@ from streamtok.names import parse_endpoint
 from streamtok.node.logs import log_to_stderr
 from streamtok.settings.fields import Device, Flag, Folder, Model, Port, Switch, Texts, option
 from streamtok.settings.shared import NodeSettings
-from streamtok.wire.security import CurveClient, load_keys
 
 if TYPE_CHECKING:
     from streamtok.view.live import LiveShow
@@ -127,6 +126,7 @@ def open_nodes(settings: ViewSettings) -> "LiveShow":
     """Open the nodes that the inputs name."""
     from streamtok.view.live import LiveShow
     from streamtok.view.pictures import Models
+    from streamtok.wire.security import CurveClient, load_keys
 
     curve = load_keys(CurveClient, settings.curve)
     return LiveShow(settings.inputs, Models(settings.model, settings.device), curve)

@@ -41,7 +41,7 @@ def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessa
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as bag:
         for record in _walk(bag, lambda text: None):
             if record.header.get("op") == OP_CONNECTION:  # the index repeats those of chunks, which may be damaged
-                _learn(record.header, bag[record.begin : record.end], connections)
+                _add_connection(record.header, bag[record.begin : record.end], connections)
         for record in _walk(bag, note):
             if record.header.get("op") == OP_CHUNK:
                 chunk = _unpack_chunk(record.header, bag[record.begin : record.end], record.at, note)
@@ -120,13 +120,13 @@ def _read_messages(chunk: bytes, connections: Connections) -> Iterator[TopicMess
         header, data, at = record.header, chunk[record.begin : record.end], record.end
         found = connections.get(header.get("conn", b""))
         if record.header.get("op") == OP_CONNECTION:
-            _learn(header, data, connections)
+            _add_connection(header, data, connections)
         elif record.header.get("op") == OP_MESSAGE and found is not None and len(header.get("time", b"")) == TIME.size:
             seconds, nanos = TIME.unpack(header["time"])
             yield TopicMessage(found, seconds * 10**9 + nanos, data)
 
 
-def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> None:
+def _add_connection(header: dict[str, bytes], data: bytes, connections: Connections) -> None:
     fields = _read_fields(data)
     if fields is None or "type" not in fields or "conn" not in header:
         return

@@ -28,6 +28,7 @@ class CameraOrder:
         self._turn = 0
 
     def push(self, item: Item) -> Iterator[Item]:
+        """Take the next image in order of arrival; yields those that are due."""
         newest = self._held[-1] if self._held else self._last
         if newest is not None and item.capture_ns <= newest.capture_ns:
             if item.damage:  # decoders report late that a packet gave no picture

@@ -133,8 +133,8 @@ def _on_log_base(stamps: Sequence[Stamps]) -> bool:
 class RecentImages:
     """Detects copies: images with the time and the bytes of one of the last few, or of any within the spans `twice`.
 
-    In such a span (of log times, where parts of a recording overlap), a video packet is a copy only if all packets from
-    the beginning of the part on are: a decoder needs those before it.
+    Such spans of log times are where parts of a recording overlap. There a video packet is a copy only if all packets
+    of its part before it are: a decoder needs those.
     """
 
     def __init__(self, twice: Sequence[Span] = ()) -> None:
@@ -171,6 +171,7 @@ class TimeFiller:
         self._recent = RecentImages(twice)
 
     def push(self, timed: Timed) -> Iterator[Timed]:
+        """Take the next image; yields it and those that waited, once their times are known."""
         if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.log_ns, timed.image):
             self.copies += 1
             return

@@ -69,8 +69,8 @@ class Db3File:
         self.topics = set(self._topics.values())
 
     def _copy_to_read(self, undo: bool) -> tempfile.TemporaryDirectory[str] | None:
-        """Copy the file if SQLite would have to write beside it, in a folder that is read-only (to index a write-ahead
-        log), or to it (to roll back an unfinished transaction by its journal).
+        """Copy the file if SQLite has to write: beside it, to index a write-ahead log, if its folder is read-only; or
+        to the file, to roll back an unfinished transaction by its journal.
         """
         log, journal = self._beside("-wal"), self._beside("-journal")
         undo = undo and journal is not None and read_head(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC

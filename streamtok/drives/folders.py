@@ -68,7 +68,7 @@ def list_recordings(folder: Path) -> list[Parts]:
     if len(files.paths) < 2:
         return [files] if files.paths else []
     listed = {name for name in read_list(folder)[0] or () if (folder / name).is_file()}
-    found = [_look_into(path, listed) for path in files.paths]
+    found = [_inspect_file(path, listed) for path in files.paths]
     _claim_unreadable(found)
     groups = _join_cameras(list(_split(found)))
     recordings = [Parts([each.path for each in group], find_missing([each.path for each in group])) for group in groups]
@@ -77,7 +77,7 @@ def list_recordings(folder: Path) -> list[Parts]:
     return recordings
 
 
-def _look_into(path: Path, listed: set[str]) -> FoundFile:
+def _inspect_file(path: Path, listed: set[str]) -> FoundFile:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
     kind = name_kind(path)
@@ -85,7 +85,7 @@ def _look_into(path: Path, listed: set[str]) -> FoundFile:
     with contextlib.suppress(ValueError, ImportError, OSError):  # reported when it is opened
         kind = found.kind = find_kind(path)
         if kind == "mcap":
-            _look_into_mcap(found)
+            _inspect_mcap(found)
         elif kind != "video":
             from streamtok.drives.bag_drive import FILES  # needs rosbags, an extra
 
@@ -94,7 +94,7 @@ def _look_into(path: Path, listed: set[str]) -> FoundFile:
     return found
 
 
-def _look_into_mcap(found: FoundFile) -> None:
+def _inspect_mcap(found: FoundFile) -> None:
     file = McapFile(found.path)
     found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
     facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})

@@ -8,7 +8,7 @@
         print(drive.counts, drive.problems)
 
 docs/drives.md says what a drive is. images:DIR?fps=10 is a folder of images without times, FILE?fps=20 a video without
-times, and parts:FILE the recording that begins with FILE, in a folder with others. The kind of a file is told from its
+times. parts:FILE is the recording that begins with FILE, in a folder with others. The kind of a file is told from its
 contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
@@ -54,14 +54,14 @@ def open_drive(
     its contents, with a note in `problems`.
     """
     name, (path, options) = str(path), find_drive(path)
-    told = ReadOptions(topics, clock, depth_range)
+    read_options = ReadOptions(topics, clock, depth_range)
     if name.startswith(PARTS):
         recording = recording_of(path)
-        return _open_parts(recording, recording.paths[0].parent, told)
+        return _open_parts(recording, recording.paths[0].parent, read_options)
     if path.is_dir() and options:
         return open_images(path, topics, options, ImageFinder())
     if path.is_dir():
-        return _open_folder(path, told)
+        return _open_folder(path, read_options)
     if not path.is_file():
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -72,7 +72,7 @@ def open_drive(
             raise ValueError(f"{path}: {other}")
         return open_video(path, topics, options)
     try:
-        drive = _open_parts(Parts([path]), path, told)
+        drive = _open_parts(Parts([path]), path, read_options)
     except ValueError as error:
         head = read_head(path, HEAD_BYTES)
         if not head or head_kind(head):
@@ -83,19 +83,19 @@ def open_drive(
     return drive
 
 
-def _open_folder(path: Path, told: ReadOptions) -> Drive:
+def _open_folder(path: Path, read_options: ReadOptions) -> Drive:
     """Open the drive that lies in a folder itself, or whose cameras lie in the folders below."""
     find, recordings = ImageFinder(), list_recordings(path)
     names = list_videos(path) + list_below(path) if recordings else drives_in(path, find)
     if recordings:
-        drive = _open_parts(_the_only(path, recordings), path, told)
+        drive = _open_parts(_choose_recording(path, recordings), path, read_options)
     elif len(names) == 1 and names != [str(path)]:
-        drive = open_drive(names.pop(), told.topics, told.clock, told.depth_range)
+        drive = open_drive(names.pop(), read_options.topics, read_options.clock, read_options.depth_range)
         drive.note("", f"is the only drive in {path}")
     elif names and str(path) not in names:
-        raise _several(path, names)
+        raise _explain_several(path, names)
     else:
-        drive = open_files(path, told.topics, find)
+        drive = open_files(path, read_options.topics, find)
     if beside := [name.removeprefix(f"{path}/") for name in names if name != str(path)]:
         drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(beside[:3])}")
     return drive
@@ -109,7 +109,7 @@ def find_recording(name: str | Path) -> Recording | None:
     if str(name).startswith(PARTS):
         parts = recording_of(path)
     elif path.is_dir():
-        parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
+        parts = _choose_recording(path, found) if (found := list_recordings(path)) else Parts([])
         names = [] if found else list_drives(str(path))
         if len(names) == 1 and names != [str(path)]:
             return find_recording(names[0])
@@ -123,7 +123,7 @@ def find_recording(name: str | Path) -> Recording | None:
     return None
 
 
-def _the_only(path: Path, recordings: list[Parts]) -> Parts:
+def _choose_recording(path: Path, recordings: list[Parts]) -> Parts:
     """The recording of a folder; several of streamtok's are read one after another, several others are an error."""
     if len(recordings) == 1:
         return recordings[0]
@@ -131,10 +131,10 @@ def _the_only(path: Path, recordings: list[Parts]) -> Parts:
         notes = [note for recording in recordings for note in recording.notes]
         paths = [file for recording in recordings for file in recording.paths]
         return Parts(paths, [f"{len(recordings)} recordings are read one after another", *notes])
-    raise _several(path, [str(recording.paths[0]) for recording in recordings])
+    raise _explain_several(path, [str(recording.paths[0]) for recording in recordings])
 
 
-def _several(path: Path, names: list[str]) -> ValueError:
+def _explain_several(path: Path, names: list[str]) -> ValueError:
     """The error for a folder with several drives, `names`."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
     reason = f" ({reason})" if (reason := why_clips(list_videos(path))) else ""

@@ -131,8 +131,8 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     """Draw tokens over time as a PNG.
 
-    Each stream has the cells of the grid as rows and the groups as columns, and below it the share of tokens that
-    changed from one group to the next.
+    The rows of each stream are the cells of its grid, the columns its groups. Below is the share of tokens that changed
+    from one group to the next.
     """
     with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg

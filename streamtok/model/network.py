@@ -141,10 +141,11 @@ class Network(nn.Module):
     @property
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """Changes whenever weights are written or replaced, but not for writes through `.data`."""
-        held = (
-            (each, each.layout is torch.strided) for each in self.parameters()
-        )  # oneDNN's own layouts have no pointer
-        return tuple((id(each), each._version, each.data_ptr() if plain else 0) for each, plain in held)
+
+        def pointer(tensor: Tensor) -> int:
+            return tensor.data_ptr() if tensor.layout is torch.strided else 0  # oneDNN's own layouts have none
+
+        return tuple((id(each), each._version, pointer(each)) for each in (*self.parameters(), *self.buffers()))
 
     @property
     def weights_digest(self) -> str:

@@ -118,7 +118,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         channel_count=statistics.channel_count,
         indexed=True,
     )
-    _learn_channels(stream, contents)
+    _read_unknown_channels(stream, contents)
     return contents
 
 
@@ -166,7 +166,7 @@ def _walk(stream: BinaryIO) -> Contents:
     else:
         contents.note("its index cannot be read; the chunks were found without it")
         _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
-    _learn_channels(stream, contents)
+    _read_unknown_channels(stream, contents)
     contents.channels = repeated.channels | contents.channels
     contents.schemas = repeated.schemas | contents.schemas
     contents.damage += [text for text in repeated.damage if text not in contents.damage]
@@ -207,7 +207,7 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
         contents.loose = True
 
 
-def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
+def _read_unknown_channels(stream: BinaryIO, contents: Contents) -> None:
     """Read chunks with unknown channels: definitions come before the first message that needs them.
 
     Damaged chunks are read too, because an unknown channel costs all its messages.

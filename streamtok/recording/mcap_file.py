@@ -92,6 +92,7 @@ class McapFile:
         self._contents.note(text)
 
     def channel_ids(self, prefix: str) -> set[int]:
+        """The ids of channels whose topic begins with `prefix`."""
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
 
     def messages(

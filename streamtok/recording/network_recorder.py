@@ -147,7 +147,7 @@ class NetworkRecorder:
             if message.header.session == info.session:
                 self._write(message)
             else:
-                self._leave_out(message)
+                self._drop(message)
 
     def _take_tokens(self, message: TokenMessage) -> None:
         """Write a message if the info of its session is known; else hold it until that comes."""
@@ -161,7 +161,7 @@ class NetworkRecorder:
         held = self._held[message.stream]
         held.append(message)
         if len(held) > HELD_MESSAGES:
-            self._leave_out(held.popleft())
+            self._drop(held.popleft())
 
     def _write(self, message: TokenMessage) -> None:
         """Write a message if its stream's recording has begun, or begins with it."""
@@ -216,7 +216,7 @@ class NetworkRecorder:
         except (ValueError, ControlError, OSError) as error:  # `control` may be anything
             log.warning("stream=%s event=no_keyframe error=%s", stream, error)
 
-    def _leave_out(self, message: TokenMessage) -> None:
+    def _drop(self, message: TokenMessage) -> None:
         self.counts["held_back"] += 1
         self.recorder.missed(message.stream, "tokens", 1)
 

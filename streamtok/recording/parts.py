@@ -63,7 +63,7 @@ def list_files(folder: Path) -> Parts:
     if listed is not None:
         notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
         notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
-        found = sorted(found, key=partial(_place, found, {name: number for number, name in enumerate(listed)}))
+        found = sorted(found, key=partial(_sort_key, found, {name: number for number, name in enumerate(listed)}))
     notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
     return Parts([path for path in found if path.stat().st_size], notes)
 
@@ -82,7 +82,7 @@ def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
         return None, [f"metadata.yaml cannot be read ({reason}); the files are read by their numbers"]
 
 
-def _place(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
+def _sort_key(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
     """The sort key of a file by a list; one that is not listed comes after the part with the number before."""
     name = part_name(path)
     before = (listed[other.name] + 0.5 for other in found if other.name in listed and part_name(other) < name)

@@ -122,6 +122,7 @@ class Recording:
         return found
 
     def missed(self) -> list[form.Missed]:
+        """The notes of messages that were lost while recording."""
         found = []
         for topic, data in self._data(form.MISSED):
             try:

@@ -104,6 +104,7 @@ class Recorder:
         self._queue.put(WriteJob(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
+        """Record one received token message, with its payload as sent."""
         self.write_group(message.header, bytes(message.payload), message.grid)
 
     def write_frame(self, frame: Frame) -> None:
@@ -182,7 +183,7 @@ class Recorder:
                 self._write(job)
                 unsafe = True
             if time.monotonic() >= flushed + (PAUSE_S if unsafe and not self._queue.waiting else FLUSH_S):
-                self._make_safe()
+                self._flush_and_rotate()
                 flushed, unsafe = time.monotonic(), False
             if job is None and self._queue.finished:
                 return
@@ -198,7 +199,7 @@ class Recorder:
         else:
             self.counts[job.kind] += 1
 
-    def _make_safe(self) -> None:
+    def _flush_and_rotate(self) -> None:
         self._queue.write_missed(self._writer)
         self._writer.flush()
         if self._sync_error is not None:
@@ -239,14 +240,14 @@ class Recorder:
         if self._writer.is_removed:
             log.error("event=removed path=%s: someone has deleted what was recorded there", self._writer.path)
         self._writer.close()
-        self._weigh()
+        self._count_bytes()
 
-    def _weigh(self) -> None:
+    def _count_bytes(self) -> None:
         self.counts["bytes"] = sum(path.stat().st_size for path in self.paths if path.exists())
 
     def _fail(self, text: str) -> None:
         self._writer.abandon()
-        self._weigh()
+        self._count_bytes()
         self.error = text
         self._queue.fail()
         log.error("event=recording_stopped reason=%r", text)

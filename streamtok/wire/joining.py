@@ -1,11 +1,11 @@
-"""Late join: asks for the current epoch over the control socket, and gives its messages ahead of the live ones."""
+"""Late join: fetches the current epoch over the control socket, and delivers it before the live messages."""
 
 import contextlib
 import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -21,8 +21,8 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 PATIENCE = 3.0
-MAX_UNPACKED = 1 << 28  # bytes of the grids of an epoch
-SENT_SINCE = 1000  # messages that a node may have sent between its info and its reply
+MAX_UNPACKED = 1 << 28  # bytes of the unpacked grids of an epoch
+SENT_SINCE = 1000  # most messages that a node can have sent between its info and its reply
 
 
 @dataclass
@@ -35,10 +35,10 @@ class _Join:
 
 @dataclass
 class Joiner:
-    """Holds a stream's live messages back until its epoch has come, or until PATIENCE seconds have passed.
+    """Holds back a stream's live messages until its epoch has come, or PATIENCE seconds have passed.
 
     Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `take_ready` often.
-    `connect_ahead` saves two round trips where it is known who will be asked.
+    `connect_ahead` saves two round trips if the control endpoint is already known.
     """
 
     context: zmq.Context
@@ -53,26 +53,26 @@ class Joiner:
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
 
     def connect_ahead(self, infos: Iterable[Info]) -> None:
-        """Connect to where these streams are asked for, for PATIENCE seconds: beside the handshake of the stream."""
-        self._leave_ahead()
+        """Connect to these streams' control endpoints for PATIENCE seconds, in parallel to the stream's handshake."""
+        wanted = {(info.stream, info.control) for info in infos if info.control is not None}
+        self._leave_ahead(wanted)  # keep the others: a stream may reconnect many times in a second
         self._ahead_until = time.monotonic() + PATIENCE
-        for info in infos:
-            if info.control is not None:
-                with contextlib.suppress(ValueError, zmq.ZMQError):  # told when it is asked
-                    self._ahead[info.stream, info.control] = self._connect(info.control)
+        for stream, control in wanted - self._ahead.keys():
+            with contextlib.suppress(ValueError, zmq.ZMQError):  # `ask` will report it
+                self._ahead[stream, control] = self._connect(control)
 
     def begin(self, stream: str) -> None:
-        """Start holding a stream back."""
+        """Start holding back a stream's live messages."""
         self._drop(stream)
         self._joins[stream] = _Join(deque(maxlen=self.capacity), time.monotonic() + PATIENCE)
 
     @property
     def waiting(self) -> set[str]:
-        """The streams that are held back."""
+        """The streams whose live messages are held back."""
         return set(self._joins)
 
     def hold(self, message: TokenMessage) -> bool:
-        """Keep a live message for later if its stream is being joined; False: deliver it now."""
+        """Hold a live message back if its stream is being joined; returns False if it is to be delivered now."""
         join = self._joins.get(message.stream)
         if join is None:
             return False
@@ -83,7 +83,7 @@ class Joiner:
         return True
 
     def ask(self, info: Info) -> None:
-        """Ask the node that `info` names for the epoch, once; if it cannot have one, stop waiting for it."""
+        """Request the epoch from the node's control endpoint, once; stop waiting if there is none to get."""
         join = self._joins[info.stream]
         if join.socket is not None:
             return
@@ -99,14 +99,14 @@ class Joiner:
             join.deadline = 0.0
 
     def take_ready(self) -> list[tuple[str, list[TokenMessage]]]:
-        """Streams whose waiting is over, each with the epoch's messages and the live ones held back after them."""
+        """Streams whose join is over, each with the epoch's messages, followed by the live ones held back."""
         if self._ahead and time.monotonic() > self._ahead_until:
             self._leave_ahead()
         done = []
         for stream, join in list(self._joins.items()):
             messages = self._receive_epoch(stream, join)
             if messages is not None or time.monotonic() > join.deadline:
-                done.append((stream, [replace(each, catch_up=True) for each in (*(messages or ()), *join.held)]))
+                done.append((stream, [replace(late, catch_up=True) for late in (*(messages or ()), *join.held)]))
                 self._drop(stream)
         return done
 
@@ -120,10 +120,9 @@ class Joiner:
     def _connect(self, control: str) -> zmq.Socket:
         return control_socket(self.context, reachable(control, self.endpoint), self.curve)
 
-    def _leave_ahead(self) -> None:
-        for socket in self._ahead.values():
-            socket.close(0)
-        self._ahead.clear()
+    def _leave_ahead(self, wanted: Set[tuple[str, str]] = frozenset()) -> None:
+        for key in self._ahead.keys() - wanted:
+            self._ahead.pop(key).close(0)
 
     def _note(self, stream: str, event: str, **facts: object) -> None:
         self._log.add(time.monotonic_ns(), event, {"joins": 1}, logging.WARNING, stream=stream, **facts)
@@ -149,7 +148,7 @@ class Joiner:
             return []
 
     def _unpack_epoch(self, asked: Info, result: msgspec.Raw) -> list[TokenMessage]:
-        """The messages of a reply; they must be what the live ones, which confirm each other, can follow."""
+        """Unpack the messages of a reply; they must be consecutive, of the info's session, and lead to live ones."""
         messages, size = [], 0
         for parts in decode_epoch(result).messages:
             messages.append(replace(unpack(parts, self.limits, [asked.grid]), info=asked))

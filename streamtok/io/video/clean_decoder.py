@@ -99,7 +99,7 @@ class CleanDecoder:
         """Start over for packets from another place of the stream; the caller has flushed the context."""
         self._fed = 0  # packets so far: the number of one is its "order"
         self._orders: dict[int, int] = {}  # presentation time -> order of packets whose pictures have not come out
-        self._told: dict[int, int] = {}  # the same for refused packets, reported already: a frame may still come
+        self._reported: dict[int, int] = {}  # the same for refused packets, reported already: a frame may still come
         self._shown = 0  # presentation time of the last frame that came out
         self._held: list[tuple[Checked, int]] = []  # frames that came out but may still prove damaged, with orders
         self._unplaced: list[tuple[Checked, int]] = []  # refused, with orders: they take their place by order alone
@@ -175,11 +175,11 @@ class CleanDecoder:
         key = frame.pts
         frame.pts = _to_time(key)
         if key is not None:
-            order = self._orders.pop(key, self._told.get(key, order))
+            order = self._orders.pop(key, self._reported.get(key, order))
             self._shown = self._shown if frame.pts is None else frame.pts
         damage = self._judge(frame, order, self._clean_since.pop(key, None))  # also if it was reported already
         self._place_refused(order)
-        if key is None or key not in self._told:
+        if key is None or key not in self._reported:
             self._held.append((Checked(frame, damage, disturbed, frame.pts is not None), order))
         yield from self._release()
 
@@ -234,7 +234,7 @@ class CleanDecoder:
 
     def _refuse(self, reason: str, pts: int | None) -> Iterator[Checked]:
         refused = Checked(None, self.damage or reason, True, _to_time(pts) is not None, pts)
-        self._remember(self._told, pts)
+        self._remember(self._reported, pts)
         if pts is not None:
             self._orders.pop(pts, None)
         self._lose(Loss(self._fed, pts, DEPENDS))

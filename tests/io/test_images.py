@@ -103,13 +103,16 @@ def test_a_folder_with_the_images_of_two_cameras_says_so_and_one_of_them_is_read
     caplog.clear()
     with open_source(f"images:{folder}?fps=10&names=right_*") as source:
         assert [image.path.name for image in source.images] == ["right_0.png", "right_1.png", "right_2.png"]
+    save(folder, ["left__7.png", "left__8.png"])
+    assert [image.path.name for image in list_images(folder, fps=1, log="left", names="*7*")] == ["left__7.png"]
+    assert len(list_images(folder, fps=1, names="")) == 8
     assert not caplog.text
     (folder / "x.heic").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no images \(.*\) named up_\*; it holds .png 6, .heic 1"):
+    with pytest.raises(ValueError, match=r"no images \(.*\) named up_\*; it holds .png 8, .heic 1"):
         open_source(f"images:{folder}?fps=10&names=up_*")
 
 
-@pytest.mark.parametrize("pattern", ["left_%d.png", "left_%04d.png", "left_*.png"])
+@pytest.mark.parametrize("pattern", ["left_%d.png", "left_%04d.png", "left_*.png", "left_%02d.png?fps=25"])
 def test_a_pattern_of_names_says_how_a_series_is_read(tmp_path, pattern):
     with pytest.raises(FileNotFoundError, match=r"for a series write images:.*\?names=left_\*.png&fps=25"):
         open_source(str(tmp_path / pattern))

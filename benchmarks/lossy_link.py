@@ -5,8 +5,8 @@
 The clip is encoded by `nano`, once with a keyframe every 4 s and once with keyframes by drift too. It is sent plain,
 independent and coded, as fast as possible, over a `LossyLink`. The reader decodes what it can read across losses
 (`streamtok decode --across-losses`), and repeats its last picture otherwise. The table has medians and ranges over all
-seeds of token messages lost, and of frames that were readable, shown as sent (no loss since a keyframe), and shown at
-all. The mean and the longest time without a frame as sent are over all seeds; PSNR is of all frames with the first.
+seeds: token messages lost; frames that were readable, shown as sent (no loss since a keyframe), and shown at all.
+The mean and the longest time without a frame as sent are over all seeds; PSNR is of all frames with the first.
 """
 
 import argparse

@@ -175,18 +175,18 @@ def messages(context: zmq.Context, endpoint: str, stream: str, join: bool):
             waiting = [] if join else [parts]  # a joining reader will get it with the epoch
             if parts[0] == info_topic:
                 info = read_header(parts)
-                for each in continuity.take_info(info):
-                    continuity.take_message(each[0])
-                    yield *each, continuity
+                for believed, numbers in continuity.take_info(info):
+                    continuity.take_message(believed)
+                    yield believed, numbers, continuity
                 asked, join = join, False  # ask once; if that fails, go on with live messages
                 waiting = fetch_epoch(context, info, endpoint, stream) if asked else []
             for message in waiting:
                 header = read_header(message)
                 if message is parts and header["session"] == fetched[0] and header["seq"] <= fetched[1]:
                     continue  # it has come with the epoch
-                for each in continuity.believe(header, read_grid(header, message[2])):
-                    continuity.take_message(each[0])
-                    yield *each, continuity
+                for believed, numbers in continuity.believe(header, read_grid(header, message[2])):
+                    continuity.take_message(believed)
+                    yield believed, numbers, continuity
                 if message is not parts:
                     fetched = (continuity.session, continuity.seq)
         except (ValueError, RuntimeError) as error:

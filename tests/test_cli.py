@@ -116,6 +116,21 @@ def test_help_and_the_table_need_only_the_standard_library():
     assert subprocess.run([sys.executable, "-S", "-c", program], capture_output=True).returncode == 0
 
 
+def test_help_needs_no_zeromq_where_files_are_read_too():
+    names = sorted(set(COMMANDS) - {"subscribe", "record", "keys"})
+    program = f"""
+import sys
+sys.modules["zmq"] = None
+from streamtok.cli import main
+for command in {names}:
+    try:
+        main([command, "--help"])
+    except SystemExit as ended:
+        assert ended.code == 0, command
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stderr == ""
+
+
 class Song(Strict):
     verses: Annotated[int, BeforeValidator(lambda text: even(text))] = Field(default=2, description="how many")
 

@@ -1,4 +1,4 @@
-"""What `python -m tools.gpu_check` checks and measures on a machine with a GPU, from a plain copy of the repository.
+"""The checks and measurements of `tools/gpu_check.py` on a machine with a GPU, from a plain copy of the repository.
 
-What a bare machine with a GPU lacks (ZeroMQ, PyAV), or one without a GPU (Triton), is imported where it is used.
+Packages that a bare machine lacks (ZeroMQ, PyAV; Triton without a GPU) are imported only where they are used.
 """

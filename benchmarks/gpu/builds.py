@@ -1,7 +1,7 @@
-"""The kernels that a fused step launches, compiled for a GPU that is not here.
+"""Compiles the kernels that a fused step launches, for a GPU that need not be here.
 
-Triton brings its own assembler, and tensors without memory stand for the device's: this needs no GPU. It tells before
-any machine is booked whether a kernel builds, and how much shared memory and how many registers it takes. It also tells
+Triton brings its own assembler, and meta tensors replace the device's, so this needs no GPU. Before any machine is
+booked it shows whether a kernel builds, and how much shared memory and how many registers it takes. It also shows
 whether it spills, and whether it uses Hopper's matrix and copy engines.
 """
 
@@ -26,17 +26,17 @@ from streamtok.engine.gpu.fused import fuse_model
 from streamtok.engine.gpu.fused_streams import FusedStream
 from streamtok.model import build
 
-SHARED_LIMIT = 227 << 10  # bytes of shared memory that one block may take on Hopper
-SPILLED_LIMIT = 128  # bytes of a thread's registers that may lie in memory
+SHARED_LIMIT = 227 << 10  # bytes of shared memory of one block on Hopper
+SPILLED_LIMIT = 128  # bytes of registers that a thread may spill
 
 
 def compile_step_kernels(
     name: str, size: tuple[int, int], precision: str, over_space: str, slots: int = 1, capability: int = 90
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Compile what a step of the preset `name` launches for frames of `size` (H, W), for CUDA devices of `capability`.
+    """Compile the kernels of a step of the preset `name` for frames of `size` (H, W) and CUDA devices of `capability`.
 
-    Yields each kernel's name and resources; `ok`: it fits and does not spill. Not under TRITON_INTERPRET=1, which
-    replaces the compiler.
+    Yields each kernel's name and resources; `ok` says that it fits and does not spill. It does not work with
+    TRITON_INTERPRET=1, which replaces the compiler.
     """
     with torch.device("meta"):
         model = build(PRESETS[name]).to(getattr(torch, precision))
@@ -53,7 +53,7 @@ def compile_step_kernels(
 
 @contextmanager
 def _compile_only(capability: int) -> Iterator[dict[str, Any]]:
-    """Launches compile for `capability` and run nothing; gives the kernels by hash."""
+    """Within the block, launches only compile, for `capability`; yields the kernels by hash."""
     built, run = {}, JITFunction.run
     device = mock.Mock()
     device.get_current_target.return_value = GPUTarget("cuda", capability, 32)

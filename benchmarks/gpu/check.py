@@ -1,4 +1,4 @@
-"""Runs the parts of `gpu_check` one after the other, each in a process of its own, and writes one JSON as they go."""
+"""Runs the parts of `gpu_check` one after the other, each in its own process, and writes their results to one JSON."""
 
 import contextlib
 import faulthandler
@@ -43,14 +43,14 @@ MATRIX = (
     ("nano", replace(HD, precision="auto", groups=300, windows=(17,), compare=True)),
 )
 
-TESTED = (  # below tests/; the others need no GPU
+TESTED = (  # below tests/, those that use a GPU
     *(f"engine/test_{name}.py" for name in ("gpu", "kernels", "fused", "preprocess_kernel", "engine")),
     *("ingest/test_preparing.py", "ingest/test_batch.py"),
 )
 
 
 def compile_kernels() -> Entries:
-    """What a full-size step's kernels need on this machine's GPU; runs without one, for Hopper."""
+    """Compile a full-size step's kernels and report their resources, for this machine's GPU, or else for Hopper."""
     from benchmarks.gpu.builds import compile_step_kernels
 
     major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else (9, 0)
@@ -61,7 +61,7 @@ def compile_kernels() -> Entries:
 
 
 def run_tests() -> Entries:
-    """The engine's tests that run on a GPU where there is one."""
+    """Run the tests that use a GPU."""
     files = [str(ROOT / "tests" / name) for name in TESTED]
     command = [sys.executable, "-m", "pytest", "-vv", "-m", "not slow", "-p", "no:cacheprovider", *files]
     lines: list[str] = []
@@ -76,7 +76,7 @@ def run_tests() -> Entries:
 
 
 def run_bench_row(row: int) -> Entries:
-    """One row of the benchmark matrix, random weights."""
+    """Run one row of the benchmark matrix, with random weights."""
     model, options = MATRIX[row]
     name = f"{model} {options.size[0]}x{options.size[1]} {options.precision} {options.cameras} cameras"
     torch.manual_seed(0)
@@ -86,12 +86,12 @@ def run_bench_row(row: int) -> Entries:
 
 
 def time_start() -> Entries:
-    """The start of a node of the full-size model at 720p to its first token."""
+    """Measure a node's start to its first token, with the full-size model at 720p."""
     torch.manual_seed(0)
     yield f"{parts.FULL_SIZE} 720x1280", measure_start(build(PRESETS[parts.FULL_SIZE]), HD)
 
 
-PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds that one may take, far more than it needs
+PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # each with its time limit in s, far more than it needs
     "machine": (parts.report_machine, 90),
     "compile": (compile_kernels, 300),
     "kernels": (parts.check_kernels, 180),
@@ -103,16 +103,16 @@ PARTS: dict[str, tuple[Callable[..., Entries], float]] = {  # with the seconds t
     "start": (time_start, 200),
     "tune": (time_candidates, 240),
 }
-GROUPS = {"bench": [f"bench{row}" for row in range(len(MATRIX))]}  # the rows of the matrix, the most wanted first
+GROUPS = {"bench": [f"bench{row}" for row in range(len(MATRIX))]}  # the rows of the matrix, the most important first
 WITHOUT_GPU = ("compile",)
-SHORTEST = 10.0  # seconds below which no part is begun
+SHORTEST = 10.0  # a part is skipped if fewer seconds are left
 
 
 def run_parts(names: list[str], out: Path, deadline: float) -> dict[str, Any]:
-    """Run the named parts until `deadline` (monotonic seconds), each in a process of its own.
+    """Run the named parts until `deadline` (monotonic s), each in its own process; returns the report.
 
-    A part that fails, crashes, hangs or spoils the device for its process costs no other. Entries are written to `out`
-    as they come.
+    A part that fails, crashes, hangs or breaks the device for its process does not affect others. Entries are written
+    to `out` as they come.
     """
     report: dict[str, Any] = {"schema": 2, "parts": {}, "seconds": {}, "failed": [], "skipped": []}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -136,9 +136,9 @@ def run_parts(names: list[str], out: Path, deadline: float) -> dict[str, Any]:
 
 
 def run_apart(part: str, limit: float, command: Sequence[str] = COMMAND) -> Iterator[dict[str, Any]]:
-    """The entries of one part by name, again and again as they get more.
+    """Run one part for up to `limit` seconds; yields its entries by name, again and again as they grow.
 
-    The process has `limit` seconds; "ended" among the last entries says what went wrong with it.
+    "ended" among the last entries says how the process failed.
     """
     with tempfile.TemporaryDirectory(prefix="st-") as folder:
         path, until = Path(folder) / "entries.json", time.monotonic() + limit
@@ -155,7 +155,7 @@ def run_apart(part: str, limit: float, command: Sequence[str] = COMMAND) -> Iter
 
 @contextmanager
 def _start_process(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of this checkout; it is killed at the end of the block, with all that it has started."""
+    """Start a process in this checkout; at the end of the block it is killed, with all its children."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     environment.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "compiled/triton"))  # one for all parts
     with subprocess.Popen(command, cwd=ROOT, env=environment, process_group=0) as process:
@@ -171,7 +171,7 @@ def _read_entries(path: Path) -> dict[str, Any]:
 
 
 def run_part(part: str, path: str, seconds: str) -> int:
-    """One part, in this process, with what it has found so far in a file of JSON."""
+    """Run one part in this process, and keep its entries so far in the JSON file `path`; returns 0."""
     faulthandler.enable()
     function, deadline = PARTS[part][0], time.monotonic() + 0.8 * float(seconds)
     found: dict[str, Any] = {}
@@ -179,7 +179,7 @@ def run_part(part: str, path: str, seconds: str) -> int:
         for name, entry in function(deadline) if part == "tune" else function():
             found[name] = entry
             _write_entries(found, Path(path))
-            if part not in GROUPS["bench"]:  # which print tables
+            if part not in GROUPS["bench"]:  # those print tables instead
                 say(name, entry)
     except Exception:
         found["error"] = {"ok": False, "error": traceback.format_exc()[-3000:]}
@@ -189,9 +189,9 @@ def run_part(part: str, path: str, seconds: str) -> int:
 
 
 def _write_entries(found: dict[str, Any], path: Path) -> None:
-    whole = path.with_suffix(".new")
-    whole.write_text(json.dumps(found))
-    whole.replace(path)
+    complete = path.with_suffix(".new")
+    complete.write_text(json.dumps(found))
+    complete.replace(path)
 
 
 if __name__ == "__main__":

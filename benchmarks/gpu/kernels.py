@@ -1,4 +1,4 @@
-"""Every GPU kernel against plain PyTorch in float32: random data, poisoned outputs, sizes with ragged edges."""
+"""Checks every GPU kernel against plain PyTorch in float32: random data, poisoned outputs, sizes with ragged edges."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,12 +16,12 @@ CL = torch.channels_last
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
-    """||found - wanted|| / ||wanted|| of two tensors (...) of one shape; NaN stays NaN."""
+    """||found - wanted|| / ||wanted|| of two tensors of one shape; NaN stays NaN."""
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 
 class Case:
-    """Random tensors of one dtype on one device, the same in every run."""
+    """Makes random tensors of one dtype on one device, the same in every run."""
 
     def __init__(self, device: str, dtype: torch.dtype):
         self.device, self.dtype = device, dtype
@@ -33,7 +33,7 @@ class Case:
 
 
 def check_norm(new: Case, size: tuple[int, int], channels: int) -> float:
-    """GroupNorm and SiLU with edges, from its own moments."""
+    """Check GroupNorm and SiLU with padded edges, from its own moments."""
     x = (new(2, channels, *size, scale=3) + 5).to(memory_format=CL)
     weight, bias = new(channels), new(channels)
     found = norm.norm_silu(x, weight, bias, edge=1)
@@ -42,7 +42,7 @@ def check_norm(new: Case, size: tuple[int, int], channels: int) -> float:
 
 
 def check_conv3x3(new: Case, size: tuple[int, int], channels: int, out_channels: int) -> float:
-    """The spatial convolution, into a fresh tensor and into a ring."""
+    """Check the spatial convolution, into a new tensor and into a ring."""
     x = new(2, channels, *size).to(memory_format=CL)
     weight, bias = new(out_channels, channels, 3, 3, scale=(9 * channels) ** -0.5), new(out_channels)
     padded, packed = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous(), spatial.pack_weight(weight)
@@ -54,7 +54,7 @@ def check_conv3x3(new: Case, size: tuple[int, int], channels: int, out_channels:
 
 
 def check_causal_conv(new: Case, size: tuple[int, int], channels: int, steps: int = 1) -> float:
-    """Four steps of the temporal convolution from a fresh start, with residual, and its moments through a norm."""
+    """Check four steps of the temporal convolution from a fresh start, with residual, and its moments by a norm."""
     slots, out_channels, worst = 2, channels, 0.0
     weight, bias = new(3, out_channels, channels, scale=(3 * channels) ** -0.5), new(out_channels)
     ring = torch.full((slots, 2 + steps, *size, channels), torch.nan, device=new.device, dtype=new.dtype)
@@ -80,8 +80,8 @@ def check_causal_conv(new: Case, size: tuple[int, int], channels: int, steps: in
 
 
 def check_attention(new: Case, length: int, channels: int, kind: str) -> float:
-    """Spatial attention on slices of one projection, as the fused layer calls it."""
-    rows = 16 if length < 512 else None  # the interpreter wants small tiles
+    """Check spatial attention on slices of one projection, as the fused layer calls it."""
+    rows = 16 if length < 512 else None  # small tiles for Triton's interpreter
     q, k, v = new(2, length, 3 * channels).chunk(3, -1)
     small = {"rows": rows, "columns": 16} if kind == "flash" else {"rows": 2 * rows, "tile": (16, 32)} if rows else {}
     found = getattr(attention, kind)(q, k, v, **(small if rows else {}))
@@ -89,7 +89,7 @@ def check_attention(new: Case, length: int, channels: int, kind: str) -> float:
 
 
 def check_ring(new: Case, places: int, channels: int, context: int) -> float:
-    """Temporal attention over a ring, from a fresh start past its end."""
+    """Check temporal attention over a ring, from a fresh start until it has wrapped around."""
     slots, worst = 2, 0.0
     history: list[tuple[Tensor, Tensor]] = []
     keys, values = (
@@ -117,7 +117,7 @@ def check_fsq(new: Case) -> float:
 
 
 def check_haar(new: Case) -> float:
-    """Bands of uint8 frames with edges."""
+    """Check the Haar bands of uint8 frames, with padded edges."""
     frames = torch.randint(0, 256, (2, 3, 8, 40, 56), dtype=torch.uint8, device=new.device, generator=new.generator)
     signs = (haar_matrix(4, "thw", torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(new.device)
     found = haar.haar_bands(frames, signs, new.dtype, edge=1)
@@ -126,7 +126,7 @@ def check_haar(new: Case) -> float:
 
 
 def all_checks(device: str, dtype: torch.dtype, small: bool = False) -> Iterator[tuple[str, Callable[[], float]]]:
-    """(name, check) of every kernel; a check gives the relative error (of FSQ, the share of different indices)."""
+    """Yield (name, check) of every kernel; a check returns the relative error (of FSQ, the share of other indices)."""
     new = Case(device, dtype)
     size, channels, length = ((6, 10), 32, 70) if small else ((45, 77), 512, 2000)
     yield "norm_silu", partial(check_norm, new, size, channels)

@@ -1,4 +1,4 @@
-"""The parts of `gpu_check`: each gives (name, plain values) as it finds them."""
+"""The parts of `gpu_check`: each yields (name, plain values) as it measures them."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ from streamtok.weights.golden import reference_clip
 FULL_SIZE = "cosmos-dv4x8x8"
 HD_SIZE = 720, 1280
 PROFILED_CALLS, PROFILED_ROWS = 3, 30
-NEAR = 0.1  # by how much fused kernels may agree less with float32 than PyTorch's in the same precision
+NEAR = 0.1  # how much less fused kernels may agree with float32 than PyTorch's in the same precision
 Entries = Iterator[tuple[str, Any]]
 
 
 def say(*parts: object) -> None:
-    """A line of the running report."""
+    """Print a line of progress."""
     print(*parts, flush=True)
 
 
 def attempt(function: Callable[[], Any]) -> dict[str, Any]:
-    """What `function` gives, as a dict; an error is a result like any other, for it must not hide what comes next."""
+    """The result of `function` as a dict; an error becomes a result, so that later measurements still run."""
     try:
         found = function()
     except Exception as error:
@@ -40,7 +40,7 @@ def attempt(function: Callable[[], Any]) -> dict[str, Any]:
 
 
 def report_machine() -> Entries:
-    """Versions, and the measured ceilings of the device."""
+    """Report versions, and the measured peaks of the device."""
     facts: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(),
         "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30,
@@ -54,7 +54,7 @@ def report_machine() -> Entries:
 
 
 def check_kernels() -> Entries:
-    """Every kernel against its reference, in both half precisions."""
+    """Check every kernel against its reference, in both half precisions."""
     from benchmarks.gpu.kernels import FSQ_TOLERANCE, TOLERANCE, all_checks
 
     for dtype in (torch.bfloat16, torch.float16):
@@ -67,7 +67,7 @@ def check_kernels() -> Entries:
 
 
 def build_full_size(precision: str) -> Tokenizer:
-    """The full-size 4x8x8 tokenizer with seeded random weights, on the GPU."""
+    """Build the full-size 4x8x8 tokenizer with seeded random weights, on the GPU."""
     torch.manual_seed(0)
     return build(PRESETS[FULL_SIZE]).cast(getattr(torch, precision), "cuda")
 
@@ -75,7 +75,7 @@ def build_full_size(precision: str) -> Tokenizer:
 def open_fused(
     model: Tokenizer, size: tuple[int, int], precision: str, graph: bool, over_space: str = "flash"
 ) -> EncodeStream:
-    """A stream of one slot on fused kernels, captured if `graph`."""
+    """Open a stream of one slot on fused kernels, captured in a CUDA graph if `graph`."""
     from streamtok.engine.gpu.fused import fuse_model
     from streamtok.engine.gpu.fused_streams import FusedStream
 
@@ -84,7 +84,7 @@ def open_fused(
 
 
 def time_step() -> Entries:
-    """The full-size encoder step in bfloat16 at 720p: plain and fused, eager and captured; the profile of the fused."""
+    """Time the full-size encoder step in bfloat16 at 720p: plain and fused, eager and captured; profile the fused."""
     model, captured = build_full_size("bfloat16"), {}
     frames = torch.randint(0, 256, (1, 3, 4, *HD_SIZE), dtype=torch.uint8, device="cuda")
     yield "plain eager", attempt(partial(_time_stream, model.stream(1, *HD_SIZE), frames, 6))
@@ -94,14 +94,14 @@ def time_step() -> Entries:
             captured[over_space] = stream = open_fused(model, HD_SIZE, "bfloat16", graph, over_space)
             name = f"fused {over_space} {'graph' if graph else 'eager'}"
             yield name, attempt(partial(_time_stream, stream, frames, 100 if graph else 6))
-    for over_space, stream in captured.items():  # last of all: what has been profiled once may run slower
+    for over_space, stream in captured.items():  # last, since profiling may slow down later runs
         entry = attempt(partial(profile_kernels, partial(stream.step, frames)))
-        entry.pop("ok", None)  # a machine whose counters cannot be read still passes
+        entry.pop("ok", None)  # a machine whose counters cannot be read passes all the same
         yield f"profile {over_space}", entry
 
 
 def _time_stream(stream: EncodeStream, frames: Tensor, count: int) -> dict[str, Any]:
-    """Milliseconds and memory of `count` steps of one group, uint8 (1, 3, G, H, W) on the GPU."""
+    """Measure milliseconds and memory of `count` steps of one group, uint8 (1, 3, G, H, W) on the GPU."""
     torch.cuda.reset_peak_memory_stats()
     stream.step(frames[:, :, :1])
     times, _ = time_calls(lambda _: stream.step(frames), count, "cuda", warm_up=3)
@@ -135,7 +135,7 @@ def profile_kernels(function: Callable[[], object]) -> list[dict[str, Any]]:
 
 
 def measure_agreement() -> Entries:
-    """Tokens of every precision and engine against float32 run plainly on the GPU, on a moving synthetic scene."""
+    """Compare the tokens of every precision and engine with plain float32 on the GPU, on a moving synthetic scene."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     wide = build_full_size("float32")
     clip = reference_clip(1 + 7 * wide.group, 256, 448).to("cuda")
@@ -145,7 +145,7 @@ def measure_agreement() -> Entries:
 
 
 def _compare_precision(model: Tokenizer, precision: str, clip: Tensor, wanted: Tensor) -> Entries:
-    """The shares of the tokens (1, T', h, w) of a clip that are as wanted: plainly, fused, and fused in a graph."""
+    """The shares of a clip's tokens (1, T', h, w) that are as wanted: plain, fused, and fused in a graph."""
     size = (clip.shape[-2], clip.shape[-1])
     kinds: dict[str, Callable[[], EncodeStream]] = {
         "plain": partial(model.stream, 1, *size),

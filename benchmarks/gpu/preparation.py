@@ -1,4 +1,4 @@
-"""Frames prepared for a device through `IngestCore`: the CPU's bytes in every kind of encoding, and what they cost."""
+"""Checks and times the preparation of frames for a device by `IngestCore`: every encoding must give the CPU's bytes."""
 
 import statistics
 import time
@@ -19,13 +19,13 @@ from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
 Case = tuple[tuple[int, int], tuple[int, int]]  # (height, width) of the source, and as encoded
-AHEAD = 10  # frames that wait at most, as in a node's queue at G = 4
-KINDS = ("rgb8", "mono8", "yuyv", "nv12", "i420", "bayer_rggb8")  # one for each form of the kernel
+AHEAD = 10  # queue length in frames, as in a node at G = 4
+KINDS = ("rgb8", "mono8", "yuyv", "nv12", "i420", "bayer_rggb8")  # one for each variant of the kernel
 CASES: tuple[Case, ...] = (((720, 1280), (256, 448)), ((1080, 1920), (720, 1280)))
 
 
 def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[Frame]:
-    """`count` frames of noise, all different."""
+    """Make `count` different frames of noise."""
     rows = size[0] * 3 // 2 if encoding in ("nv12", "i420") else size[0]
     noise = np.random.default_rng(0).integers(0, 256, rows * size[1] * PIXEL_BYTES[encoding], np.uint8)
     images = (RawImage(np.roll(noise, 7 * number), encoding, *size) for number in range(count))
@@ -35,7 +35,7 @@ def raw_frames(encoding: str, size: tuple[int, int], count: int) -> list[Frame]:
 def check_preparation(
     device: str = "cuda", cases: tuple[Case, ...] = CASES, encodings: tuple[str, ...] = KINDS, count: int = 21
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each way to prepare on `device`, of each encoding and each pair of sizes (of the source, encoded).
+    """Check and time each way to prepare on `device`, for each encoding and each pair of sizes (source, encoded).
 
     "ok" says whether the bytes are the CPU's. "host" has milliseconds of the camera's thread, "there_ms" the median
     until a frame is in the group's buffer.
@@ -67,13 +67,13 @@ def has_bytes(core: IngestCore, frames: list[Frame], wanted: list[np.ndarray]) -
         for group in core.feed(waiting.pop(0)) if waiting else []:
             buffer = core.buffer(group.stream).cpu().numpy()
             pairs = enumerate(group.frame_ids)
-            same &= all(np.array_equal(buffer[:, place], wanted[frame_id]) for place, frame_id in pairs)
+            same &= all(np.array_equal(buffer[:, index], wanted[frame_id]) for index, frame_id in pairs)
             seen += len(group.frame_ids)
     return same and seen == len(frames)
 
 
 def time_frames(core: IngestCore, frames: list[Frame]) -> dict[str, Any]:
-    """Milliseconds of `prepare` on the host, and until the frame is in the buffer; conversions are not remembered."""
+    """Time `prepare` on the host, and the way into the buffer, in ms; conversions are not cached."""
     target = core.buffer("cam0")[:, 0]
     host, there = [], []
     for frame in frames:

@@ -1,4 +1,4 @@
-"""What else the kernels of the heavy layers could be launched with, timed on this machine's GPU."""
+"""Times alternative launch options of the heavy layers' kernels on this machine's GPU."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ TILES = [
 
 
 def time_candidates(deadline: float = float("inf")) -> Entries:
-    """Milliseconds of the candidates for the heavy layers of the full-size encoder at 720p in bfloat16.
+    """Time the candidates for the heavy layers of the full-size encoder at 720p in bfloat16, in milliseconds.
 
-    None begins after `deadline`, in monotonic seconds.
+    None begins after `deadline` (monotonic s).
     """
     from benchmarks.gpu.kernels import Case
 
@@ -39,7 +39,7 @@ def time_candidates(deadline: float = float("inf")) -> Entries:
             if time.monotonic() > deadline:
                 return
             entry = attempt(partial(kernel_ms, launch))
-            entry.pop("ok", None)  # a tile that does not fit is no failure
+            entry.pop("ok", None)  # a tile that does not fit is not a failure
             if "value" in entry:
                 entry["tflops"] = round(tflop / entry["value"] * 1000, 1)
             yield name, entry

@@ -189,7 +189,7 @@ def check_disk(folder: Path) -> Iterator[Check]:
 
     `folder` need not exist yet, for a recorder creates it.
     """
-    there = next(place for place in (folder.resolve(), *folder.resolve().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free / GIB
+    existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free / GIB
     state, advice = (OK, "") if free >= 10 else (NOTE, "record to a larger disk, or delete old recordings")
     yield Check("disk", state, f"{free:.0f} GiB free in {folder.resolve()}", advice)

@@ -33,7 +33,7 @@ def compare_precisions(
 ) -> tuple[EngineConfiguration, dict[str, Any]]:
     """Choose the engine to measure; returns it, and a comparison of the precisions that were tried, by name.
 
-    Each has `ms` per group, `agreement` (the share of tokens equal to float32's), and `psnr` in dB of the clip's first
+    Each has `ms` per group and `agreement`, the share of tokens equal to float32's. `psnr` in dB is of the clip's first
     frames, decoded from its tokens by the float32 decoder. The comparison is empty unless the options ask for it.
     """
     auto = options.precision == "auto"

@@ -26,8 +26,8 @@ def format_benchmark(report: dict[str, Any]) -> str:
 def _title(report: dict[str, Any]) -> str:
     options, engine = report["options"], report["engine"]
     size = "{}x{}".format(*options["size"])
-    place = f"{report['model']} at {size}, {options['cameras']} camera(s), {report['machine']['name']}"
-    return f"{place}, {_name_engine(engine)}"
+    setup = f"{report['model']} at {size}, {options['cameras']} camera(s), {report['machine']['name']}"
+    return f"{setup}, {_name_engine(engine)}"
 
 
 def _name_engine(engine: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ def build_for(weights: Mapping[str, Tensor], config: TokenizerConfig, what: str,
     """
     needed = sum(tensor.numel() for tensor in _outline(config, what).values())
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in weights.values()}
-    held = sum(storages.values())  # views of one storage count once, for a file holds it once
+    held = sum(storages.values())  # views of one storage count once, as a file holds it once
     if needed > 8 * held + MOST_UNFILLED:
         raise ValueError(f"{what}: it would have {needed} values, and its weights are {held} bytes")
     return build(config, deterministic)

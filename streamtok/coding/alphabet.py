@@ -59,7 +59,7 @@ class RefiningAlphabet(Alphabet):
 
     The first symbol is the cell's age: how often in a row it was refined, 0 if it is redrawn; one bit of it is coded.
     The other symbols are those of the last FSQ token, coded where the cell is redrawn. Codewords follow the symbols of
-    the whole grid, with frequencies by the age before, for neighbours say little of them. `words` (OLDEST + 2,
+    the whole grid, with frequencies by the age before, since neighbours hardly predict them. `words` (OLDEST + 2,
     codewords) uint16 has them, all above 0; its last row is for cells without an age. ValueError for other tables.
     """
 

@@ -95,12 +95,12 @@ class TokenCoder:
             network.say_later(group, ordered[:, group], glance.before[:, group], glance.heads)
         logits = [np.empty((size, grid.size), network.sums) for size in self.alphabet.sizes]
         cells = [slice(*phases.cuts[phase : phase + 2]) for phase in range(len(phases.neighbours))]
-        for phase, taken in enumerate(cells):
+        for phase, part in enumerate(cells):
             heads = network.heads(phase, glance, known)
             for group, own in enumerate(logits):
-                own[:, taken] = network.logits(phase, group, heads)
-        each = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
-        intervals = [interval[:, taken] for taken, interval in itertools.product(cells, each)]
+                own[:, part] = network.logits(phase, group, heads)
+        by_group = [self._find_intervals(group, own, ordered) for group, own in enumerate(logits)]
+        intervals = [interval[:, part] for part, interval in itertools.product(cells, by_group)]
         data = encode_range(np.hstack([*intervals, self.alphabet.word_intervals(tokens, ordered, glance.before)]))
         return data, past.follow(ordered.astype(np.uint8), grid.shape)
 
@@ -146,8 +146,8 @@ class TokenCoder:
             heads, now, before = network.heads(phase, glance, known), ordered[cells], glance.before[cells]
             for group in range(len(self.alphabet.sizes)):
                 at = self.alphabet.coded(group, now)
-                each = network.frequencies(network.logits(phase, group, heads[at]))
-                values = decoder.decode(np.ascontiguousarray(each.T).cumsum(1, dtype=np.int32))
+                frequencies = network.frequencies(network.logits(phase, group, heads[at]))
+                values = decoder.decode(np.ascontiguousarray(frequencies.T).cumsum(1, dtype=np.int32))
                 self.alphabet.put(group, values, at, now)
                 network.say_later(group, now[:, group], before[:, group], heads)
             known[phases.inside[cells]] = network.say_around(now, before)

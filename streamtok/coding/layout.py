@@ -63,8 +63,8 @@ class Digits:
         """Tokens (...) -> digits int64 (..., D), with digits outermost in memory: NumPy is slow over short rows."""
         digits, rest = np.empty((len(self.levels), *tokens.shape), np.int64), tokens.astype(np.int64)
         for digit, level in enumerate(self.levels):
-            rest, whole = rest // level, rest  # not `divmod`: NumPy vectorizes only this
-            digits[digit] = whole - rest * level
+            rest, dividend = rest // level, rest  # not `divmod`: NumPy vectorizes only this
+            digits[digit] = dividend - rest * level
         return np.moveaxis(digits, 0, -1)
 
     def join(self, digits: np.ndarray) -> np.ndarray:
@@ -74,8 +74,8 @@ class Digits:
     def spread(self, symbols: np.ndarray) -> np.ndarray:
         """Symbols (..., groups) -> digits int64 (..., D); the first digit of a group varies fastest."""
         parts = []
-        for taken, group, size in zip(self.groups, np.moveaxis(symbols, -1, 0), self.sizes, strict=True):
-            own = Digits(self.levels[taken.start : taken.stop])
+        for members, group, size in zip(self.groups, np.moveaxis(symbols, -1, 0), self.sizes, strict=True):
+            own = Digits(self.levels[members.start : members.stop])
             parts.append(np.where((group == size)[..., None], own.none, own.split(group)))
         return np.concatenate(parts, -1)
 
@@ -85,16 +85,16 @@ class Digits:
         The result has the rows of `Digits(sizes)`: symbols are the same token's digits with fewer, larger levels.
         """
         joined = []
-        for taken in self.groups:
-            own = Digits(self.levels[taken.start : taken.stop])
+        for members in self.groups:
+            own = Digits(self.levels[members.start : members.stop])
             values = np.vstack([own.split(np.arange(math.prod(own.levels))), own.none])
-            joined.append(table[self.pairs(values[:, None], values, taken)].sum(2).reshape(-1, table.shape[1]))
+            joined.append(table[self.pairs(values[:, None], values, members)].sum(2).reshape(-1, table.shape[1]))
         return np.concatenate(joined)
 
     def pairs(self, a: np.ndarray, b: np.ndarray, digits: range | None = None) -> np.ndarray:
         """Table rows of the pairs (a, b), each (..., D), or only those of `digits` -> int64 of that shape."""
-        taken = digits or range(len(self.levels))
-        return a * (self.none[taken.start : taken.stop] + 1) + b + self.rows[taken.start : taken.stop]
+        members = digits or range(len(self.levels))
+        return a * (self.none[members.start : members.stop] + 1) + b + self.rows[members.start : members.stop]
 
     @cached_property
     def _weights(self) -> np.ndarray:

@@ -40,9 +40,9 @@ class IntLinear:
 
     def __call__(self, *x: np.ndarray) -> np.ndarray:
         """y (n, out) for x (n, in) given in parts; parts left out at the end are zero."""
-        y, *more = (self._arithmetic.multiply(*each) for each in zip(x, self.parts, strict=False))
-        for each in more:
-            y += each
+        y, *more = (self._arithmetic.multiply(*pair) for pair in zip(x, self.parts, strict=False))
+        for product in more:
+            y += product
         return self._arithmetic.divide(y, self._bias, self._shift)
 
     def by_output(self, x: np.ndarray) -> np.ndarray:

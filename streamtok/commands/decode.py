@@ -12,12 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from streamtok.coding.coder import FILE
 from streamtok.commands.command import make_main, until_stopped
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Switch, option
 from streamtok.settings.shared import MAX_PIXELS, NodeSettings
-from streamtok.wire.security import CurveClient, load_keys
-from streamtok.wire.subscriber import subscribe
 
 LIVE_ONLY = "stream", "join", "timeout", "across_losses", "curve", "max_pixels"
 
@@ -90,8 +87,11 @@ def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
 
     Raises ValueError if the model is not the stream's tokenizer, TimeoutError if no stream comes in time.
     """
+    from streamtok.coding.coder import FILE
     from streamtok.node.live_decoder import LiveDecoder
     from streamtok.node.live_view import first_info, load_for_stream, open_sink, show_pictures
+    from streamtok.wire.security import CurveClient, load_keys
+    from streamtok.wire.subscriber import subscribe
 
     names = [settings.stream] if settings.stream else None
     to_file = settings.out != "window" and not settings.out.startswith("zmq:")  # a file has to get every picture
@@ -115,7 +115,7 @@ def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
         tokenizer.check_fingerprint(info.tokenizer)
         decoder = LiveDecoder(tokenizer, info.context, settings.across_losses)
         most, frames = settings.max_pixels, settings.max_frames
-        with closing(open_sink(settings.out, info)) as sink:
+        with closing(decoder), closing(open_sink(settings.out, info)) as sink:
             show_pictures(subscription, decoder, sink, info, stop, max_pixels=most, max_frames=frames)
         lost = subscription.missing
     return {"stream": info.stream, "lost": lost, "out": settings.out, **decoder.counts}

@@ -4,7 +4,7 @@
     streamtok train-coder runs/mine/model --data my/videos
 
 It writes coder.safetensors into --out (default: the tokenizer's own folder), where `ingest --compression coded` finds
-it. To judge it, the first 33 frames of each clip in --holdout are coded and decoded again, and so is the clip's first
+it. To judge it, the first 33 frames of each clip in --holdout are coded and decoded again. So is the clip's first
 picture, shown for 65 frames. The bits per token are printed.
 """
 
@@ -29,9 +29,9 @@ class TrainCoderSettings(CommandSettings):
     data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
     holdout: Annotated[list[str], Flag("NAME")] = option([], "keep clips whose names begin like this to judge by")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
-    frames: Count = option(300, "of each file at most")
-    steps: Count = option(3000, "of training: 3,000 are six minutes of one core")
-    seed: Whole = option(0, "of the first weights and of the order of the data")
+    frames: Count = option(300, "frames of each file at most")
+    steps: Count = option(3000, "training steps; 3,000 take six minutes on one core")
+    seed: Whole = option(0, "seed of the first weights and of the order of the data")
 
     @model_validator(mode="after")
     def check_data(self) -> "TrainCoderSettings":

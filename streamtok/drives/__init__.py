@@ -1,1 +1,1 @@
-"""Recorded drives: opened whatever wrote them, surveyed, and replayed through the core of live ingest."""
+"""Recorded drives of any supported format: opened, read as frames of several cameras, and surveyed."""

@@ -1,4 +1,4 @@
-"""Messages of a damaged ROS 1 bag, found by its records."""
+"""Recover the messages of a damaged ROS 1 bag by walking over its records."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from streamtok.drives.message_drive import Topic, TopicMessage
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
 OP_MESSAGE, OP_CHUNK, OP_CONNECTION = b"\x02", b"\x05", b"\x07"
-IMAGES = {  # by what their definition sums up to, where damage changed the name
+IMAGES = {  # type by the MD5 of its definition, in case damage changed the name
     "060021388200f6f0f447d0fcd9c64743": "sensor_msgs/msg/Image",
     "8f7a12909da2c9d3332d540a0977563f": "sensor_msgs/msg/CompressedImage",
 }
-DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # of a decompressor
+DAMAGE = (ValueError, OSError, EOFError, RuntimeError)  # the errors of decompressors
 Connections = dict[bytes, Topic]  # by id
 CHUNK_FIELD = re.compile(rb"compression=(none|bz2|lz4)")
-LONGEST_HEADER = 64  # bytes of a chunk's
-MOST_HEADER = 1 << 16  # bytes of any record's, which holds names and numbers
+LONGEST_HEADER = 64  # bytes, of a chunk
+MOST_HEADER = 1 << 16  # bytes, of any record: names and numbers
 
 
 class BagRecord(NamedTuple):
-    """A record of a bag: where it begins, its header, and from where to where its data lies."""
+    """A record of a bag: its offset, its header, and the offsets where its data begins and ends."""
 
     at: int
     header: dict[str, bytes]
@@ -36,12 +36,12 @@ class BagRecord(NamedTuple):
 
 
 def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessage]:
-    """Every message of a ROS 1 bag that is still whole, in the file's order; `note` is told what is left out."""
+    """Every intact message of a ROS 1 bag, in file order; `note` is called with what is left out."""
     connections: Connections = {}
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as bag:
         for record in _walk(bag, lambda text: None):
-            if record.header.get("op") == OP_CONNECTION:  # again in the index, should the chunk that has it be damaged
-                _learn(record.header, bag[record.begin : record.end], connections)
+            if record.header.get("op") == OP_CONNECTION:  # the index repeats those of chunks, which may be damaged
+                _add_connection(record.header, bag[record.begin : record.end], connections)
         for record in _walk(bag, note):
             if record.header.get("op") == OP_CHUNK:
                 chunk = _unpack_chunk(record.header, bag[record.begin : record.end], record.at, note)
@@ -49,7 +49,7 @@ def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessa
 
 
 def _walk(bag: mmap.mmap, note: Callable[[str], None]) -> Iterator[BagRecord]:
-    """The records of a bag, past damage from the next chunk on."""
+    """The records of a bag; after damage, from the next chunk on."""
     at: int | None = len(MAGIC)
     while at is not None and at < len(bag):
         record = _read_record(bag, at)
@@ -64,7 +64,7 @@ def _walk(bag: mmap.mmap, note: Callable[[str], None]) -> Iterator[BagRecord]:
 
 
 def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
-    """Where the next chunk begins, from `start` on."""
+    """The offset of the next chunk from `start` on; None if there is none."""
     for found in CHUNK_FIELD.finditer(bag, start):
         for at in range(max(start, found.start() - LONGEST_HEADER), found.start()):
             record = _read_record(bag, at)
@@ -74,7 +74,7 @@ def _find_chunk(bag: mmap.mmap, start: int) -> int | None:
 
 
 def _read_record(bag: mmap.mmap | bytes, at: int) -> BagRecord | None:
-    """The record at a place in a bag or a chunk, the last one as far as it is there; None if it cannot be one."""
+    """The record at an offset of a bag or a chunk, also if it is cut off; None if none is plausible there."""
     begin = at + LENGTH.size
     middle = begin + LENGTH.unpack_from(bag, at)[0] if begin <= len(bag) else len(bag)
     likely = middle - begin <= MOST_HEADER and middle + LENGTH.size <= len(bag)
@@ -99,7 +99,7 @@ def _read_fields(data: bytes) -> dict[str, bytes] | None:
 
 
 def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable[[str], None]) -> bytes:
-    """The records of a chunk; of one that is damaged, none."""
+    """Decompress a chunk to its records; empty if it is damaged, which is noted."""
     kind = header.get("compression")
     try:
         if kind == b"bz2":
@@ -120,13 +120,13 @@ def _read_messages(chunk: bytes, connections: Connections) -> Iterator[TopicMess
         header, data, at = record.header, chunk[record.begin : record.end], record.end
         found = connections.get(header.get("conn", b""))
         if record.header.get("op") == OP_CONNECTION:
-            _learn(header, data, connections)
+            _add_connection(header, data, connections)
         elif record.header.get("op") == OP_MESSAGE and found is not None and len(header.get("time", b"")) == TIME.size:
             seconds, nanos = TIME.unpack(header["time"])
             yield TopicMessage(found, seconds * 10**9 + nanos, data)
 
 
-def _learn(header: dict[str, bytes], data: bytes, connections: Connections) -> None:
+def _add_connection(header: dict[str, bytes], data: bytes, connections: Connections) -> None:
     fields = _read_fields(data)
     if fields is None or "type" not in fields or "conn" not in header:
         return

@@ -1,4 +1,4 @@
-"""ROS 1 and ROS 2 bags, without ROS: by rosbags and SQLite, and what is left of a bag that is damaged."""
+"""Read ROS 1 and ROS 2 bags without ROS, by rosbags and SQLite, and recover messages of damaged ones."""
 
 import struct
 import weakref
@@ -22,7 +22,7 @@ with needs_extra("reading ROS bags", "ros"):
 
     from streamtok.drives.db3_file import Db3File
 
-# What rosbags lets through when a bag is damaged, and its own errors.
+# The errors that rosbags raises for a damaged bag.
 UNREADABLE = (
     *(AssertionError, ValueError, LookupError, RuntimeError, OSError, EOFError, struct.error),
     rosbag1.ReaderError,
@@ -30,7 +30,7 @@ UNREADABLE = (
 
 
 class Bag1File:
-    """One ROS 1 bag; as a `Db3File`. Without `undo`, what its index lists. ValueError if not one topic can be read."""
+    """One ROS 1 bag, used like `Db3File`. Without `undo` only its index is read. ValueError if no topic is readable."""
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self._unpacked, reason = unpack_if_packed(path)
@@ -58,8 +58,8 @@ class Bag1File:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """Messages by the index as far as that goes, then those that can be read without one, as they were written."""
-        last, given = -1, set[Topic]()  # the latest time, and the topics that had a message then
+        """Messages by the index up to damage, then those that can be recovered without one, in order of writing."""
+        last, given = -1, set[Topic]()  # the latest time, and the topics with a message at that time
         if not self.damage and self.set_back.isdisjoint(topics):
             try:
                 for message in self._read_by_index(topics):
@@ -89,7 +89,7 @@ FILES: dict[str, type[Bag1File] | type[Db3File]] = {"bag": Bag1File, "db3": Db3F
 
 
 class BagDrive(MessageDrive):
-    """The cameras of one or several files of a bag, in order: ROS 1 (`kind` "bag") or ROS 2 by SQLite ("db3")."""
+    """The cameras of one bag, in one or several files in order: ROS 1 (`kind` "bag") or ROS 2 in SQLite ("db3")."""
 
     def __init__(self, parts: Parts, kind: str, options: ReadOptions | None = None, path: Path | None = None) -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""The images of one camera in order of time, where recorders wrote them slightly out of order or the clock was set."""
+"""Sort the images of one camera by time: recorders write them slightly out of order, and clocks are set back."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from collections.abc import Callable, Iterator
 from streamtok.drives.item import Item
 
 REORDER_FRAMES = 4  # recorders write images of several threads slightly out of order
-MOST_STRAY = 2  # images whose time lies ahead of all that follow: it is theirs that is wrong
+MOST_STRAY = 2  # so few images ahead of all later ones have a wrong time; with more, the clock was set back
 
 
 class CameraOrder:
-    """Holds back up to `REORDER_FRAMES` images, and gives them by time.
+    """A reorder buffer of up to `REORDER_FRAMES` images.
 
-    So many images in a row that rise together before the newest show that the clock was set back. They go on in the new
-    time, with `turn` one higher. Where the newest was far ahead for an image or two, its own time was wrong. Such
-    images, and single ones that come too late, are left out: `leave_out` is told, with the reason.
+    That many images in a row with rising times before the newest one's show that the clock was set back. They continue
+    in the new time, with `turn` increased by one. But if only an image or two were ahead, their own times were wrong.
+    Such images, and single ones that come too late, are dropped: `leave_out` is called with the reason.
     """
 
     def __init__(self, leave_out: Callable[[Item, str], None], note: Callable[[Item, str], None]) -> None:
         self._leave_out, self._note = leave_out, note
         self._held: list[Item] = []  # by time
-        self._past: list[Item] = []  # those before the newest, in order of arrival
-        self._last: Item | None = None  # that was given
+        self._past: list[Item] = []  # images with times before the newest, in order of arrival
+        self._last: Item | None = None  # the last one that came out
         self._turn = 0
 
     def push(self, item: Item) -> Iterator[Item]:
+        """Take the next image in order of arrival; yields those that are due."""
         newest = self._held[-1] if self._held else self._last
         if newest is not None and item.capture_ns <= newest.capture_ns:
-            if item.damage:  # decoders tell late that a packet gave no picture
+            if item.damage:  # decoders report late that a packet gave no picture
                 self._leave_out(item, item.damage)
                 return
             self._past.append(item)
@@ -43,14 +44,14 @@ class CameraOrder:
             yield from self._give(self._held.pop(0))
 
     def flush(self) -> Iterator[Item]:
-        """What is held back, at the end of the drive."""
+        """The images still held, at the end of the drive."""
         self._merge_past()
         held, self._held = self._held, []
         for item in held:
             yield from self._give(item)
 
     def _settle_past(self) -> Iterator[Item]:
-        """Go on in the time of the images before the newest if they rise together, else sort them in."""
+        """Decide about the images before the newest: the clock was set back, the newest are wrong, or sort them in."""
         first = self._past[0].capture_ns
         if any(b.capture_ns <= a.capture_ns for a, b in itertools.pairwise(self._past)):
             self._merge_past()

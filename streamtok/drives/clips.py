@@ -1,4 +1,4 @@
-"""Videos in one folder: the cameras of one drive, or clips, which are a drive each."""
+"""Tell whether the videos in a folder are the cameras of one drive, or clips, each a drive of its own."""
 
 import contextlib
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from streamtok.io.video.containers import open_container
 
-MOST_CAMERAS = 64  # of a vehicle
+MOST_CAMERAS = 64  # on a vehicle
 CAMERA = re.compile("cam(era)?s?(?![a-z])|front|rear|back|left|right|wide|narrow|wrist", re.IGNORECASE)
 DAY, TIME = r"(19|20)\d\d{0}(0[1-9]|1[0-2]){0}(0[1-9]|[12]\d|3[01])", r"([01]\d|2[0-3]){0}[0-5]\d({0}[0-5]\d)"
 DATE = re.compile(rf"(?<!\d){DAY.format('')}\D?{TIME.format('')}\d*|{DAY.format('-')}\D{TIME.format('-')}?")
@@ -16,9 +16,9 @@ LENGTHS_DIFFER = 1.1  # times; cameras of a vehicle start and stop together
 
 
 def why_clips(videos: list[str]) -> str:
-    """Why videos in one folder are a drive each, in words; empty if they are the cameras of one.
+    """Why videos in one folder are a drive each, in words; empty if they are the cameras of one drive.
 
-    Names say it, where they do: one camera at several times, or cameras, or clips. Else the lengths.
+    Their names decide: one camera at several times, names of cameras, or names of episodes. Otherwise their lengths do.
     """
     names = [Path(video).stem for video in videos]
     if len(names) > MOST_CAMERAS:
@@ -35,7 +35,7 @@ def why_clips(videos: list[str]) -> str:
 
 
 def _read_seconds(video: str) -> float:
-    """How long a video is by what its container says; 0 where it does not."""
+    """A video's duration by its container, s; 0 if unknown."""
     with contextlib.suppress(ValueError, OSError), open_container(video)[0] as container:
         return 0.0 if container.format.name in NO_LENGTH else (container.duration or 0) / 1e6
     return 0.0

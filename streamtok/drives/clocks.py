@@ -1,6 +1,6 @@
-"""Which clock the images of a camera are timed by, and what time an image has that its clock does not give one.
+"""Choose the clock of each camera's images, and interpolate times of images that have none.
 
-docs/drives.md, "Which clock", has the rules.
+The rules are in docs/drives.md, "Which clock".
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Span = tuple[int, int]
 """The first and the last time of something, ns."""
 CLOCKS: tuple[ClockName, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
-ARRIVAL_SAMPLE = 128  # where the header's clock is not usable: bursts of arrival take longer to show
+ARRIVAL_SAMPLE = 128  # if the header's clock is not usable: bursts of arrival need a longer sample
 SAME_BASE_NS = 60 * 10**9
-MOST_WAITING = 64  # images whose time is not known, held until a known one comes
-RECENT = 4  # images that a copy may come after
+MOST_WAITING = 64  # images without a time, held until one with a time comes
+RECENT = 4  # images back in which copies are sought
 MOST_NS = (1 << 63) - 1
 
 
 class Stamps(NamedTuple):
-    """The times of one message in ns, 0 where there is none."""
+    """The times of one message, ns; 0 if it has none."""
 
     header: int
     publish: int
@@ -40,9 +40,9 @@ class Stamps(NamedTuple):
 
 @dataclass
 class Choice:
-    """The clock of a camera, why in words (empty: it is the header's), and its steps over the first messages.
+    """The clock of a camera, the reason (empty for the header's), and its positive steps over the first messages, ns.
 
-    `shuffled`: images came a little out of order, as packets of video do that were coded so.
+    `shuffled`: images came slightly out of order, as video packets with B-frames do.
     """
 
     clock: ClockName = "header"
@@ -52,16 +52,15 @@ class Choice:
 
     @property
     def uneven(self) -> bool:
-        """Whether single steps say nothing: times of arrival, and stamps that come in bursts."""
+        """Whether a single step does not show a gap: times of arrival, and stamps in bursts."""
         return self.clock != "header" or is_uneven(self.steps)
 
 
 class Timed(NamedTuple):
-    """An image message on its way.
+    """An image message with its time by the chosen clock (0: not known).
 
-    It has its camera's stream, its time by the chosen clock (0: not known), when it was logged, and what is in it or
-    why it cannot be read. `guessed`: the time was put between those of its neighbours. `session` is that of the node
-    that recorded it, if it was one of ours.
+    `image` is None if the message cannot be read, and `error` says why. `guessed`: the time was interpolated between
+    those of its neighbours. `session` is that of the streamtok node that recorded it, if one did.
     """
 
     stream: str
@@ -75,7 +74,7 @@ class Timed(NamedTuple):
 
 
 def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[Camera, Choice]:
-    """The clock of each camera by its first messages, by the rule above, or the one that was asked for."""
+    """Choose the clock of each camera by its first messages (docs/drives.md), or the one that was `asked` for."""
     samples = {name: stamps for name, stamps in samples.items() if stamps}
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
@@ -89,7 +88,7 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
-    """The clock of a topic, by the rules above."""
+    """The first usable clock of a topic: header, publish or log time."""
     faults: list[str] = []
     for clock in CLOCKS:
         fault = find_clock_fault([getattr(each, clock) for each in stamps])
@@ -100,7 +99,7 @@ def choose_clock(stamps: Sequence[Stamps]) -> Choice:
 
 
 def find_clock_fault(times: Sequence[int]) -> str:
-    """Why times of images that follow one another are no clock, in words; empty if they are."""
+    """Why the times of successive images are not usable as a clock, in words; empty if they are."""
     known = [time_ns for time_ns in times if time_ns]
     if 2 * len(known) < len(times) or not known:
         return "are zero"
@@ -121,7 +120,7 @@ def _choice(stamps: Sequence[Stamps], clock: ClockName, reason: str) -> Choice:
 
 
 def _put_in_order(times: list[int]) -> list[int]:
-    """Times as `CameraOrder` will give them, if they all differ and none is far from its place; else as they are."""
+    """Times sorted as `CameraOrder` will, if they all differ and none is far from its place; else as they are."""
     places = {time_ns: place for place, time_ns in enumerate(sorted(times))}
     near = all(abs(places[time_ns] - place) < REORDER_FRAMES for place, time_ns in enumerate(times))
     return sorted(times) if near and len(places) == len(times) else times
@@ -132,10 +131,10 @@ def _on_log_base(stamps: Sequence[Stamps]) -> bool:
 
 
 class RecentImages:
-    """The latest images of a camera, and all that were logged where images may be there `twice`.
+    """Detects copies: images with the time and the bytes of one of the last few, or of any within the spans `twice`.
 
-    Those with the time and the bytes of one of them are copies. Packets of video are if all are so from the beginning
-    of a part on: a decoder needs what comes before each.
+    Such spans of log times are where parts of a recording overlap. There a video packet is a copy only if all packets
+    of its part before it are: a decoder needs those.
     """
 
     def __init__(self, twice: Sequence[Span] = ()) -> None:
@@ -144,7 +143,7 @@ class RecentImages:
         self._last_ns, self._copying = 0, False
 
     def have(self, time_ns: int, log_ns: int, image: ImageMessage) -> bool:
-        """Whether an image is a copy; remembers it otherwise."""
+        """Whether an image is a copy; remembers it if not."""
         if any(first <= log_ns <= last for first, last in self._twice):
             key, begins, self._last_ns = hash((time_ns, bytes(image.data))), log_ns <= self._last_ns, log_ns
             self._copying = key in self._seen and (image.kind != "video" or self._copying or begins)
@@ -157,21 +156,22 @@ class RecentImages:
 
 
 class TimeFiller:
-    """Leaves out copies of images of one camera, and gives a time to those without one, in the order of arrival.
+    """Drops copies among the images of one camera, and interpolates missing times, in order of arrival.
 
-    An image is a copy if time and bytes are those of one before (`RecentImages`). One that has no time, or the time of
-    the one before it, gets one between those of its neighbours. The times of logging divide it. Those before the first
-    known time get what the times of logging say. If that is before the clock began, it began with the first.
+    `RecentImages` finds copies. An image without a time, or with the time of the one before, gets one between its
+    neighbours', in proportion to their log times. Images before the first known time are placed by their log times. If
+    that would be before the clock's zero, the clock began with the first image.
     """
 
     def __init__(self, twice: Sequence[Span] = ()) -> None:
         self.copies = 0
         self._known: Timed | None = None
-        self._stamp_ns = 0  # of the latest that has one of its own
+        self._stamp_ns = 0  # of the latest image with a time of its own
         self._waiting: list[Timed] = []
         self._recent = RecentImages(twice)
 
     def push(self, timed: Timed) -> Iterator[Timed]:
+        """Take the next image; yields it and those that waited, once their times are known."""
         if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.log_ns, timed.image):
             self.copies += 1
             return
@@ -185,14 +185,14 @@ class TimeFiller:
         yield timed
 
     def flush(self) -> Iterator[Timed]:
-        """What waits for a time that is known, at the end of the drive."""
+        """The images that still wait for a known time, at the end of the drive."""
         yield from self._fill(None)
 
     def _fill(self, following: Timed | None) -> Iterator[Timed]:
         waiting, self._waiting = self._waiting, []
         before = self._known
         if before is None and waiting and following is not None and _time_between(None, waiting[0], following, 1) <= 0:
-            before = waiting[0]._replace(log_ns=waiting[0].log_ns - 1)  # the clock began with it
+            before = waiting[0]._replace(log_ns=waiting[0].log_ns - 1)  # the clock began with the first image
         least = before.time_ns if before is not None else 0
         for number, timed in enumerate(waiting):
             left = len(waiting) - number
@@ -209,7 +209,7 @@ class TimeFiller:
 
 
 def _time_between(before: Timed | None, timed: Timed, following: Timed | None, left: int) -> int:
-    """A time for an image from its neighbours', `left` steps before the following one; 0 if it has no neighbour."""
+    """Interpolate an image's time, ns, `left` steps before the `following` one; 0 without neighbours."""
     if before is not None and following is not None and following.time_ns > before.time_ns:
         span, logged = following.time_ns - before.time_ns, following.log_ns - before.log_ns
         if logged > 0 and before.log_ns < timed.log_ns < following.log_ns:

@@ -1,4 +1,4 @@
-"""ROS 2 SQLite files: their messages by SQLite, row by row where the file is damaged."""
+"""Read the messages of ROS 2 SQLite files by queries, or row by row if the file is damaged."""
 
 import os
 import shutil
@@ -16,16 +16,16 @@ from streamtok.io.messages.image_messages import image_kind
 from streamtok.measures import go_over_twice
 from streamtok.recording.packing import read_head, unpack_if_packed
 
-MOST_MISSES = 20_000  # unreadable rows in a row after which there is nothing more
-PAGE_SIZE_AT = 16  # where the file says how long its pages are
-JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")  # of one that is not finished
+MOST_MISSES = 20_000  # consecutive unreadable rows after which reading stops
+PAGE_SIZE_AT = 16  # offset of the page size in the file's header
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")  # of a hot journal: its transaction is not finished
 VFS_NAME = "streamtok-strict"
-TIME, DATA = "CAST(timestamp AS INTEGER)", "CAST(data AS BLOB)"  # which SQLite lets be of any type
+TIME, DATA = "CAST(timestamp AS INTEGER)", "CAST(data AS BLOB)"  # SQLite's columns may hold any type
 Row = tuple[int, int, int, bytes]  # id, topic id, time in ns, data
 
 
 class StrictFile(apsw.VFSFile):
-    """A file that fails past its end; SQLite's own fills in zeros there, which would be black pictures."""
+    """A file that fails past its end; SQLite would fill in zeros there, which become black pictures."""
 
     def xRead(self, amount: int, offset: int) -> bytes:
         if offset > 0 and offset + amount > self.xFileSize():
@@ -34,7 +34,7 @@ class StrictFile(apsw.VFSFile):
 
 
 class StrictVFS(apsw.VFS):
-    """File access for SQLite by `StrictFile`."""
+    """SQLite's file access through `StrictFile`."""
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> StrictFile:
         return StrictFile("", name, flags)
@@ -44,10 +44,10 @@ STRICT_VFS = StrictVFS(VFS_NAME, "")  # registered as long as it lives
 
 
 class Db3File:
-    """One SQLite file of a ROS 2 bag, packed or not; what a recorder left in its write-ahead log is read too.
+    """One SQLite file of a ROS 2 bag, packed or not, with its write-ahead log if there is one.
 
-    `topics` are those it has, `damage` why it has no usable index; `note` is told what is left out. With `undo`, what a
-    killed recorder had not finished is undone in a copy. ValueError if not one topic can be read.
+    `topics` are its topics, `damage` says why it has no usable index; `note` is called with what is left out. With
+    `undo`, a killed recorder's unfinished transaction is rolled back in a copy. ValueError if no topic can be read.
     """
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
@@ -69,8 +69,8 @@ class Db3File:
         self.topics = set(self._topics.values())
 
     def _copy_to_read(self, undo: bool) -> tempfile.TemporaryDirectory[str] | None:
-        """Copy a file that SQLite has to write, and may not: to index its write-ahead log, or to undo by its journal
-        what a killed recorder had not finished.
+        """Copy the file if SQLite has to write: beside it, to index a write-ahead log, if its folder is read-only; or
+        to the file, to roll back an unfinished transaction by its journal.
         """
         log, journal = self._beside("-wal"), self._beside("-journal")
         undo = undo and journal is not None and read_head(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
@@ -89,24 +89,24 @@ class Db3File:
             return None
         self._place = Path(folder.name, self._place.name)
         with suppress(apsw.Error), closing(apsw.Connection(str(self._place))) as database:
-            database.execute("PRAGMA schema_version")  # undoes
+            database.execute("PRAGMA schema_version")  # any read rolls back
         return folder
 
     def _ends_within_page(self) -> bool:
-        """Whether the file is cut off where SQLite would not notice: it fills pages up with zeros."""
+        """Whether the file is cut off within a page: SQLite would not notice, and fill it up with zeros."""
         with self._place.open("rb") as stream:
             stream.seek(PAGE_SIZE_AT)
             size = int.from_bytes(stream.read(2), "big")
         return size >= 512 and self._place.stat().st_size % size > 0  # 1 stands for 65536
 
     def _beside(self, suffix: str) -> Path | None:
-        """A file of SQLite that belongs to this one, if there is anything in it."""
+        """SQLite's file with this suffix beside the database, if it exists and is not empty."""
         path = self._place.with_name(self._place.name + suffix)
         return path if path.is_file() and path.stat().st_size else None
 
     @property
     def span(self) -> Span | None:
-        """The first and the last time of its messages, ns; None if it has none that can be read."""
+        """The first and the last time of the messages, ns; None if none can be read."""
         with suppress(apsw.Error, ValueError), closing(self._connect(strict=False)) as database:
             ((first, last),) = database.execute("SELECT min(timestamp), max(timestamp) FROM messages")
             return None if first is None else (int(first), int(last))
@@ -114,7 +114,7 @@ class Db3File:
 
     @cached_property
     def set_back(self) -> set[Topic]:
-        """Cameras of which order by time would mix what came before and after the clock was set back."""
+        """Cameras whose clock was set back, so that order by time would mix images from before and after."""
         times: dict[int, list[int]] = {n: [] for n, topic in self._topics.items() if image_kind(topic.kind)}
         with suppress(apsw.Error), closing(self._connect(strict=False)) as database:
             wanted = ",".join(map(str, times))
@@ -124,20 +124,20 @@ class Db3File:
         return {self._topics[number] for number, each in times.items() if go_over_twice(each)}
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """Messages of the topics by time; after damage, those that can still be read as they were inserted."""
+        """Messages of the topics by time; after damage, those that can still be read, in order of insertion."""
         ids = [number for number, topic in self._topics.items() if topic in topics]
         given = set[int]()
         order = "timestamp, id" if self.set_back.isdisjoint(topics) else "id"
         for number, topic, time_ns, data in self._read(ids, order):
             key = hash((number, topic, time_ns))
-            if topic in ids and key not in given:  # damage links pages twice, or gives a number twice
+            if topic in ids and key not in given:  # damage can link a page twice, or repeat an id
                 given.add(key)
                 yield TopicMessage(self._topics[topic], time_ns or 0, data or b"")
             elif topic not in self._topics:
                 self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
 
     def _read(self, ids: list[int], order: str) -> Iterator[Row]:
-        """Rows of the topics, and those of others that are not known; after damage, all that can be read."""
+        """Rows of the topics, and rows of unknown topics; after damage, all that can be read."""
         if not self.damage:
             try:
                 yield from self._query(ids, order)
@@ -152,7 +152,7 @@ class Db3File:
 
     def _query(self, ids: list[int], order: str) -> Iterator[Row]:
         wanted, known = (",".join(map(str, each)) for each in (ids, self._topics))
-        stray = f"topic_id NOT IN ({known})"  # of damage
+        stray = f"topic_id NOT IN ({known})"  # by damage
         columns = f"id, topic_id, {TIME}, CASE WHEN {stray} THEN NULL ELSE {DATA} END"
         where = f"topic_id IN ({wanted}) OR {stray} OR topic_id IS NULL"
         with closing(self._connect(strict=False)) as database:
@@ -165,19 +165,19 @@ class Db3File:
         return {number: Topic(*cells) for number, cells in texts}
 
     def _connect(self, strict: bool) -> apsw.Connection:
-        """The database, read only. A write-ahead log beside it belongs to it; without one nothing may change it."""
+        """Open the database read-only; as immutable if it has no write-ahead log, or if `strict`."""
         place = self._place.resolve().as_uri()
         alone = strict or self._beside("-wal") is None
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         database = apsw.Connection(f"{place}{'?immutable=1' if alone else ''}", flags, VFS_NAME if strict else None)
         if strict:
-            database.execute("PRAGMA writable_schema = ON")  # else a file that is shorter than it says is refused whole
+            database.execute("PRAGMA writable_schema = ON")  # otherwise SQLite refuses a truncated file as a whole
         return database
 
 
 def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterator[Row]:
     question = f"SELECT id, topic_id, {TIME}, {DATA} FROM messages WHERE id > ? ORDER BY id"
-    at = misses = nothing = 0  # the latest row, how many cannot be read, and how many in a row gave nothing
+    at = misses = nothing = 0  # the latest row, unreadable rows between others, unreadable rows since the latest
     while nothing <= MOST_MISSES:
         try:
             for row in database.execute(question, (at,)):

@@ -1,4 +1,4 @@
-"""What all recorded drives share: frames of several cameras in order of time, gaps counted, damage noted."""
+"""The base of all recorded drives: frames of several cameras in order of time, with gaps counted and damage noted."""
 
 import heapq
 import itertools
@@ -21,9 +21,9 @@ from streamtok.types import Frame
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
-MOST_AHEAD, FASTER = 10, 4  # a number that is further ahead, and by so many times what fits in, began anew
-FASTEST_NS = 4_000_000  # from one number to the next where nothing is usual yet
-TURNED_AHEAD = 1000  # where no time tells, as the clock was set back there
+MOST_AHEAD, FASTER = 10, 4  # a jump above both 10 and 4 times the steps in that time is a counter that restarted
+FASTEST_NS = 4_000_000  # the step from number to number while none is known yet
+TURNED_AHEAD = 1000  # the largest jump that is a gap where the clock was set back, so that time does not tell
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
@@ -31,11 +31,11 @@ LEFT_OUT = {
     "duplicates": "are copies",
     "untimed": "have no time",
 }
-"""Why images of a drive are not among its frames, in `Drive.counts`, and in words."""
+"""The reasons why images of a drive are not among its frames: key of `Drive.counts` -> words."""
 
 
 class Problem(NamedTuple):
-    """Something of a drive that was left out, and why; `stream` is empty for what concerns the file."""
+    """Something that was left out or guessed, and why; `stream` is empty if it concerns the file."""
 
     stream: str
     text: str
@@ -43,9 +43,9 @@ class Problem(NamedTuple):
 
 @dataclass
 class Progress:
-    """How far one camera has been read; `offset` is what its numbers lie ahead since they jumped.
+    """How far one camera has been read; `offset` is its stored numbers minus those given, since the last restart.
 
-    `paces` are the latest times (ns) from one number to the next. Images may come more rarely: some are lost.
+    `paces` are the latest steps (ns) from number to number; those from image to image are longer where images are lost.
     """
 
     judge: TimeJudge
@@ -58,13 +58,13 @@ class Progress:
     offset: int = 0
 
     def counts_anew(self, ahead: int, went_ns: int) -> bool:
-        """Whether a number so far ahead says that the counter began anew; `went_ns` is 0 where no time tells."""
+        """Whether a number `ahead` of the expected one means a restarted counter; `went_ns` is 0 if time is unknown."""
         usual = (mean if self.uneven else median)(self.paces) if len(self.paces) >= LEAST_STEPS else FASTEST_NS
         return ahead < 0 or ahead > (max(MOST_AHEAD, FASTER * went_ns / usual) if went_ns else TURNED_AHEAD)
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What `Drive.account` tells, in words; nothing of a camera without losses and guesses."""
+    """`Drive.account` in words; nothing for a camera without losses and guesses."""
     lines = []
     for name, told in account.items():
         parts = [f"{told[reason]} {LEFT_OUT[reason]}" for reason in LEFT_OUT if told[reason]]
@@ -79,11 +79,10 @@ def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
 class Drive(ABC):
     """Frames of several cameras in order of capture time. A context manager; each iteration starts from the beginning.
 
-    Images without a number of their own are counted, over gaps in time as many as fit there. `streams` are the camera
-    names. `counts[stream]` is of the last iteration: `frames`, those that are `lost` before them by number or time, and
-    the images that were left out by reason (`LEFT_OUT`). Frames and images left out are together as many as are in the
-    file. `clocks` says what the times of a camera are, where they may be several. `problems` is what was left out or
-    guessed so far.
+    Images without a number of their own are counted, and gaps in time by the frames that fit there. `streams` are the
+    camera names. `counts[stream]` is of the last iteration: `frames`, those `lost` by gaps in number or time, and the
+    images left out, by reason (`LEFT_OUT`). Frames and images left out add up to the images in the file. `clocks` is
+    the clock of each camera, if the file has several. `problems` is what was left out or guessed so far.
     """
 
     kind = ""
@@ -113,7 +112,7 @@ class Drive(ABC):
                 yield frame
 
     def items(self, streams: Iterable[str] | None = None) -> Iterator[Item]:
-        """The images of the given cameras (None: all) that are frames if they can be decoded, numbered, in order."""
+        """The images of the given cameras (None: all), numbered and in order; those that can be decoded are frames."""
         names = self.streams if streams is None else list(streams)
         for name in names:
             if name not in self.streams:
@@ -131,11 +130,11 @@ class Drive(ABC):
         return [f"{problem.stream or self.path.name}: {problem.text}" for problem in self.problems]
 
     def account(self) -> dict[str, dict[str, Any]]:
-        """What was found of each camera in the last iteration.
+        """The counts of each camera in the last iteration.
 
         `images` are those in the file: `frames`, and those left out, by reason. `lost` are missing in the file by
-        number or time, `guessed` counts times. `clock` is None where the file has only one; `clock_reason` says why it
-        is not the header's.
+        number or time; `guessed` counts interpolated times. `clock` is None if the file has only one; `clock_reason`
+        says why it is not the header's.
         """
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():
@@ -146,7 +145,7 @@ class Drive(ABC):
         return told
 
     def note(self, stream: str, text: str) -> None:
-        """List something that was left out or guessed; the same words are listed once."""
+        """Add to `problems` what was left out or guessed, unless the same text is there."""
         problem = Problem(stream, text)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
@@ -159,17 +158,17 @@ class Drive(ABC):
         """The images of these cameras as they are stored."""
 
     def start_progress(self, stream: str) -> Progress:
-        """A camera before its first image."""
+        """The progress of a camera before its first image."""
         clock = self.find_clock(stream)
         kept = BURST_STEPS if clock.uneven else USUAL_STEPS
         return Progress(TimeJudge(clock.uneven, clock.steps), clock.uneven, deque(maxlen=kept))
 
     def find_clock(self, stream: str) -> Choice:
-        """What the times of a camera are."""
+        """The clock of a camera."""
         return self.clocks.get(stream, Choice())
 
     def number(self, item: Item, progress: Progress) -> Item:
-        """The item with its number, and what is missing before it counted."""
+        """The item with its frame number; counts the images that are missing before it."""
         turned, progress.turn = item.turn != progress.turn, item.turn
         if turned:
             progress.judge.restart()
@@ -185,7 +184,7 @@ class Drive(ABC):
             )
         if by_time and step.was_set:
             self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
-        missing = step.missing if by_time else max(0, ahead)  # a gap in time is one in the count: what follows is new
+        missing = step.missing if by_time else max(0, ahead)  # a gap in time becomes one in the numbers
         if progress.numbered and known is not None and not anew and not turned:
             progress.paces.append(went_ns / (1 + missing))
         number = progress.next_id + missing if known is None or anew else known
@@ -208,13 +207,13 @@ class Drive(ABC):
         return Frame(item.stream, item.frame_id, item.capture_ns, picture, item.packet, item.codec)
 
     def leave_out(self, reason: str, item: Item, text: str) -> None:
-        """Count and list an image that is no frame."""
+        """Count and note an image that does not become a frame."""
         self.counts[item.stream][reason] += 1
         place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
         self.note(item.stream, f"{place}: {text}")
 
     def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
-        """Items by capture time, as far as holding back `depth` of all cameras allows."""
+        """Merge the cameras' items by capture time, in a reorder buffer of `depth` items."""
         orders: dict[str, CameraOrder] = {}
         for name in self.streams:
             orders[name] = CameraOrder(self._leave_out_of_order, self._note_item)
@@ -234,7 +233,7 @@ class Drive(ABC):
     def _leave_out_of_order(self, item: Item, text: str) -> None:
         self.leave_out("damaged" if item.damage else "backwards", item, text)
         if item.damage or item.frame_id is not None:
-            self.counts[item.stream]["late"] += 1  # no frame, and not missing where a gap was counted
+            self.counts[item.stream]["late"] += 1  # in the file, but counted as lost by the gap in numbers
 
     def _note_item(self, item: Item, text: str) -> None:
         self.note(item.stream, f"at {item.capture_ns / 1e9:.3f} s: {text}")

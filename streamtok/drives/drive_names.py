@@ -1,4 +1,4 @@
-"""The names of drives: what they mean, and which drives there are in a folder."""
+"""Parse the names of drives, and list the drives in a folder."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -19,7 +19,7 @@ IMAGES, PARTS = "images:", "parts:"
 
 
 def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The path of a drive, and what `list_images` or a video's reader is told; ValueError for unknown options."""
+    """The path of a drive, and its options for `list_images` or `VideoReader`; ValueError for unknown options."""
     text = str(name)
     if not text.startswith(IMAGES):
         return (Path(text.removeprefix(PARTS)), {}) if text.startswith(PARTS) else split_file(text)
@@ -28,7 +28,7 @@ def parse_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def find_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """What `parse_drive` tells of a drive that is there; raises FileNotFoundError."""
+    """`parse_drive`, but raises FileNotFoundError if the drive does not exist."""
     path, options = parse_drive(name)
     if not path.exists():
         raise FileNotFoundError(f"drive {str(path)!r}: no such file or folder")
@@ -36,7 +36,7 @@ def find_drive(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def resolve_drive(name: str) -> str:
-    """The same drive named from the root of the file system."""
+    """The drive's name with an absolute path."""
     prefix = next((each for each in (IMAGES, PARTS) if name.startswith(each)), "")
     path, options = parse_drive(name)
     query = name.rpartition("?")[2] if options else ""
@@ -44,14 +44,14 @@ def resolve_drive(name: str) -> str:
 
 
 def measure_drive(name: str) -> int:
-    """Bytes of a drive's files; raises FileNotFoundError."""
+    """The size of a drive's files in bytes; raises FileNotFoundError."""
     path, _ = find_drive(name)
     files = recording_of(path).paths if name.startswith(PARTS) else path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def list_drives(name: str) -> list[str]:
-    """The names of the drives that a name means: a folder of recordings that do not belong together is one each."""
+    """The drives that a name stands for: itself, or each drive of a folder whose recordings do not belong together."""
     path, images = parse_drive(name)
     if images or name.startswith(PARTS) or not path.is_dir():
         return [name]
@@ -65,14 +65,14 @@ def drives_in(path: Path, find: ImageFinder) -> list[str]:
 
 
 def _drives_in(path: Path, walk: FolderWalk, find: ImageFinder, named: Collection[Path] = ()) -> list[str]:
-    """`drives_in` on a walk; `named` are the folders of images that name their recordings."""
+    """`drives_in` on a walk; `named` are the folders of images whose names hold their recording (see `named_logs`)."""
     logs = {} if named else find_logs(path, find)
     named = folders_of(logs) if logs else named
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
     own = recordings + videos if recordings or why_clips(videos) else [str(path)] if videos else []
     if not own and path not in named and has_images(path, find):
         return [str(path)]
-    folders = walk.folders_in(path) if own or path not in named else ()  # below images are none
+    folders = walk.folders_in(path) if own or path not in named else ()  # no drives are sought below images
     below = {folder: _drives_in(folder, walk, find, named) for folder in folders}
     rigs = [folder for folder, drives in below.items() if drives]
     unnamed = not any(folder.is_relative_to(path) for folder in named)
@@ -90,7 +90,7 @@ def list_videos(path: Path) -> list[str]:
 
 
 def list_below(path: Path, find: ImageFinder) -> list[str]:
-    """The names of the drives in the folders below one."""
+    """The names of the drives in the folders below `path`."""
     walk = FolderWalk(path)
     return [drive for folder in walk.folders_in(path) for drive in _drives_in(folder, walk, find)]
 

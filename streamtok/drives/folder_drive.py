@@ -55,7 +55,7 @@ class FilesDrive(Drive):
 
 
 def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
-    """The drive of a folder with a video or a folder of images per camera; ValueError says what was looked for."""
+    """Open the drive of a folder with a video or a folder of images per camera; ValueError says what was sought."""
     videos = sorted(filter(is_video, path.iterdir()))
     if not videos and not list_image_folders(path, DEEPEST, find):
         notes = "".join(f"; {note}" for note in (*list_files(path).notes, explain_format(path)) if note)
@@ -72,7 +72,7 @@ def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
 
 
 def has_images(path: Path, find: ImageFinder) -> bool:
-    """Whether images that have times lie in a folder itself, or in its data/; says so of those without."""
+    """Whether images with times lie in a folder itself, or in its data/; logs images without times."""
     there = bool(list_image_folders(path, 0, find))
     timed = there and find.have_times(path)
     same = {path, path.parent} if path.name == "data" else {path}
@@ -83,7 +83,7 @@ def has_images(path: Path, find: ImageFinder) -> bool:
 
 
 def find_logs(path: Path, find: ImageFinder) -> Logs:
-    """The recordings that the images in a folder, or in those below it, name; one alone only if there are no others."""
+    """The recordings named by images in a folder or below it; empty if there is one, and other timed images besides."""
     folders = list_image_folders(path, DEEPEST, find)
     logs = list_logs(folders)
     others = [folder for folder in folders if folder not in folders_of(logs)]
@@ -91,9 +91,9 @@ def find_logs(path: Path, find: ImageFinder) -> Logs:
 
 
 def belong_together(folders: list[Path], find: ImageFinder) -> bool:
-    """Whether folders, each a drive of images, are the cameras of one: none is there twice, and their times overlap.
+    """Whether folders of images are the cameras of one drive: their names differ, and their times overlap.
 
-    False where one of them is another kind of drive. Cameras without times have none that could overlap.
+    False if one of them is another kind of drive. Cameras without times are not compared.
     """
     cameras: set[Path] = set()
     spans: list[tuple[int, int]] = []
@@ -111,9 +111,9 @@ def belong_together(folders: list[Path], find: ImageFinder) -> bool:
 
 
 def open_images(path: Path, topics: Topics, options: dict[str, Any], find: ImageFinder) -> Drive:
-    """The drive of a folder of images, or of one per camera; `options` tell `list_images` about them.
+    """Open the drive of a folder of images, or of one per camera; `options` are those of `list_images`.
 
-    ValueError where none of them has times; those that have none are left out and said.
+    Folders without times are left out and noted; ValueError if none has times.
     """
     folders = list_image_folders(path, DEEPEST, find, **options) if path.is_dir() else []
     if not folders:
@@ -133,7 +133,7 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any], find: Image
 
 
 def _open_log(path: Path, topics: Topics, options: dict[str, Any], logs: Logs, find: ImageFinder) -> Drive:
-    """The drive of one of the recordings that images name, with the cameras that they name."""
+    """Open one of the recordings that images name, with the cameras that they name."""
     name = options.get("log", next(iter(logs), None))
     if name not in logs:
         raise ValueError(f"{path} has no images of the recording {name!r}: those named are {', '.join(list(logs)[:5])}")
@@ -156,14 +156,14 @@ def _images_drive(path: Path, timed: Mapping[str, Found], topics: Topics) -> Fil
 
 
 def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
-    """A drive of one image file, its camera called cam0: one picture, or those of an animation."""
+    """Open one image file as a drive with the camera cam0: one picture, or those of an animation."""
     return FilesDrive(path, {"cam0": partial(_picture_items, path, options)}, topics)
 
 
 def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
-    """A drive of one video file, a camera for each of its video streams (cam0, cam1, ...) or for that of `options`."""
+    """Open one video file as a drive: a camera per video stream (cam0, cam1, ...), or for the one in `options`."""
     try:
-        container, _ = open_container(str(path), stream=options.get("stream", 0))  # says at once if it is none
+        container, _ = open_container(str(path), stream=options.get("stream", 0))  # raises at once if it is no video
     except ValueError as error:
         raise ValueError("; ".join(filter(None, (str(error), explain_format(path))))) from error
     with container:
@@ -176,7 +176,7 @@ def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 def _list_timed(
     folders: dict[str, Path], find: ImageFinder, **options: Any
 ) -> tuple[dict[str, Found], dict[str, ValueError]]:
-    """The images of folders, by name, and why those of others cannot be had."""
+    """The images of folders, by name, and the errors of folders whose images cannot be listed."""
     timed, faults = {}, {}
     for name, folder in folders.items():
         try:
@@ -187,7 +187,7 @@ def _list_timed(
 
 
 def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """{camera name: folder}: the shortest last parts of the paths that differ."""
+    """{camera name: folder}; names are the shortest ends of the paths that all differ."""
     for length in range(1, DEEPEST + 1):
         names = {"/".join(folder.relative_to(root).parts[-length:]): folder for folder in folders}
         if len(names) == len(folders):
@@ -196,7 +196,7 @@ def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
 
 
 def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:
-    """Images by the folder's own clock; `log_ns` goes on where that was set back, to merge cameras by."""
+    """Items timed by the folder's own clock; `log_ns`, by which cameras are merged, rises even if that is set back."""
     if found.untimed:
         drive.counts[stream].update(untimed=len(found.untimed), late=len(found.untimed))
         first = found.untimed[0].name

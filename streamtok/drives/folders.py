@@ -1,4 +1,4 @@
-"""The recordings in a folder: which files are parts of one, by the rules of docs/drives.md ("Which files")."""
+"""Group the files of a folder into recordings, by the rules of docs/drives.md ("Which files")."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from streamtok.recording.parts import (
 KINDS = {b"\x89MCAP0\r\n": "mcap", b"#ROSBAG V2.0": "bag", b"SQLite format 3\x00": "db3"}
 HEAD_BYTES = 16
 BETWEEN_NS = 60 * 10**9  # at most between two parts of a recording
-TIME_IN_NAME = re.compile(r"\d{4}(-\d\d){5}")  # ROS 1 names each part by the time when it began
-OVERLAP = 0.5  # of the shorter one: recorded at the same time
+TIME_IN_NAME = re.compile(r"\d{4}(-\d\d){5}")  # ROS 1 names each part by its start
+OVERLAP = 0.5  # share of the shorter file; with more overlap, two were recorded at the same time
 
 
 @dataclass
 class FoundFile:
-    """One file: what it is, where it says it belongs, its first and last log time (None: not known), its topics."""
+    """One file: its kind, the recording that it names, its first and last log time, ns (None: unknown), its topics."""
 
     path: Path
     kind: str
@@ -42,9 +42,9 @@ class FoundFile:
 
 
 def find_kind(path: Path) -> str:
-    """ "mcap", "bag", "db3" or "video", told from the first bytes of a file, unpacked if it is packed.
+    """ "mcap", "bag", "db3" or "video", by the first bytes of a file or of a packed file's content.
 
-    Else from its name: they may be damaged. ValueError for an empty file.
+    If these are not known, which damage can cause, its name decides. ValueError for an empty file.
     """
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty")
@@ -52,23 +52,23 @@ def find_kind(path: Path) -> str:
 
 
 def head_kind(head: bytes) -> str:
-    """What `find_kind` tells, from the first bytes alone; empty where they are not known."""
+    """The kind by the first bytes alone; empty if they are not known."""
     return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), "")
 
 
 def name_kind(path: Path) -> str:
-    """What `find_kind` tells, from the name alone."""
+    """The kind by the name alone."""
     suffix = suffix_of(path)
     return suffix[1:] if suffix in SUFFIXES else "video"
 
 
 def list_recordings(folder: Path) -> list[Parts]:
-    """The recordings that lie in a folder itself, each with its files in order and what was found wrong with them."""
+    """The recordings that lie in a folder itself, each with its files in order and notes on what is wrong."""
     files = list_files(folder)
     if len(files.paths) < 2:
         return [files] if files.paths else []
     listed = {name for name in read_list(folder)[0] or () if (folder / name).is_file()}
-    found = [_look_into(path, listed) for path in files.paths]
+    found = [_inspect_file(path, listed) for path in files.paths]
     _claim_unreadable(found)
     groups = _join_cameras(list(_split(found)))
     recordings = [Parts([each.path for each in group], find_missing([each.path for each in group])) for group in groups]
@@ -77,24 +77,24 @@ def list_recordings(folder: Path) -> list[Parts]:
     return recordings
 
 
-def _look_into(path: Path, listed: set[str]) -> FoundFile:
+def _inspect_file(path: Path, listed: set[str]) -> FoundFile:
     name, number = part_name(path)
     is_listed = path.name in listed or name in {part_name(Path(each))[0] for each in listed}
     kind = name_kind(path)
     found = FoundFile(path, kind, ("listed", "") if is_listed else ("", TIME_IN_NAME.sub("", name)), number)
-    with contextlib.suppress(ValueError, ImportError, OSError):  # said when it is opened
+    with contextlib.suppress(ValueError, ImportError, OSError):  # reported when it is opened
         kind = found.kind = find_kind(path)
         if kind == "mcap":
-            _look_into_mcap(found)
+            _inspect_mcap(found)
         elif kind != "video":
             from streamtok.drives.bag_drive import FILES  # needs rosbags, an extra
 
-            file = FILES[kind](path, lambda text: None, False)  # by its index alone: nothing is salvaged or copied here
+            file = FILES[kind](path, lambda text: None, False)  # by its index only: salvage and copies take long
             found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
     return found
 
 
-def _look_into_mcap(found: FoundFile) -> None:
+def _inspect_mcap(found: FoundFile) -> None:
     file = McapFile(found.path)
     found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
     facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
@@ -103,7 +103,7 @@ def _look_into_mcap(found: FoundFile) -> None:
 
 
 def _claim_unreadable(found: list[FoundFile]) -> None:
-    """Parts of a recording of ours that are too damaged to name their first file belong to it by their names."""
+    """Assign parts of streamtok's recordings by name if they are too damaged to hold their first file's name."""
     own = {part_name(Path(each.recording[1]))[0]: each.recording for each in found if each.recording[0] == "own"}
     for each in found:
         if not each.topics and each.recording[1] in own:
@@ -111,7 +111,7 @@ def _claim_unreadable(found: list[FoundFile]) -> None:
 
 
 def _split(found: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
-    """Files by the recording that they belong to; those that only their names join are split where time does."""
+    """Group files by recording; groups by file name alone are split where their times do not continue."""
     groups: dict[tuple[str, str, str], list[FoundFile]] = {}
     for each in found:
         groups.setdefault((*each.recording, each.kind), []).append(each)
@@ -130,7 +130,7 @@ def _split(found: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 def _follows(before: FoundFile, after: FoundFile, group: list[FoundFile]) -> bool:
-    """Whether a part begins where the one before ends, as far as that is known; parts between them may be gone."""
+    """Whether a part begins where the one before ends, as far as known; parts between them may be missing."""
     if before.span is None or after.span is None or before.part < 0:
         return before.part >= 0
     longest = max(each.span[1] - each.span[0] for each in group if each.span)
@@ -141,7 +141,7 @@ def _follows(before: FoundFile, after: FoundFile, group: list[FoundFile]) -> boo
 
 
 def _join_cameras(groups: list[list[FoundFile]]) -> list[list[FoundFile]]:
-    """Single files that were recorded at the same time and have no topic in common, as one recording."""
+    """Join single files that were recorded at the same time, with no topic in common, into one recording."""
     joined: list[list[FoundFile]] = []
     for group in groups:
         other = next((each for each in joined if len(group) == 1 and _share_clock(each, group[0])), None)

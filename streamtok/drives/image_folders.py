@@ -1,4 +1,4 @@
-"""Where images lie below a folder, and what is known of them."""
+"""Find the folders of images below a folder, and cache what they hold."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KEPT = 64  # folders: a data set may have thousands
 
 
 class ImageFinder:
-    """`find_images`, run once for each folder: what lists and opens a drive asks for the same ones many times."""
+    """`find_images` with a cache: listing and opening a drive ask for the same folders many times."""
 
     def __init__(self) -> None:
         self._find = lru_cache(KEPT)(_find_or_error)
-        self.left_out: set[Path] = set()  # of which that was said; images in data/ are those of the folder above
+        self.left_out: set[Path] = set()  # folders logged as left out; images in data/ belong to its parent
 
     def __call__(self, folder: Path, **options: Any) -> Found:
         found = self._find(folder, **options)
@@ -43,14 +43,14 @@ def _find_or_error(folder: Path, **options: Any) -> Found | ValueError | OSError
 
 
 class FolderWalk:
-    """A way through the folders below one, on which each is met once, whatever links there are."""
+    """A walk through the folders below `root` that visits each once, whatever links there are."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._seen = {self._root}
 
     def folders_in(self, path: Path) -> Iterator[Path]:
-        """The folders in one that are new: a link into what is met anyway leads to none."""
+        """The folders in `path` that are not visited yet; links to folders below `root` are skipped."""
         for folder in filter(Path.is_dir, sorted(path.iterdir(), key=natural_key)):
             real = folder.resolve()
             if real not in self._seen and not (folder.is_symlink() and real.is_relative_to(self._root)):
@@ -59,9 +59,9 @@ class FolderWalk:
 
 
 def list_image_folders(path: Path, deepest: int, find: ImageFinder, **options: Any) -> list[Path]:
-    """Folders with images in them or in their data/, not deeper than that below `path`.
+    """Folders with images in them or in their data/, at most `deepest` levels below `path`.
 
-    Those below one with images count only where its own have no times: a preview of what lies below.
+    Folders below one with images count only if its own have no times, as those of a preview.
     """
     return _list_below(path, deepest, FolderWalk(path), lambda folder: find.have_times(folder, **options))
 

@@ -1,4 +1,4 @@
-"""Image messages of recorded drives as items: still images as they are, video through a decoder for each camera."""
+"""Turn image messages of recorded drives into items: still images undecoded, video through a decoder per camera."""
 
 import bisect
 import functools
@@ -21,21 +21,21 @@ STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 @dataclass
 class _Video:
-    """The decoder of one camera's video packets, and the last frame id it was given."""
+    """The decoder of one camera's video packets, and the id of its last packet."""
 
     decoder: VideoDecoder[Item]
     session: str
     judge: TimeJudge
     shuffled: bool
     last_id: int | None = None
-    refused: list[Item] = field(default_factory=list)  # packets without a picture, until the decoder is as far
+    refused: list[Item] = field(default_factory=list)  # packets without a picture, until their turn in time
 
     def refuse(self, item: Item) -> None:
-        """Hold a packet that gives no picture, which is known before the pictures that are shown ahead of it."""
+        """Hold a packet that gives no picture until the pictures shown before it have come out."""
         bisect.insort(self.refused, item._replace(packet=None), key=lambda held: held.capture_ns)
 
     def finish(self, decoded: Iterable[Decoded[Item]]) -> Iterator[Item]:
-        """Items with the pictures of their packets, and between them, by time, those without one."""
+        """The items of decoded packets, with those without a picture between them by time."""
         for one in decoded:
             if one.image is None:
                 self.refuse(one.key._replace(damage=one.damage))
@@ -45,15 +45,15 @@ class _Video:
             yield one.key._replace(load=hold(one.image), damage="")
 
     def flush(self) -> Iterator[Item]:
-        """What the decoder still holds."""
+        """The items that the decoder still holds."""
         yield from self.finish(self.decoder.flush())
         yield from self.refused
         self.refused = []
 
     def misses_some(self, item: Item) -> bool:
-        """Whether packets are missing before one, by its number, else by its time.
+        """Whether packets are missing before this one, by its number, or else by its time.
 
-        Where pictures are shown in another order, that is the time of its arrival.
+        With B-frames, capture times are not in decoding order, so the log time is used.
         """
         if item.frame_id is None and self.shuffled:
             return self.judge.see(item.log_ns).missing > 0
@@ -73,9 +73,9 @@ class ItemMaker:
         self._find_depth, self._find_clock = find_depth, find_clock
 
     def make(self, timed: Timed) -> Iterator[Item]:
-        """What comes of one message: its item, or the items of earlier packets of video that are decoded now.
+        """The items that one message gives: its own, or those of earlier video packets that are decoded now.
 
-        A camera's decoder starts anew with each `session`.
+        Each `session` of a camera gets a new decoder.
         """
         image, error = timed.image, timed.error
         item = Item(timed.stream, timed.time_ns, frame_id=timed.frame_id, damage=error, log_ns=timed.log_ns)
@@ -125,5 +125,5 @@ class ItemMaker:
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:
-    """A `load` that has the picture, uint8 RGB (H, W, 3), already."""
+    """A `load` for an item that is decoded already: `image` is uint8 RGB (H, W, 3)."""
     return lambda: image

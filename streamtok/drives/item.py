@@ -10,12 +10,12 @@ from streamtok.preprocessing.pixels import RawImage
 
 
 def no_picture() -> np.ndarray:
-    """The `load` of an item whose `damage` says why."""
+    """The `load` of an item without a picture."""
     raise DamagedFrame
 
 
 class Item(NamedTuple):
-    """`load` gives a `Frame.picture` or raises DamagedFrame."""
+    """One image: `load` gives a `Frame.picture` or raises DamagedFrame. `capture_ns` is by the camera's clock."""
 
     stream: str
     capture_ns: int
@@ -23,7 +23,7 @@ class Item(NamedTuple):
     frame_id: int | None = None
     packet: bytes | None = None
     codec: str | None = None
-    damage: str = ""  # why there is no picture, where that is known without `load`
-    log_ns: int = 0  # when it was recorded, where that is known
-    turn: int = 0  # times that the camera's clock was set back before it
-    missing: int = 0  # images that are missing before it
+    damage: str = ""  # why there is no picture, if known before `load`
+    log_ns: int = 0  # when it was recorded, if known
+    turn: int = 0  # how often the camera's clock was set back before it
+    missing: int = 0  # number of images missing before it

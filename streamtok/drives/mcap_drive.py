@@ -1,4 +1,4 @@
-"""Cameras recorded in MCAP files: ROS 1 and ROS 2 messages, Foxglove messages, and streamtok's own recordings."""
+"""Read cameras from MCAP files: ROS 1 and ROS 2 messages, Foxglove messages, and streamtok's own recordings."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -34,7 +34,7 @@ class McapDrive(MessageDrive):
         encodings = {topic: channel.message_encoding for topic, channel in channels}
         foreign = {topic for topic, channel in channels if "clock_offset_ns" not in channel.metadata}
         self.choose_cameras(encodings, options or ReadOptions(), recorded=encodings.keys() - foreign)
-        # What streamtok recorded keeps the times and the order that its cameras had.
+        # streamtok's own recordings have the cameras' times, in order.
         self.checked = not foreign.isdisjoint(self.topics)
         if self.checked:
             cameras = [(file, self._cameras_in(file, self.topics)) for file in self.files]
@@ -45,9 +45,9 @@ class McapDrive(MessageDrive):
         return (each for messages in read for each in messages if isinstance(each, TopicMessage))
 
     def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
-        """Frames of the given cameras of a recording and, between them, their token messages, as they were recorded.
+        """Frames of the given cameras of a recording, and their token messages between them, in recorded order.
 
-        Frames come when they can be decoded, which for compressed video may be some messages later.
+        Frames come when they are decoded, which for compressed video may be some messages later.
         """
         progress = {name: self.start_progress(name) for name in streams}
         topics, tokens = {t for t, name in self.topics.items() if name in streams}, {TOKENS + name for name in streams}
@@ -68,7 +68,7 @@ class McapDrive(MessageDrive):
                 yield TokenData(tokens[message.channel_id], message.data)
                 continue
             topic, recorded = cameras[message.channel_id], _read_facts(file.channels[message.channel_id], message)
-            if recorded is None or not message.unreadable:  # ours has numbers, which show what is missing
+            if recorded is None or not message.unreadable:  # in streamtok's own, numbers show what is missing
                 yield TopicMessage(
                     topic, message.log_time, message.data, message.publish_time, recorded, message.unreadable
                 )
@@ -78,7 +78,7 @@ class McapDrive(MessageDrive):
         return {number: t for number, c in file.channels.items() if (t := self._topic_of(file, c)) in topics}
 
     def _topic_of(self, file: McapFile, channel: "Channel") -> Topic:
-        """A channel's topic with the name of its schema; pictures of tokens are of no camera."""
+        """A channel's topic with the name of its schema; pictures of tokens get a name that is no camera's."""
         schema = file.schemas.get(channel.schema_id)
         if channel.topic.startswith(PICTURES):
             return Topic(channel.topic, "pictures of tokens")
@@ -91,9 +91,9 @@ class McapDrive(MessageDrive):
 
 
 def _read_facts(channel: "Channel", message: RawMessage) -> Recorded | None:
-    """What streamtok recorded of a camera image beside it; None in files of others.
+    """The facts that streamtok recorded with a camera image; None in files of other recorders.
 
-    MCAP keeps the low 32 bits of a frame's number: ids count from the channel's first one.
+    MCAP's sequence holds the low 32 bits of a frame's id, counted from the channel's first id.
     """
     facts = channel.metadata
     if "clock_offset_ns" not in facts:

@@ -1,6 +1,6 @@
-"""What drives of recorded messages share, whatever file they lie in.
+"""The base of drives made of recorded messages, in any kind of file.
 
-That is which topics are cameras, by which clock they are timed, and how their messages become items.
+It chooses the topics that are cameras and their clocks, and turns their messages into items.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ Parse = Callable[[memoryview], ImageMessage]
 
 
 class Topic(NamedTuple):
-    """A topic with messages of one type: two types on one topic are two of these."""
+    """A topic with messages of one type, `kind`; a topic with two types is two of these."""
 
     name: str
     kind: str
 
 
 class Recorded(NamedTuple):
-    """What streamtok itself has recorded with an image: its time and number, the node's session, and the codec."""
+    """The facts that streamtok records with an image: its time and number, the node's session, and the codec."""
 
     capture_ns: int
     frame_id: int
@@ -60,22 +60,22 @@ class Recorded(NamedTuple):
 
 
 class TopicMessage(NamedTuple):
-    """One message as it is stored, with its times in ns (0: there is none)."""
+    """One message as stored, with its times in ns (0: unknown)."""
 
     topic: Topic
     log_ns: int
     data: bytes | memoryview
     publish_ns: int = 0
     recorded: Recorded | None = None
-    unreadable: bool = False  # it is known to be there, and no more
+    unreadable: bool = False  # listed in an index, without data
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a drive is read: which `topics` (as `choose_topics` takes them), and by which `clock`.
+    """How to read a drive: its `topics` (see `choose_topics`), and the `clock`.
 
-    `depth_range` are the distances in metres between which depth images become pictures. With None they are left out,
-    unless asked for by name.
+    `depth_range` are the distances, in metres, between which depth images become pictures. With None depth images are
+    left out, unless asked for by name.
     """
 
     topics: Topics = None
@@ -85,7 +85,7 @@ class ReadOptions:
 
 @dataclass
 class Sample:
-    """The first messages of a topic: their times, ROS 1's counter, the first one's encoding, and why one is damaged."""
+    """The first messages of a topic: their times, ROS 1's counters, and the first one's encoding."""
 
     stamps: list[Stamps] = field(default_factory=list)
     counters: list[int | None] = field(default_factory=list)
@@ -102,13 +102,13 @@ class Sample:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether header.seq counts images: throttled or rewritten topics have other numbers there."""
+        """Whether header.seq counts images; in throttled or rewritten topics it does not."""
         first = [-1 if number is None else number for number in self.counters[:SEQ_SAMPLE]]
         return len(first) > 1 and min(first) >= 0 and all(b == a + 1 for a, b in itertools.pairwise(first))
 
 
 class MessageDrive(Drive):
-    """The cameras of files with messages. Subclasses call `choose_cameras` when they know what topics there are."""
+    """The cameras of files with messages. Subclasses call `choose_cameras` once they know the topics."""
 
     def __init__(self, path: Path, notes: Iterable[str]) -> None:
         super().__init__(path, [])
@@ -122,14 +122,14 @@ class MessageDrive(Drive):
 
     @abstractmethod
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """Messages of the topics in order of time; what cannot be read is left out and noted."""
+        """Messages of the topics in order of time; unreadable ones are left out and noted."""
 
     def choose_cameras(
         self, encodings: Mapping[Topic, str], options: ReadOptions, recorded: Collection[Topic] = ()
     ) -> None:
-        """Choose the cameras among topics with {topic: message encoding}, and their clocks by their first messages.
+        """Choose the cameras among topics, given {topic: message encoding}, and their clocks by their first messages.
 
-        What streamtok has `recorded` itself has its own times. ValueError says what there is instead of cameras.
+        Topics that streamtok `recorded` have times of their own. ValueError says what there is instead of cameras.
         """
         labels, others = self._sort_topics(encodings, recorded)
         reason = "; ".join(problem.text for problem in self.problems[:3])
@@ -164,9 +164,9 @@ class MessageDrive(Drive):
     def _sort_topics(
         self, encodings: Mapping[Topic, str], recorded: Collection[Topic]
     ) -> tuple[dict[str, Topic], dict[str, str]]:
-        """Cameras that can be read as {label: topic}, and everything else as {label: what it is}.
+        """Readable cameras as {label: topic}, and all other topics as {label: what it is}.
 
-        What streamtok recorded of one camera, in messages of several types, has one label.
+        The topics that streamtok recorded of one camera, in messages of several types, share one label.
         """
         labels: dict[str, Topic] = {}
         others: dict[str, str] = {}
@@ -186,7 +186,7 @@ class MessageDrive(Drive):
         return labels, others
 
     def _sample(self, topics: list[Topic], count: int) -> dict[Topic, Sample]:
-        """The first `count` messages of each topic; of a late one, those that come until the others have theirs."""
+        """The first `count` messages of each topic, or fewer if a topic begins late: reading is bounded."""
         samples = {topic: Sample() for topic in topics}
         for message in itertools.islice(self.messages(topics), 4 * count * len(topics)) if topics else ():
             sample = samples[message.topic]
@@ -198,10 +198,10 @@ class MessageDrive(Drive):
         return samples
 
     def find_twice(self, parts: Iterable[tuple[Collection[Topic], Span | None, bool]]) -> None:
-        """Find where messages may be there twice, by (topics, span, whether the clock was set back) of the parts.
+        """Find the spans where parts overlap, so that messages may be there twice.
 
-        That is where parts overlap of which each begins after the one before. Where a clock was set back, the same
-        pictures may come again in another run, and its decoder needs them.
+        `parts` are (topics, span, whether the clock was set back). There are none unless each part begins after the one
+        before: after a clock was set back, the same pictures may belong to another run, whose decoder needs them.
         """
         latest: dict[Topic, Span] = {}
         for there, span, was_set_back in parts:
@@ -216,7 +216,7 @@ class MessageDrive(Drive):
             latest |= dict.fromkeys(topics, (span[0], max(end, span[1])))
 
     def parse(self, message: TopicMessage) -> ImageMessage:
-        """What an image message says; DamagedFrame if it cannot be read."""
+        """Parse an image message; DamagedFrame if it cannot be read."""
         if message.unreadable:
             raise DamagedFrame("lies in a damaged part of the file")
         try:
@@ -225,7 +225,7 @@ class MessageDrive(Drive):
             raise DamagedFrame(str(error)) from error
 
     def time_message(self, message: TopicMessage) -> Timed:
-        """A message on its way to be an item, timed by its camera's clock; `Timed.error` says what is wrong with it."""
+        """Parse a message and time it by its camera's clock; `Timed.error` says why it cannot be read."""
         stream, known = self.topics[message.topic], message.recorded
         image, error = None, ""
         try:
@@ -233,7 +233,7 @@ class MessageDrive(Drive):
         except DamagedFrame as damage:
             error = str(damage)
         if known is not None:
-            if image is not None and known.codec == "mjpeg":  # of a video decoder, which differs in the last bit
+            if image is not None and known.codec == "mjpeg":  # FFmpeg decoded it live, and differs in the last bit
                 image = dataclasses.replace(image, kind="video", encoding="mjpeg")
             return Timed(stream, known.capture_ns, message.log_ns, image, error, known.frame_id, session=known.session)
         clock = self.clocks[stream].clock if stream in self.clocks else "header"
@@ -247,7 +247,7 @@ class MessageDrive(Drive):
         return self.assemble(self.messages(topics))
 
     def assemble(self, messages: Iterable[TopicMessage | Other]) -> Iterator[Item | Other]:
-        """The items of messages: copies are left out, times filled in, video is decoded. Others stay in place."""
+        """Turn messages into items: drop copies, fill in times, decode video. Other objects pass through in order."""
         maker = ItemMaker(self._find_depth, self.find_clock)
         fillers = {name: TimeFiller(self.twice) for name in self.streams}
         for message in messages:
@@ -279,5 +279,5 @@ class MessageDrive(Drive):
         yield from maker.make(timed)
 
     def _find_depth(self, image: ImageMessage) -> DepthRange | None:
-        """The distances that an image shows, if it is one of depth."""
+        """The range of distances for a depth image; None for any other."""
         return self._depth if is_depth(image.encoding) else None

@@ -1,7 +1,7 @@
-"""Images whose names say their recording, their camera and their time.
+"""Group images whose names hold their recording, their camera and their time.
 
-LOG__CAMERA__TIME.jpg (nuScenes): one folder holds a camera of many recordings, and another one the pictures between
-(samples, sweeps). LOG_cam0_TIME.jpg (Lyft): one folder holds all cameras; if it holds one, the folder is the camera.
+LOG__CAMERA__TIME.jpg (nuScenes): a folder holds one camera of many recordings, and its images are split between two
+folders (samples, sweeps). LOG_cam0_TIME.jpg (Lyft): one folder holds all cameras; a folder with one is that camera.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from streamtok.io.suffixes import is_image
 NAME = re.compile(r"((.+?)(?:__([^_].*)__|_(cam[a-z]*\d*)_))\d{13,19}")
 
 Logs = dict[str, dict[str, list[tuple[Path, str]]]]
-"""{recording: {camera: its folders, and the pattern of the names of its images}}"""
+"""{recording: {camera: [(folder, pattern of its image names)]}}"""
 
 
 def list_logs(folders: Iterable[Path]) -> Logs:
-    """The recordings that images name, in those folders of which all images are named so."""
+    """The recordings that images name, in folders where all images are named like that."""
     logs: Logs = {}
     for folder in folders:
         for log, camera, names in sorted(_names_in(folder)):
@@ -34,7 +34,7 @@ def folders_of(logs: Logs) -> set[Path]:
 
 
 def _names_in(folder: Path) -> set[tuple[str, str, str]]:
-    """(recording, camera, pattern of names) of the images of a folder or of its data/; none where not all say so."""
+    """(recording, camera, pattern of names) of images in a folder or its data/; empty if one is named otherwise."""
     found, together = set(), False
     inside = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
     for file in (file for place in inside for file in place.iterdir() if is_image(file)):

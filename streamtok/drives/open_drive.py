@@ -1,4 +1,4 @@
-"""Recorded drives, opened whatever wrote them, without ROS: several cameras on one clock, in constant memory.
+"""Open recorded drives of any supported format, without ROS: several cameras on one clock, in constant memory.
 
     from streamtok.drives.open_drive import open_drive
 
@@ -7,9 +7,9 @@
             print(frame.stream, frame.frame_id, frame.capture_ns, frame.image.shape)
         print(drive.counts, drive.problems)
 
-docs/drives.md says what a drive is. images:DIR?fps=10 is one of images whose times are not known, FILE?fps=20 a video
-without any, and parts:FILE the recording that begins with FILE, in a folder with others. What a file is, is told from
-its contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
+docs/drives.md says what a drive is. images:DIR?fps=10 is a folder of images without times, FILE?fps=20 a video without
+times. parts:FILE is the recording that begins with FILE, in a folder with others. The kind of a file is told from its
+contents. Damage costs the frames it touches: they are counted in `counts` and listed in `problems`.
 """
 
 import contextlib
@@ -47,32 +47,32 @@ def open_drive(
 ) -> Drive:
     """Open a recorded drive. `topics` chooses cameras by topic or stream name, or names them: {topic: stream name}.
 
-    `clock` times images of messages ("header", "publish" or "log"), by default the first of them that is usable.
+    `clock` times the images of messages: "header", "publish" or "log", by default the first of these that is usable.
     `depth_range` makes pictures of depth images, between these distances in metres. Raises FileNotFoundError, and
-    ValueError for a file that is nothing readable or lacks a topic that was asked for. A file that is not what its name
-    says is read as what it is, with a note in `problems`.
+    ValueError for a file that cannot be read or lacks a topic that was asked for. A file with a wrong suffix is read by
+    its contents, with a note in `problems`.
     """
     return _open(str(path), ReadOptions(topics, clock, depth_range), ImageFinder())
 
 
-def _open(name: str, told: ReadOptions, find: ImageFinder) -> Drive:
+def _open(name: str, read_options: ReadOptions, find: ImageFinder) -> Drive:
     path, options = find_drive(name)
     if name.startswith(PARTS):
         recording = recording_of(path)
-        return _open_parts(recording, recording.paths[0].parent, told)
+        return _open_parts(recording, recording.paths[0].parent, read_options)
     if path.is_dir() and options:
-        return open_images(path, told.topics, options, find)
+        return open_images(path, read_options.topics, options, find)
     if path.is_dir():
-        return _open_folder(path, told, find)
+        return _open_folder(path, read_options, find)
     if not path.is_file():
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return open_picture(path, told.topics, options)
+        return open_picture(path, read_options.topics, options)
     kind = find_kind(path)
     if kind == "video":
-        return open_video(path, told.topics, options)
+        return open_video(path, read_options.topics, options)
     try:
-        drive = _open_parts(Parts([path]), path, told)
+        drive = _open_parts(Parts([path]), path, read_options)
     except ValueError as error:
         head = read_head(path, HEAD_BYTES)
         if not head or head_kind(head):
@@ -83,33 +83,33 @@ def _open(name: str, told: ReadOptions, find: ImageFinder) -> Drive:
     return drive
 
 
-def _open_folder(path: Path, told: ReadOptions, find: ImageFinder) -> Drive:
-    """The drive that lies in a folder itself, or whose cameras lie in the folders below."""
+def _open_folder(path: Path, read_options: ReadOptions, find: ImageFinder) -> Drive:
+    """Open the drive that lies in a folder itself, or whose cameras lie in the folders below."""
     recordings = list_recordings(path)
     names = list_videos(path) + list_below(path, find) if recordings else drives_in(path, find)
     if recordings:
-        drive = _open_parts(_the_only(path, recordings), path, told)
+        drive = _open_parts(_choose_recording(path, recordings), path, read_options)
     elif len(names) == 1 and names != [str(path)]:
-        drive = _open(names.pop(), told, find)
+        drive = _open(names.pop(), read_options, find)
         drive.note("", f"is the only drive in {path}")
     elif names and str(path) not in names:
-        raise _several(path, names)
+        raise _explain_several(path, names)
     else:
-        drive = open_files(path, told.topics, find)
+        drive = open_files(path, read_options.topics, find)
     if beside := [name.removeprefix(f"{path}/") for name in names if name != str(path)]:
         drive.note("", f"{len(beside)} other drives in the folder are left out: {', '.join(beside[:3])}")
     return drive
 
 
 def find_recording(name: str | Path) -> Recording | None:
-    """The recording of streamtok that the name of a drive means, None for other drives; raises FileNotFoundError."""
+    """The streamtok recording that a drive's name stands for, None for other drives; raises FileNotFoundError."""
     path, options = find_drive(name)
     if options or not (path.is_dir() or path.is_file()):
         return None
     if str(name).startswith(PARTS):
         parts = recording_of(path)
     elif path.is_dir():
-        parts = _the_only(path, found) if (found := list_recordings(path)) else Parts([])
+        parts = _choose_recording(path, found) if (found := list_recordings(path)) else Parts([])
         names = [] if found else list_drives(str(path))
         if len(names) == 1 and names != [str(path)]:
             return find_recording(names[0])
@@ -123,19 +123,19 @@ def find_recording(name: str | Path) -> Recording | None:
     return None
 
 
-def _the_only(path: Path, recordings: list[Parts]) -> Parts:
-    """The recording of a folder; those of streamtok are read one after another, others must be named."""
+def _choose_recording(path: Path, recordings: list[Parts]) -> Parts:
+    """The recording of a folder; several of streamtok's are read one after another, several others are an error."""
     if len(recordings) == 1:
         return recordings[0]
     if all(find_recording(file) for recording in recordings for file in recording.paths):
         notes = [note for recording in recordings for note in recording.notes]
         paths = [file for recording in recordings for file in recording.paths]
         return Parts(paths, [f"{len(recordings)} recordings are read one after another", *notes])
-    raise _several(path, [str(recording.paths[0]) for recording in recordings])
+    raise _explain_several(path, [str(recording.paths[0]) for recording in recordings])
 
 
-def _several(path: Path, names: list[str]) -> ValueError:
-    """The error of a folder with drives that are not one; `names` begin with its own."""
+def _explain_several(path: Path, names: list[str]) -> ValueError:
+    """The error for a folder with several drives, `names`."""
     first = [name.removeprefix(PARTS).removeprefix(f"{path}/") for name in names[:5]]
     reason = f" ({reason})" if (reason := why_clips(list_videos(path))) else ""
     return ValueError(

@@ -1,11 +1,11 @@
-"""Formats of recorded images that are not read here, and what makes a drive of them."""
+"""Explain formats of recorded images that are not supported, and how to convert them to a drive."""
 
 import itertools
 from pathlib import Path
 
 from streamtok.recording.packing import SUFFIXES
 
-LOOKED_AT = 1000  # files of a folder
+LOOKED_AT = 1000  # files of a folder, at most
 AS_FILES = "write its images as files with timestamps.txt beside them, a folder for each camera"
 FORMATS = {
     (".h5", ".hdf5"): ("HDF5", f"{AS_FILES} (h5py reads it)"),
@@ -16,11 +16,11 @@ FORMATS = {
     (".npz",): ("of NumPy", f"{AS_FILES} (numpy.load reads it)"),
     (".tar", ".tgz", ".zip", ".7z", ".rar", *SUFFIXES): ("an archive", "unpack it"),
 }
-"""{how a file's name ends: (what it is, what to do)}"""
+"""{suffixes: (format, what to do)}"""
 
 
 def explain_format(path: Path) -> str:
-    """What to do with a file or folder in a format that is not read here, in words; empty for any other."""
+    """What to do with a file or folder in a format that is not supported, in words; empty for any other."""
     files = itertools.islice(path.rglob("*"), LOOKED_AT) if path.is_dir() else ()
     for file in (path, *files):
         end = file.suffix.lower().partition("-")[0] or file.name  # .tfrecord-00000-of-00010

@@ -1,4 +1,4 @@
-"""What a recording holds: how long, which streams, at what rates, where the gaps are, which codes it uses."""
+"""Statistics of recordings: duration, streams, rates, gaps, and use of the codebook."""
 
 import math
 from array import array
@@ -20,9 +20,9 @@ PLOT_COLUMNS, PLOT_ROWS = 1500, 512
 
 
 class StreamTimes:
-    """Capture times of one stream, ns, in the order they came.
+    """Capture times of one stream, ns, in order of arrival.
 
-    `jumps` are the indices of those after a gap, where whoever read them has judged that; else the times alone say it.
+    `jumps` are the indices of times after a gap, if the reader has found them; otherwise they follow from the times.
     """
 
     def __init__(self, jumps: list[int] | None = None) -> None:
@@ -35,7 +35,7 @@ class StreamTimes:
         return (max(self.values) - min(self.values)) / 1e9 if len(self.values) > 1 else 0.0
 
     def gaps(self) -> list[tuple[float, float]]:
-        """(seconds from the start, seconds long) of steps much longer than the usual one, and of steps back."""
+        """(seconds from the start, length in seconds) of steps much longer than the usual one, and of steps back."""
         times = np.array(self.values, np.int64)
         after = np.flatnonzero(find_time_jumps(times)).tolist() if self.jumps is None else self.jumps
         return [((times[i - 1] - times[0]).item() / 1e9, (times[i] - times[i - 1]).item() / 1e9) for i in after if i]
@@ -51,8 +51,8 @@ class StreamTimes:
 
 
 class TokenSurvey:
-    """Takes the groups of one stream one by one (`add`); `report` says what they amount to. `codes` is the size of the
-    codebook, 0 for a continuous stream. With `picture`, grids are kept for `plot_tokens`, thinned to a bounded number.
+    """Collects statistics of one stream's groups (`add`) for `report`. `codes` is the size of the codebook, 0 for a
+    continuous stream. With `picture`, a bounded number of grids is kept for `plot_tokens`.
     """
 
     def __init__(self, codes: int, picture: bool = False) -> None:
@@ -60,14 +60,14 @@ class TokenSurvey:
         self.times = StreamTimes()
         self.counts: Counter[str] = Counter()
         self.grid: tuple[int, ...] = ()
-        self.hold = 0.0  # of all groups
+        self.hold = 0.0  # sum over groups
         self.usage = np.zeros(codes if 0 < codes <= MOST_CODES else 0, np.int64)
         self.columns: list[tuple[int, np.ndarray, float]] = []
         self._picture, self._every = picture, 1
         self._last: np.ndarray | None = None
 
     def add(self, group: TokenGroup, nbytes: int | None = None, lost: int = 0) -> None:
-        """Count one group; `nbytes` is what its payload takes, `lost` the messages missing before it."""
+        """Add one group; `nbytes` is the size of its payload, `lost` the number of messages missing before it."""
         self.times.values.extend(group.capture_ns)
         self.grid, self.hold = group.tokens.shape, self.hold + group.hold
         size = group.tokens.nbytes if nbytes is None else nbytes
@@ -82,8 +82,7 @@ class TokenSurvey:
     def report(self) -> dict[str, Any]:
         """Plain values: counts, seconds, rates per second, gaps [(at, seconds)].
 
-        For discrete streams there are the codes in use, their entropy in bits per token, and the bits per token that
-        are sent.
+        Discrete streams add the number of codes in use, their entropy, and the codebook's bits, per token.
         """
         seconds = self.times.seconds
         result: dict[str, Any] = {**self.counts, "grid": list(self.grid), **self.times.report()}
@@ -111,7 +110,7 @@ class TokenSurvey:
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera: seconds, rate, gaps, and what `Drive.account` tells. Still images are not decoded, only looked at."""
+    """Per camera: seconds, rate, gaps, and `Drive.account`. Compressed still images are not decoded."""
     jumps: dict[str, list[int]] = {name: [] for name in drive.streams}
     times = {name: StreamTimes(jumps[name]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
@@ -132,8 +131,8 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
 def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     """Draw tokens over time as a PNG.
 
-    Per stream it has every place of the grid (rows) at every group (columns), and below it the share of tokens that
-    changed from one group to the next.
+    The rows of each stream are the cells of its grid, the columns its groups. Below is the share of tokens that changed
+    from one group to the next.
     """
     with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""Topics and the names of their streams: which cameras of a drive are read, and what they are called."""
+"""Choose the topics of a drive that are read as cameras, and name their streams."""
 
 import difflib
 import itertools
@@ -26,8 +26,8 @@ def stream_names(topics: Sequence[str]) -> dict[str, str]:
 def choose_topics(
     path: Path, cameras: Sequence[str], others: dict[str, str], topics: Topics, reason: str = ""
 ) -> dict[str, str]:
-    """{topic: stream name} of the cameras to read; `others` are {topic: type} of the rest. ValueError lists them, and
-    says the `reason` why there may be fewer than there were."""
+    """{topic: stream name} of the cameras to read; `others` are {topic: type} of the rest. ValueError lists them, with
+    the `reason` why cameras may be missing."""
     names = stream_names(cameras)
     if topics is None:
         if not names:

@@ -133,7 +133,7 @@ def _measure_with_or_without_graph(
         if not configuration.graph:
             raise
         log.warning("precision=%s graph=no because=%s", configuration.precision, error)
-    free_dead_streams()  # outside of `except`, for the error's traceback refers to the stream
+    free_dead_streams()  # outside `except`, because the error's traceback refers to the stream
     return measure_kinds(tok, replace(configuration, graph=False, kernels="plain"), frames, groups)
 
 

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram, export
 from streamtok.exporting.step import ExportedStep
 from streamtok.extras import needs_extra
 
-LARGE = 1 << 29  # bytes of weights from which they go into a separate file, for protobuf is limited to 2 GiB
+LARGE = 1 << 29  # bytes of weights from which they go into a separate file, as protobuf is limited to 2 GiB
 SUFFIXES = {"onnx": ".onnx", "aoti": ".pt2", "tensorrt": ".engine"}
 
 

@@ -43,7 +43,7 @@ class Batch:
         self._frames: Tensor  # (slots, C, G, H, W) uint8, C 3 for RGB and grey
         self._holds = False
         self._cold = True  # the encoder has not stepped yet
-        self._log = EventLog(",".join(lane.name for lane in self.lanes), log, "streams")
+        self.events = EventLog(",".join(lane.name for lane in self.lanes), log, "streams")
 
     def open(self, name: str, size: tuple[int, int]) -> None:
         """Allocate encoder and buffer for images of `size` (H, W); ValueError if other lanes have another size."""
@@ -66,7 +66,7 @@ class Batch:
         self._frames = torch.zeros(shape, dtype=torch.uint8, device=self._tokenizer.device)
         self.size, self._cold = size, True
         facts = {"size": f"{height}x{width}", "state_bytes": self._encoder.nbytes}
-        self._log.add(time.monotonic_ns(), "allocated", {"times": 1}, logging.INFO, **facts)
+        self.events.add(time.monotonic_ns(), "allocated", {"times": 1}, logging.INFO, **facts)
 
     def find_buffer(self, lane: Lane) -> Tensor:
         """The frames of a lane's group, (C, G, H, W) uint8 on the network's device."""
@@ -102,8 +102,8 @@ class Batch:
     def step(self, lanes: list[Lane]) -> tuple[np.ndarray, NonFiniteError | None]:
         """Run the network on the groups of these lanes; the slots of the others stay as they are.
 
-        A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and the
-        error that names slots with a latent that is not finite, whose grids are invalid; None if there are none.
+        A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and an
+        error or None. The error names slots with a latent that is not finite, whose grids are invalid.
         """
         active = [lane is not None and lane in lanes for lane in self.slots]
         fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]

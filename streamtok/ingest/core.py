@@ -6,7 +6,7 @@ Sources, clocks and failures are outside: callers use `feed`, `restart` and `flu
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -195,7 +195,7 @@ class IngestCore:
         groups += self._cut(lane, pad=True)
         lane.end()
         groups += self._encode(batch.full) if batch.complete else []
-        self._logs[stream].finish()
+        self.finish_logs([stream])
         return groups
 
     def discard(self, stream: str) -> None:
@@ -203,12 +203,13 @@ class IngestCore:
         lane = self.lane(stream)
         lane.cut("tail")
         lane.end()
-        self._logs[stream].finish()
+        self.finish_logs([stream])
 
-    def finish_logs(self) -> None:
-        """Log the events that are only counted so far."""
-        for events in self._logs.values():
-            events.finish()
+    def finish_logs(self, streams: Iterable[str] | None = None) -> None:
+        """Log the events that are only counted so far, of these streams or of all."""
+        for name in self._logs if streams is None else streams:
+            self._logs[name].finish()
+            self._batch_of[name].events.finish()
 
     def request_keyframe(self, stream: str) -> None:
         """Start a new epoch of the stream's whole batch at the next group boundary."""

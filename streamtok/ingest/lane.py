@@ -96,7 +96,7 @@ class Lane:
         `batch_ns` is the capture time at which the lanes of its batch began their latest common epoch.
         """
         resized = self.source_size not in (None, source_size)
-        back, lost = self._runs_back(frame_id, capture_ns, resized), 0
+        back, lost = self._steps_back(frame_id, capture_ns, resized), 0
         if not back and self._expected_id is not None:
             lost = frame_id - self._expected_id
         self.counts["gaps"] += bool(back or lost or self._source_was_lost)
@@ -244,7 +244,7 @@ class Lane:
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None
 
-    def _runs_back(self, frame_id: int, capture_ns: int, resized: bool) -> bool:
+    def _steps_back(self, frame_id: int, capture_ns: int, resized: bool) -> bool:
         """Whether the frame's number or time does not rise; pictures of a new size may have any time."""
         if self._expected_id is not None and frame_id < self._expected_id:
             return True

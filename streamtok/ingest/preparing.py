@@ -16,9 +16,9 @@ All three give the same bytes. On a GPU `prepare` returns once the work is queue
 `copy_to` makes the network's stream wait for the frame's event and then copies within the device.
 
 **When memory is reused.** Every frame has memory of its own, pinned, raw and prepared, for as long as Python holds it.
-PyTorch's allocators then reuse blocks: a pinned one after its upload, a device block in the order of the camera's
-stream, and after `record_stream` only once the network's stream has copied it. The group's buffer is written and read
-on the network's stream alone.
+PyTorch's allocators then reuse blocks. A pinned one is free after its upload, a device block in the order of the
+camera's stream. After `record_stream` it is free only once the network's stream has copied it. The group's buffer is
+written and read on the network's stream alone.
 
 **CUDA graphs.** While a graph is captured, no other thread may allocate, load or query anything on the device. So all
 such work here takes a lock, the gate; code that may capture a graph holds it (`paused`). Replays do not need it.

@@ -64,8 +64,8 @@ class Capture(threading.Thread):
         self._reconnects = 0
         self._late_ns: int | None = 0  # arrival minus capture time of the last frame; None after a skip
         self._last_id = -1
-        self._untold = 0  # frames dropped as too old that no later frame has reported yet
-        self._gap_untold = False
+        self._unreported = 0  # frames dropped as too old that no later frame has reported yet
+        self._gap_unreported = False
         self._log = EventLog(self.stream, log)
 
     def begin(
@@ -77,7 +77,7 @@ class Capture(threading.Thread):
         for `arrivals`. `wake` is set at every frame and at the end.
         """
         with self._changed:
-            self._leave_out(self._new, len(self._new) - 1)
+            self._drop_oldest(self._new, len(self._new) - 1)
             self._new = deque(replace(item, behind=0) for item in self._new)  # the first one has no gap before it
             self.source.counts["frames"] += len(self._new)
             self._capacity, self._lossless, self._wake = capacity, lossless, wake
@@ -122,7 +122,7 @@ class Capture(threading.Thread):
     def limit(self, room_for: Callable[[int], int]) -> None:
         """Drop the oldest frames that wait for `pop`, so that at most `room_for(waiting)` of them remain."""
         with self._changed:
-            self._leave_out(self._held, len(self._held) - room_for(len(self._held)))
+            self._drop_oldest(self._held, len(self._held) - room_for(len(self._held)))
 
     def pop(self, steps_ns: int = 0) -> Captured | None:
         """Take the oldest frame that `arrivals` has returned; None if there is none.
@@ -132,11 +132,11 @@ class Capture(threading.Thread):
         """
         while self._held:
             item = self._held.popleft()
-            behind, after_gap = item.behind + self._untold, item.after_gap or self._gap_untold
+            behind, after_gap = item.behind + self._unreported, item.after_gap or self._gap_unreported
             if not self.is_too_old(item, steps_ns):
-                self._untold, self._gap_untold = 0, False
+                self._unreported, self._gap_unreported = 0, False
                 return replace(item, behind=behind, after_gap=after_gap)
-            self._untold, self._gap_untold = behind + 1, after_gap
+            self._unreported, self._gap_unreported = behind + 1, after_gap
             self.source.counts["dropped"] += 1
         return None
 
@@ -201,7 +201,7 @@ class Capture(threading.Thread):
             while self._lossless and len(self._new) >= self._capacity and self._halted_at is None:
                 self._changed.wait()
             self._new.append(item)
-            self._leave_out(self._new, len(self._new) - self._capacity)
+            self._drop_oldest(self._new, len(self._new) - self._capacity)
             self.source.counts["frames"] += (1 + item.behind) * (self._prepare is not None)
             self.source.counts["dropped"] += item.behind
             self._changed.notify_all()
@@ -224,7 +224,7 @@ class Capture(threading.Thread):
         self._late_ns, self._last_id = arrived_ns - frame.capture_ns, frame.frame_id
         return Captured(frame, prepared, arrived_ns, time.monotonic_ns(), after_gap, behind)
 
-    def _leave_out(self, frames: deque[Captured], count: int) -> None:
+    def _drop_oldest(self, frames: deque[Captured], count: int) -> None:
         """Drop the `count` oldest of `frames`, fewer than all; the next one's `behind` and `after_gap` tell of it."""
         if count <= 0:
             return

@@ -41,7 +41,7 @@ def make_context(url: str) -> ssl.SSLContext:
     """The TLS context of Python's clients for a URL."""
     if verifies(url):
         return ssl.create_default_context(cafile=_find_authorities())
-    _tell_unverified(url)
+    _warn_unverified(url)
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -58,7 +58,7 @@ def tls_options(url: str) -> dict[str, str]:
     if urlsplit(url).scheme not in PORTS:
         return {}
     if not verifies(url):
-        _tell_unverified(url)
+        _warn_unverified(url)
         return {}
     authorities = _find_authorities()
     if authorities is None:
@@ -85,7 +85,7 @@ def find_tls_fault(url: str, timeout: float) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _tell_unverified(url: str) -> None:
+def _warn_unverified(url: str) -> None:
     """Warn once of a URL whose certificate is not verified."""
     reason = f"#{OPTION}=no: whoever stands between can pose as the camera"
     log.warning("device=%s event=certificate_not_verified reason=%r", without_password(url), reason)

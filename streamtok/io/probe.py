@@ -1,4 +1,4 @@
-"""What a source is, found by opening it and reading from it a while: `streamtok doctor SOURCE`."""
+"""Inspect a source by opening it and reading some of its frames: `streamtok doctor SOURCE`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
         logger.removeHandler(notes)
         logger.propagate = propagate
     found.notes = [without_password(text) for text in dict.fromkeys(notes.texts)]
-    found.does = list(_say_what_it_does(found))
+    found.does = list(_describe_encoding(found))
     return found
 
 
@@ -148,9 +148,9 @@ def _describe(found: Probe, source: Source) -> None:
     """Fill in what is known without reading frames."""
     found.rate_from = "the source says so"
     if isinstance(source, CameraSource) and isinstance(source.device, NetworkCamera):
-        _list(found, source.device.url, None)
+        _add_streams(found, source.device.url, None)
     if isinstance(source, VideoSource) and (is_url(str(source.path)) or Path(source.path).is_file()):  # else a pipe
-        _list(found, str(source.path), source.options.get("stream"))
+        _add_streams(found, str(source.path), source.options.get("stream"))
     if isinstance(source, ImageFolderSource | ImageFileSource):
         path = source.path if isinstance(source, ImageFileSource) else source.images[0].path
         orientation, _ = find_orientation(path.read_bytes())
@@ -158,7 +158,7 @@ def _describe(found: Probe, source: Source) -> None:
         found.rate_from = "the times of the images"
 
 
-def _list(found: Probe, target: str, wanted: int | None) -> None:
+def _add_streams(found: Probe, target: str, wanted: int | None) -> None:
     found.container, found.streams, orientation = list_streams(target, wanted, found.live)
     found.orientation = TURNED[orientation - 1]
 
@@ -188,7 +188,7 @@ def _read(found: Probe, source: Source) -> None:
     found.counts = {name: count for name, count in source.counts.items() if count and name != "frames"}
 
 
-def _say_what_it_does(found: Probe) -> list[str]:
+def _describe_encoding(found: Probe) -> list[str]:
     does = []
     if len(found.streams) > 1:
         does.append(f"one of {len(found.streams)} video streams is read (FILE?stream=N chooses); replay reads them all")

@@ -162,13 +162,13 @@ class ZmqSource(Source):
             self._begin_session(header, arrival_ns)
         elif self._video is not None and message.lost:
             self._video.missing("pictures were lost on the network")
-        key = self._place(header, arrival_ns)
+        key = self._accept_key(header, arrival_ns)
         if key is None:
             return []
         if self._shift is not None:
             self._shift.see(header.publish_ns, arrival_ns, header.capture_ns)
         frames = []
-        for (frame_id, sent_ns), picture in self._pictures_of(message, key):
+        for (frame_id, sent_ns), picture in self._decode_pictures(message, key):
             capture_ns = sent_ns + self._shift_ns
             if self._watch.see(picture, capture_ns):
                 self.counts["frozen"] += 1
@@ -181,7 +181,7 @@ class ZmqSource(Source):
             frames.append(Frame(self.stream, frame_id, capture_ns, picture, packet, codec))
         return frames
 
-    def _place(self, header: FrameHeader, arrival_ns: int) -> Key | None:
+    def _accept_key(self, header: FrameHeader, arrival_ns: int) -> Key | None:
         """The picture's key; None, counted as `backwards`, if it does not follow the one before."""
         if not self._follows(self._key(header), arrival_ns):
             self._behind += 1
@@ -207,7 +207,7 @@ class ZmqSource(Source):
         return self._last is None or (key[0] > self._last[0] and key[1] > self._last[1])
 
     def _begin_session(self, header: FrameHeader, arrival_ns: int) -> None:
-        """Continue the numbers of the session before after a gap of one, and start the clock shift anew."""
+        """Continue the numbers of the session before after a gap of one, and reset the clock shift."""
         if self._session is not None:
             self.counts["reconnects"] += 1
             self._note("publisher_restarted")
@@ -217,11 +217,11 @@ class ZmqSource(Source):
         self._first_id = 0 if self._last is None else max(self._last[0] + 2 - header.frame_id, 0)
         self._last = None  # times may well be before those of the last session: the node then begins an epoch
 
-    def _pictures_of(self, message: FrameMessage, key: Key) -> Iterator[tuple[Key, np.ndarray | RawImage]]:
+    def _decode_pictures(self, message: FrameMessage, key: Key) -> Iterator[tuple[Key, np.ndarray | RawImage]]:
         header = message.header
         try:
             if header.encoding in VIDEO_CODECS:
-                yield from self._video_images(header.encoding, bytes(message.payload), key)
+                yield from self._decode_video(header.encoding, bytes(message.payload), key)
                 return
             picture = decode_picture(header, message.payload)
         except (DamagedFrame, ValueError) as error:
@@ -232,7 +232,7 @@ class ZmqSource(Source):
         else:
             self._note_damage(f"picture of {picture.shape[:2]} announced as {header.image_size}")
 
-    def _video_images(self, codec: str, payload: bytes, key: Key) -> Iterator[tuple[Key, np.ndarray]]:
+    def _decode_video(self, codec: str, payload: bytes, key: Key) -> Iterator[tuple[Key, np.ndarray]]:
         self._video = self._video or VideoDecoder(codec)
         for decoded in self._video.decode(payload, key):
             if decoded.image is None:

@@ -191,17 +191,17 @@ class ClipCoder(Network):
         """
         limit, alone, steps = self._limit(context), self.deterministic, extent.steps
         batch = 1 if alone else extent.rows
-        each = 1 if alone else max(1, MOST_PIXELS // (batch * extent.pixels))
-        each = steps if torch.is_grad_enabled() and not alone else min(each, steps)
+        length = 1 if alone else max(1, MOST_PIXELS // (batch * extent.pixels))
+        length = steps if torch.is_grad_enabled() and not alone else min(length, steps)
         keep = limit or steps
         if not alone:  # a clip in one part needs no attention state
-            keep = min(steps, keep) if each < steps or self.config.closed_loop else 0
+            keep = min(steps, keep) if length < steps or self.config.closed_loop else 0
         out = []
         for row in range(0, extent.rows, batch):
             state, parts = init(StateSpec(batch, keep, self.dtype, self.device), *extent.size), []
-            for first in range(0, steps, each):
+            for first in range(0, steps, length):
                 clock = Clock(torch.full((batch,), first, dtype=torch.long, device=self.device), limit)
-                part = cut(slice(row, row + batch), slice(first, min(steps, first + each)))
+                part = cut(slice(row, row + batch), slice(first, min(steps, first + length)))
                 made, state = run(part, state, clock)
                 parts.append(made)
             out.append(parts)

@@ -27,7 +27,7 @@ _NORMALIZE: ContextVar[Normalize] = ContextVar("normalize", default=plain_norm)
 def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
     """`plain_norm`, or the function that `use_norm` has set: x (N, C, H, W) -> same.
 
-    Compiled and exported code always uses `plain_norm`, for compilers cannot trace a context variable.
+    Compiled and exported code always uses `plain_norm`, because compilers cannot trace a context variable.
     """
     chosen = plain_norm if torch.compiler.is_compiling() else _NORMALIZE.get()
     return chosen(x, weight, bias, groups, silu)

@@ -141,7 +141,11 @@ class Network(nn.Module):
     @property
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """Changes whenever weights are written or replaced, but not for writes through `.data`."""
-        return tuple((id(each), each._version, each.data_ptr()) for each in self.parameters())
+
+        def pointer(tensor: Tensor) -> int:
+            return tensor.data_ptr() if tensor.layout is torch.strided else 0  # oneDNN's own layouts have none
+
+        return tuple((id(each), each._version, pointer(each)) for each in (*self.parameters(), *self.buffers()))
 
     @property
     def weights_digest(self) -> str:

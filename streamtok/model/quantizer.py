@@ -125,7 +125,7 @@ class FSQ(DiscreteBottleneck):
         bounded = self.bound(z.to(torch.promote_types(z.dtype, torch.float32)))
         tables = fsq_tables(self.levels, bounded.dtype, bounded.device)
         whole = indices.long()[:, None] // tables.basis % tables.levels - tables.middle
-        held, rounded = ((bounded - each).square().mean().item() for each in (whole, bounded.round()))
+        held, rounded = ((bounded - level).square().mean().item() for level in (whole, bounded.round()))
         return 10 * math.log10(max(held, 1e-12) / max(rounded, 1e-12))
 
     def decode(self, indices: Tensor, dtype: torch.dtype) -> Tensor:

@@ -50,12 +50,12 @@ class Refinement(nn.Module):
         values = (residual * torch.exp(-size)[..., None]).flatten(0, 2)
         ages, asked = age.clamp(max=AGES - 1).flatten(), wanted.flatten()
         found = torch.zeros_like(ages)
-        for each, stored in enumerate(self.books):
+        for book_age, stored in enumerate(self.books):
             book = stored.to(values.dtype) * BOOK_STEP
             # On a CPU, search only the wanted cells of this age; a captured step on a GPU cannot select rows.
-            rows = ((ages == each) & asked).nonzero().flatten() if ages.device.type == "cpu" else slice(None)
+            rows = ((ages == book_age) & asked).nonzero().flatten() if ages.device.type == "cpu" else slice(None)
             nearest = (values[rows] @ book.T - book.square().sum(1) / 2).argmax(1)
-            found[rows] = torch.where(ages[rows] == each, nearest, found[rows])
+            found[rows] = torch.where(ages[rows] == book_age, nearest, found[rows])
         return found.view(age.shape)
 
     def read(self, word: Tensor, age: Tensor, size: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class Refinement(nn.Module):
 class RefiningTokenizer(ClosedLoopTokenizer):
     """A tokenizer whose tokens may refine. Codes have one more channel: 1 + the codeword of a kept cell, else 0.
 
-    The state has the last decoded frame, the reference, and for each cell its age, its log size and the code `held`
-    that it was last drawn with. The network keeps reading that code while the cell is kept.
+    The state has the last decoded frame, the reference. For each cell it has the age, the log size and `held`, the code
+    that it was last drawn with; the network keeps reading that code while the cell is kept.
     """
 
     def _build(self, config: TokenizerConfig) -> None:
@@ -101,7 +101,7 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         }
 
     def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
-        """Refine each cell that so gets nearer to `group` (B, 3, G, H, W) than redrawn, as in `drawn`."""
+        """Refine or redraw each cell, whichever is nearer to `group` (B, 3, G, H, W); `drawn` redraws all of them."""
         word, keep = self._choose_words(group, drawn.codes, state, clock)
         assert drawn.indices is not None  # a refining tokenizer is discrete
         indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)

@@ -131,7 +131,7 @@ class Tokenizer(ClipCoder):
     # Streams.
 
     def stream_context(self, context: Context) -> int:
-        """The latent steps that a stream keeps for `context`; ValueError for "all", for its memory is fixed."""
+        """The latent steps that a stream keeps for `context`; ValueError for "all", because its memory is fixed."""
         limit = self._limit(context)
         if limit is None:
             raise ValueError(

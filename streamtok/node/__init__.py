@@ -1,1 +1,1 @@
-"""What runs: the ingest loop, capture threads, metrics, displays, replay."""
+"""The nodes and what they consist of: the ingest node and its loop, metrics, displays, replay, the demo."""

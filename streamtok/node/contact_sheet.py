@@ -1,4 +1,4 @@
-"""Pictures of what a tokenizer does: side by side, and a sheet of moments with camera, tokens and decoded image."""
+"""Draws what a tokenizer does: pictures side by side, and a contact sheet of camera images, tokens and decoded ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ COLUMNS = 5
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment: `original` and `decoded` uint8 RGB (h, w, 3), `tokens` the grid of its group."""
+    """One moment of a stream: `original` and `decoded` uint8 RGB (h, w, 3), and `tokens`, the grid of its group."""
 
     frame_id: int
     original: np.ndarray
@@ -23,7 +23,7 @@ class Moment:
 
 
 class MomentKeeper:
-    """Keeps between `COLUMNS` and twice as many moments, evenly spread over a stream of unknown length."""
+    """Keeps `COLUMNS` to twice as many moments, evenly spread over a stream of unknown length."""
 
     def __init__(self) -> None:
         self._kept: list[Moment] = []
@@ -40,13 +40,13 @@ class MomentKeeper:
 
     @property
     def moments(self) -> list[Moment]:
-        """`COLUMNS` of them, or fewer if there were not as many."""
+        """`COLUMNS` evenly spread moments, or fewer if there were fewer."""
         chosen = np.linspace(0, len(self._kept) - 1, min(COLUMNS, len(self._kept))).round().astype(int)
         return [self._kept[index] for index in chosen]
 
 
 def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, token_bits: float) -> np.ndarray:
-    """Draw two pictures (h, w, 3) beside one another, uint8 RGB, even height and width: each under its bits per second.
+    """Draw two pictures, uint8 RGB (h, w, 3), side by side, each under its bits per second; cropped to even sides.
 
     The camera's is on the left, the one decoded from tokens on the right.
     """
@@ -58,9 +58,9 @@ def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, tok
 
 
 def draw_tokens(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A grid as colours, uint8 RGB of `size` (h, w): one block per token, tokens that differ little look alike.
+    """Draw a grid in colours, uint8 RGB of `size` (h, w), with a block per token; similar tokens look alike.
 
-    The first three base-8 digits of an index (the first three FSQ channels), or the first three latent channels.
+    Colours are the first three base-8 digits of an index (the first three FSQ dimensions), or three latent channels.
     """
     if tokens.ndim == 3 and tokens.dtype == np.float16:
         planes = tokens[:3].astype(np.float32)
@@ -76,7 +76,7 @@ def draw_tokens(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_contact_sheet(path: Path, moments: Sequence[Moment]) -> None:
-    """A PNG with one column per moment: the camera's frame, its tokens, the picture they give back."""
+    """Write a PNG with one column per moment: the camera's frame, its tokens, the decoded picture."""
     columns = []
     for moment in moments:
         height, width = moment.original.shape[:2]

@@ -1,4 +1,4 @@
-"""The demo: a real ingest node in its own process, a real reader that decodes in this one, and pictures of both."""
+"""Runs the demo: a real ingest node in its own process, a reader that decodes in this one, and pictures of both."""
 
 import contextlib
 import json
@@ -36,17 +36,17 @@ from streamtok.wire.header import Info
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.subscriber import Subscription
 
-PIXELS = 256 * 448  # larger sources are reduced to about this, so that two cores finish in a minute
+PIXELS = 256 * 448  # larger sources are resized to about this, so that two cores finish in a minute
 STREAM = "demo"
-FRAMES_WAITING = 512  # camera images kept for comparison: the node runs ahead of their decoding
-LATE_S = 1.0  # since a message was published: pictures older than that are passed over, up to the next keyframe
-LAST_S = 20.0  # what is still on its way when the time is up may take so long
+FRAMES_WAITING = 512  # camera images kept for comparison, as the node runs ahead of decoding
+LATE_S = 1.0  # age of a message since its publication beyond which it is skipped, up to the next keyframe
+LAST_S = 20.0  # how long messages in transit are waited for when the time is up
 Reader = Subscription[TokenMessage | FrameMessage]
 
 
 @dataclass
 class DemoResult:
-    """What was seen; `errors` are the mean squared errors of the pictures, in 8-bit units."""
+    """The result so far; `errors` are the mean squared errors of the pictures, in 8-bit units."""
 
     started: float = field(default_factory=time.monotonic)
     info: Info | None = None
@@ -54,7 +54,7 @@ class DemoResult:
     pictures: int = 0
     groups: int = 0
     encoded: int = 0  # frames whose tokens came
-    reached: int = 0  # frames of the source that were encoded, shown or left out
+    reached: int = 0  # frames of the source up to the last one encoded
     passed_over: int = 0  # messages that were not decoded, to stay in real time
     decode_s: list[float] = field(default_factory=list)
     payload_bytes: int = 0
@@ -66,22 +66,22 @@ class DemoResult:
 
     @property
     def psnr(self) -> float:
-        """dB, of the mean squared error over all pictures; NaN where there was none."""
+        """PSNR in dB of the mean squared error over all pictures; NaN if there is none."""
         return psnr_from_mse(fmean(self.errors) / 255**2) if self.errors else math.nan
 
     @property
     def fps(self) -> float:
-        """Frames per second of the source, or 30 where it does not say."""
+        """Frames per second of the source, or 30 if it does not say."""
         return self.info.frame_rate or 30.0 if self.info is not None else 30.0
 
     @property
     def left_out(self) -> int:
-        """Frames that the node left out because it was behind, or the machine could not read in time."""
+        """Frames that the node dropped because it, or reading the source, was too slow."""
         return sum(stream["dropped"] for stream in self.node.get("streams", {}).values())
 
     @property
     def cameras(self) -> dict[str, float]:
-        """How many cameras of this size and rate the machine encodes, and decodes, one beside the other; 0: unknown."""
+        """How many cameras of this size and rate the machine encodes, and decodes at the same time; 0 is unknown."""
         group_ms = 1e3 * (self.info.temporal_compression if self.info is not None else 1) / self.fps
         encode_ms = self.node.get("latency_ms", {}).get("encode", {}).get("p50", math.inf)
         decode_ms = 1e3 * median(self.decode_s) if self.decode_s else math.inf
@@ -109,13 +109,13 @@ def run_demo(
     device: str = "auto",
     on_progress: Callable[[DemoResult], None] = lambda result: None,
 ) -> DemoResult:
-    """Run the whole pipeline once, with pictures in `out`; `streamtok demo --help` says what the others are.
+    """Run the whole pipeline once, and write pictures to `out`; `streamtok demo --help` describes the other options.
 
-    Raises RuntimeError with the node's own words if it fails, ValueError or OSError for a source that cannot be opened.
+    Raises RuntimeError if the node fails, ValueError or OSError for a source that cannot be opened.
     """
     result, size = DemoResult(), size or choose_size(source)
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the node in the other process has work too
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the other half is for the node's process
     viewer = DemoViewer(out, load(model, engine="default", device="cpu"), result, on_progress)
     arguments = ["--source", source, "--stream", STREAM, "--model", model, "--device", device]
     arguments += ["--max-frames", str(max_frames), *(["--size", f"{size[0]}x{size[1]}"] if size else [])]
@@ -136,7 +136,7 @@ def run_demo(
 
 
 class DemoViewer:
-    """The reading side: tokens to pictures, compared with the frames they came from."""
+    """The reading side: it decodes tokens to pictures, and compares these with the camera's frames."""
 
     def __init__(
         self, out: Path, tokenizer: Tokenizer, result: DemoResult, on_progress: Callable[[DemoResult], None]
@@ -150,7 +150,7 @@ class DemoViewer:
         self._late = False
 
     def watch(self, reader: Reader, node: subprocess.Popen[str], deadline: float) -> None:
-        """Read to the end of the stream, or until the time is up (monotonic s)."""
+        """Read to the end of the stream, or until `deadline` (monotonic s)."""
         started, late_s = time.monotonic(), 0.0
         while late_s <= LAST_S:
             message = reader.get(timeout=0.5)
@@ -169,7 +169,7 @@ class DemoViewer:
         self._close()
 
     def _take(self, message: TokenMessage, reader: Reader) -> None:
-        """Count a message, and show its pictures unless that comes too late."""
+        """Count a message, and show its pictures unless it is too late."""
         result, header = self.result, message.header
         result.info = reader.info(STREAM)
         result.groups += 1
@@ -178,7 +178,7 @@ class DemoViewer:
         result.reached = header.frame_ids[-1] + 1
         late = time.monotonic_ns() - header.publish_ns > LATE_S * 1e9
         if late and not self._late and not reader.ended:
-            with contextlib.suppress(TimeoutError, ControlError):  # it has ended, or is too busy
+            with contextlib.suppress(TimeoutError, ControlError):  # the node has ended, or is too busy
                 reader.request_keyframe(STREAM, timeout=0.5)
         self._late = late or (self._late and not header.keyframe)
         if self._late:
@@ -197,7 +197,7 @@ class DemoViewer:
                 self._compare(original, crop(picture.image, info.source_rect), picture, message.tokens)
 
     def _compare(self, original: np.ndarray, decoded: np.ndarray, picture: Frame, tokens: np.ndarray) -> None:
-        """Measure and draw one moment: `original` and `decoded` uint8 RGB (h, w, 3)."""
+        """Measure and draw one picture: `original` and `decoded` are uint8 RGB (h, w, 3)."""
         result = self.result
         difference = original.astype(np.float32) - decoded
         result.errors.append(float(np.mean(difference * difference)))
@@ -210,6 +210,7 @@ class DemoViewer:
         self.keeper.add(Moment(picture.frame_id, original, tokens, decoded))
 
     def _close(self) -> None:
+        self.decoder.close()
         if self.video is None:
             return
         self.video.close()
@@ -219,20 +220,20 @@ class DemoViewer:
 
 
 class Originals:
-    """The camera images that wait for the pictures of their tokens; they come before those."""
+    """The camera images that wait for their decoded pictures, which come later."""
 
     def __init__(self) -> None:
         self._waiting: deque[FrameMessage] = deque(maxlen=FRAMES_WAITING)
         self._preprocessor: Preprocessor | None = None
 
     def add(self, message: FrameMessage) -> None:
-        """Keep an image until it is asked for."""
+        """Keep an image until `find` takes it."""
         self._waiting.append(message)
 
     def find(self, frame_id: int, info: Info) -> np.ndarray | None:
-        """uint8 RGB (h, w, 3), resized like the encoder's but without padding; None if it never came.
+        """Take a frame's image, uint8 RGB (h, w, 3), resized as for the encoder but without padding.
 
-        Images before it are forgotten.
+        Older images are discarded. Returns None if it never came.
         """
         while self._waiting and self._waiting[0].header.frame_id < frame_id:
             self._waiting.popleft()
@@ -251,7 +252,7 @@ class Originals:
 
 @contextmanager
 def ingest_process(arguments: list[str], endpoint: str, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """`streamtok ingest` as a process of its own; it is told to stop if this one leaves early."""
+    """Run `streamtok ingest` in another process, which is stopped at the end of the block."""
     command = [sys.executable, "-m", "streamtok.cli", "ingest", *arguments, "--bind", endpoint]
     command += ["--wait-subscribers", "1", "--realtime", "--publish-frames", "--json"]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -266,7 +267,7 @@ def ingest_process(arguments: list[str], endpoint: str, log: Path) -> Iterator[s
 
 
 def wait_for_socket(path: Path, node: subprocess.Popen[str]) -> None:
-    """Return once the node has bound its socket. Raises RuntimeError if it ends before that."""
+    """Wait until the node has bound its socket; raises RuntimeError if it ends before."""
     while not path.exists():
         if node.poll() is not None:
             read_summary(node)
@@ -274,7 +275,7 @@ def wait_for_socket(path: Path, node: subprocess.Popen[str]) -> None:
 
 
 def read_summary(node: subprocess.Popen[str]) -> dict[str, Any]:
-    """What the node printed at its end, even when it was cut off; RuntimeError if it failed before that."""
+    """Read the summary that the node printed at its end; RuntimeError if it ended without one."""
     output, _ = node.communicate(timeout=10)
     if output.startswith("{"):
         return json.loads(output)
@@ -282,7 +283,7 @@ def read_summary(node: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def choose_size(source: str) -> tuple[int, int] | None:
-    """(H, W) to encode a source at: about `PIXELS`, its shape kept to a multiple of 16; None to leave it as it is."""
+    """The (H, W) to encode a source at: about `PIXELS` in multiples of 16, its aspect kept; None for its own size."""
     with open_source(source) as opened:
         size = opened.size
     if size is None or math.prod(size) <= PIXELS:

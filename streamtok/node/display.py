@@ -1,4 +1,4 @@
-"""The live view of a running node, on standard error when that is a terminal, else nothing."""
+"""The live table of a running node on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ REFRESH_S = 0.25
 
 
 class LiveDisplay:
-    """A table of streams and a line of latencies, redrawn a few times a second; a context manager.
+    """A table of streams with a line of latencies, redrawn every REFRESH_S; a context manager.
 
-    `update()` may be called as often as one likes. `streams` are the rows, `title` the line above.
+    Call `update()` often. `streams` are the rows, `title` is the line above.
     """
 
     def __init__(self, metrics: Metrics, streams: Sequence[str], title: str) -> None:
@@ -40,14 +40,14 @@ class LiveDisplay:
             self._live = None
 
     def update(self) -> None:
-        """Redraw if it is time to."""
+        """Redraw if REFRESH_S have passed."""
         now = time.monotonic()
         if self._live is not None and now >= self._next:
             self._next = now + REFRESH_S
             self._live.update(self.render(now), refresh=True)
 
     def rate(self, stream: str, now: float) -> float:
-        """Frames per second, over about the last second."""
+        """Frames per second of a stream over about the last second."""
         frames = self.metrics.counter("frames", stream)
         then, before = self._last.setdefault(stream, (now, frames))
         if now - then >= 1.0:
@@ -56,7 +56,7 @@ class LiveDisplay:
         return self._rates.get(stream, 0.0)
 
     def render(self, now: float) -> Table:
-        """The table as rich draws it."""
+        """The table for rich to draw."""
         table = Table(title=self.title, caption=format_latencies(self.metrics), title_justify="left")
         table.caption_justify = "left"
         for column in ("stream", "state", "fps", "groups", "epoch", "dropped", "gaps", "queue", "behind", "readers"):
@@ -79,7 +79,7 @@ class LiveDisplay:
 
 
 def format_latencies(metrics: Metrics) -> str:
-    """`encode 11.2/14.0/19.5` for every stage, as p50/p95/p99 milliseconds."""
+    """Format p50/p95/p99 milliseconds of every stage, as `encode 11.2/14.0/19.5`."""
     stages = [
         f"{stage} {'/'.join(f'{v:.1f}' for v in values.values())}" for stage, values in metrics.latency_ms().items()
     ]

@@ -1,10 +1,10 @@
-"""The ingest node: cameras through the core to the publisher, with everything that waits, fails or tells the time.
+"""The ingest node: it runs cameras through the core to the publisher, and handles start, stop, failures and health.
 
     node = IngestNode(load_rig("configs/demo.yaml"))
     signal.signal(signal.SIGTERM, lambda *_: node.stop())
     summary = node.run()
 
-The loop is thin: captures prepare and queue, `IngestCore` decides and encodes, `Publisher` sends.
+Its loop (`loop`) is thin: captures prepare and queue frames, `IngestCore` decides and encodes, `Publisher` sends.
 """
 
 from __future__ import annotations
@@ -34,24 +34,23 @@ from streamtok.wire.publisher import Publisher
 
 log = logging.getLogger("streamtok.ingest")
 
-RECORDER_S = 0.5  # of the 2 s that a node has to stop, for what the recorder has not written yet
-HUNG_S = 30.0  # as WatchdogSec in the unit of docs/operations.md: more than any step takes
+RECORDER_S = 0.5  # of the 2 s that a node has to stop, for the recorder's backlog
+HUNG_S = 30.0  # longer than any step takes; WatchdogSec in the unit of docs/operations.md is the same
 
 
 class StoppedAtStart(BaseException):
-    """The signal handler's way out of a model that loads: whoever starts a node has nothing to finish."""
+    """Raised by the signal handler to abort a start (a model that loads), when there is nothing to finish yet."""
 
 
 class IngestNode:
     """One process for the cameras of a rig; `run` returns the summary that `--json` prints.
 
     The tokenizer is loaded at the start unless it is given. `stop` may be called from a signal handler or another
-    thread. `on_update` is called with the node on every turn of the loop (a live display). `start_reader` starts a
-    process that reads the endpoint it is given; it is killed when the node ends. `failures` says what went wrong with
-    single sources while the others went on.
+    thread. `on_update` is called with the node some ten times a second (for a live display). `start_reader` starts a
+    process that reads the given endpoint; it is killed when the node ends. `failures` describes sources that failed
+    while the others went on.
 
-    Raises SettingsError for what could not work on this machine, whatever the cameras do; BindError for an endpoint
-    that is taken.
+    Raises SettingsError for settings that cannot work on this machine, BindError for an endpoint that is in use.
     """
 
     def __init__(
@@ -77,44 +76,44 @@ class IngestNode:
 
     @property
     def core(self) -> IngestCore:
-        """What encodes; RuntimeError before the node has started."""
+        """The ingest core; RuntimeError before the node has started."""
         return self._started().core
 
     @property
     def publisher(self) -> Publisher:
-        """What publishes; RuntimeError before the node has started."""
+        """The publisher; RuntimeError before the node has started."""
         return self._started().publisher
 
     @property
     def captures(self) -> dict[str, Capture]:
-        """What reads the sources, by stream; nothing before they are read."""
+        """The captures of the sources by stream; empty before they are read."""
         return {} if self._loop is None else self._loop.captures
 
     def stop(self) -> None:
-        """Ask the node to end; it does so within 2 seconds. A signal handler ends a start at once."""
+        """Ask the node to end, which takes up to 2 seconds. Called by a signal handler, it aborts a start at once."""
         self._stopping.set()
-        if self._starter is threading.current_thread():  # only a signal handler runs in the middle of it
+        if self._starter is threading.current_thread():  # only a signal handler can run in the midst of the start
             self._starter = None
             raise StoppedAtStart
 
     def at_stake(self) -> bool:
-        """Whether there may be groups to finish: once the node is bound and its model warm."""
+        """Whether there may be groups to finish, which is so once the node is bound and its model warm."""
         return self._loop is not None
 
     def stopping(self) -> bool:
-        """Whether it was asked to end."""
+        """Whether `stop` was called."""
         return self._stopping.is_set()
 
     def hung(self) -> list[str]:
-        """Why a supervisor should start this process anew: its loop stands still for HUNG_S. Else nothing."""
+        """The liveness probe: why a supervisor should restart this process (no loop turn for HUNG_S), or nothing."""
         still = 0.0 if self._loop is None else time.monotonic() - self._loop.turned
         return [f"hung: the loop has not turned for {still:.0f} s"] if still > HUNG_S else []
 
     def unready(self) -> list[str]:
-        """What tokens wait for: the node is bound, its model warm, and every camera that is `required` has delivered.
+        """The readiness probe: what tokens wait for, nothing while the node is ready.
 
-        Nothing, once that is so, until it is told to stop. Where frames wait for readers (`wait_subscribers`) it is
-        ready without them.
+        It is ready once it is bound, its model warm, and every `required` camera has delivered, until it is told to
+        stop. While frames wait for readers (`wait_subscribers`), it is ready without cameras.
         """
         if self._loop is None:
             return ["starting: not bound yet"]
@@ -128,8 +127,8 @@ class IngestNode:
     def run(self) -> dict[str, Any]:
         """Run until every source has ended or `stop` is called; returns the summary.
 
-        Raises SettingsError, OSError or RuntimeError for what keeps the node from starting, and OSError from
-        publishing. ValueError is for a device that is not there, or a source that cannot be read.
+        Raises SettingsError, OSError or RuntimeError if the node cannot start, and OSError from publishing. Raises
+        ValueError for a missing device, or a source that cannot be read.
         """
         with ExitStack() as stack:
             if not self._start_or_stop(stack):
@@ -143,7 +142,7 @@ class IngestNode:
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""
+        """The summary for `--json`: counts per stream, latency in ms by stage, frames per second of the whole node."""
         return summarize(self.metrics, self.sources, None, 0.0) if self._loop is None else self._loop.summary()
 
     def _started(self) -> IngestLoop:
@@ -152,7 +151,7 @@ class IngestNode:
         return self._loop
 
     def _start_or_stop(self, stack: ExitStack) -> bool:
-        """Start; False if the node was told to stop meanwhile."""
+        """Start the node; returns False if it was told to stop meanwhile."""
         self._starter = threading.current_thread()
         try:
             self._start(stack)
@@ -194,7 +193,7 @@ class IngestNode:
         log.info("event=metrics url=http://%s:%d/metrics", address, server.port)
 
     def _close_recorder(self, recorder: Recorder) -> None:
-        """Write what waits; after `stop` only as long as there is time for it."""
+        """Let the recorder write its backlog; after `stop`, for RECORDER_S at most."""
         recorder.close(RECORDER_S if self.stopping() else None)
         copy_recording(self.metrics, recorder, self.sources)
         if recorder.error:

@@ -1,4 +1,4 @@
-"""A live token stream back to pictures, one message at a time.
+"""Decodes live token streams to pictures, one message at a time.
 
 decoder = LiveDecoder(streamtok.load("nano"))
 for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
@@ -23,12 +23,11 @@ log = logging.getLogger("streamtok.decode")
 
 
 class LiveDecoder:
-    """Decodes any number of streams of one tokenizer; each starts at a keyframe, and again after a loss.
+    """Decodes any number of streams of one tokenizer; each starts at a keyframe, and restarts at one after a loss.
 
-    With `across_losses` a stream that has started goes on after a loss with the tokens that can be read. Its pictures
-    are wrong where they rest on what was lost, for a few groups. In a closed loop they are wrong up to the next
-    keyframe. `counts` holds `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and
-    `nonfinite`.
+    With `across_losses` a started stream goes on after a loss with the tokens that are readable. Its pictures are wrong
+    where they depend on lost groups: for a few groups, or in a closed loop up to the next keyframe. `counts` has
+    `pictures`, `skipped` (messages that cannot be decoded before the next keyframe) and `nonfinite`.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: int | None = None, across_losses: bool = False) -> None:
@@ -36,14 +35,12 @@ class LiveDecoder:
         self.counts: Counter[str] = Counter()
         self._decoders: dict[str, GridDecoder] = {}
         self._events: dict[str, EventLog] = {}
-        self._broken: set[str] = set()  # streams whose decoder gave nothing finite, until their next keyframe
+        self._broken: set[str] = set()  # streams whose decoder output was not finite, until their next keyframe
 
     def feed(self, message: TokenMessage) -> list[Frame]:
-        """The pictures of one message of a subscription, oldest first: one per real frame, none until a keyframe.
+        """Decode one message of a subscription; returns a picture per frame, oldest first, and none until a keyframe.
 
-        Each has the number and the capture time of the frame that it shows.
-
-        Raises ValueError for a message of another tokenizer.
+        Each has the id and the capture time of its frame. Raises ValueError for a message of another tokenizer.
         """
         header = message.header
         self.tokenizer.check_fingerprint(header.tokenizer, f"stream {header.stream!r} is made by tokenizer")
@@ -62,8 +59,13 @@ class LiveDecoder:
             for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
         ]
 
+    def close(self) -> None:
+        """Log what was only summed up so far."""
+        for events in self._events.values():
+            events.finish()
+
     def _decode(self, header: TokenHeader, tokens: np.ndarray) -> np.ndarray | None:
-        """uint8 (T, H, W, 3), or None where the decoder's output was not finite."""
+        """Decode a grid to uint8 (T, H, W, 3); None if the output was not finite."""
         decoder = self._decoders.setdefault(header.stream, GridDecoder(self.tokenizer, self.context or "model"))
         try:
             return decoder.step(tokens, header.keyframe)
@@ -74,6 +76,6 @@ class LiveDecoder:
             return None
 
     def note(self, header: TokenHeader, event: str, level: int, **facts: str) -> None:
-        """Log what is wrong with a message, at most once in 10 s for each stream and event."""
+        """Log a fault of a message, at most once in 10 s for each stream and event."""
         events = self._events.setdefault(header.stream, EventLog(header.stream, log))
         events.add(time.monotonic_ns(), event, {"groups": 1}, level, seq=header.seq, **facts)

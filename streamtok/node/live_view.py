@@ -1,4 +1,4 @@
-"""Where the pictures of a live stream go: a window, a video file, PNGs, or JPEG over ZeroMQ."""
+"""Shows the pictures of a live stream: in a window, as a video file or PNGs, or as JPEG over ZeroMQ."""
 
 import logging
 import math
@@ -29,8 +29,8 @@ from streamtok.wire.subscriber import Subscription
 log = logging.getLogger("streamtok.decode")
 
 WAIT_S = 0.2
-TOLD_S = 3.0  # after which it is told what is waited for
-FAR_NS = 3_600_000_000_000
+TOLD_S = 3.0  # after which a missing stream is logged
+FAR_NS = 3_600_000_000_000  # a larger step of capture times is implausible
 
 
 def show_pictures(
@@ -43,7 +43,7 @@ def show_pictures(
     max_pixels: int = MAX_PIXELS,
     max_frames: int | None = None,
 ) -> None:
-    """Show the pictures of the stream of `info` until something ends it."""
+    """Show the pictures of the stream of `info` until `stop`, the stream's end, `max_frames` or the sink ends it."""
     while not (stop.is_set() or subscription.ended) and sink.wanted:
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
@@ -61,9 +61,9 @@ def show_pictures(
 def shown_pictures(
     message: TokenMessage, decoder: LiveDecoder, info: Info, max_pixels: int = MAX_PIXELS
 ) -> list[tuple[Frame, np.ndarray]]:
-    """The pictures of a message with their images without padding, uint8 RGB (h, w, 3).
+    """Decode a message; returns its pictures, each with its image without padding, uint8 RGB (h, w, 3).
 
-    There are none if it makes no picture, or one of more than `max_pixels`.
+    It returns none if the message cannot be decoded, or its pictures have more than `max_pixels`.
     """
     try:
         pixels = math.prod(message.header.grid[-2:]) * decoder.tokenizer.config.spatial_compression**2
@@ -77,7 +77,7 @@ def shown_pictures(
 
 
 def crop_within(image: np.ndarray, rect: Sequence[int] | None) -> np.ndarray:
-    """The part of a picture, uint8 RGB (H, W, 3), that is the camera's; ValueError for a rectangle beyond it."""
+    """Crop a picture, uint8 RGB (H, W, 3), to `rect`; ValueError if that is not within it."""
     if rect is not None:
         top, left, height, width = rect
         if not (0 < height <= image.shape[0] - top and 0 < width <= image.shape[1] - left):
@@ -86,7 +86,7 @@ def crop_within(image: np.ndarray, rect: Sequence[int] | None) -> np.ndarray:
 
 
 def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str, pictures: int) -> None:
-    """Count pictures of a message that cannot be shown; the stream goes on."""
+    """Count and log pictures of a message that cannot be shown."""
     decoder.counts["unshown"] += pictures
     decoder.note(message.header, "unshown", logging.WARNING, error=reason)
 
@@ -94,10 +94,9 @@ def note_unshown(decoder: LiveDecoder, message: TokenMessage, reason: str, pictu
 def first_info(
     subscription: Subscription, stop: threading.Event, stream: str | None = None, timeout: float | None = None
 ) -> Info | None:
-    """Info of the stream to show (None: the first); None if told to stop, or if only other streams came and have ended.
+    """Wait for the info of `stream` (None: any); returns None if told to stop, or if all streams have ended.
 
-    Raises TimeoutError after `timeout` seconds. What is waited for is logged once, unless the subscription says that
-    the node does not answer.
+    Raises TimeoutError after `timeout` seconds. A missing stream is logged once; the subscription logs a missing node.
     """
     endpoint, began, told = subscription.endpoint, time.monotonic(), False
     while not (stop.is_set() or subscription.ended):
@@ -115,12 +114,12 @@ def first_info(
 
 
 def load_for_stream(info: Info, model: str | None, device: str) -> Tokenizer:
-    """The model that the stream names, or the given one; its weights may still be others than those of the stream."""
+    """Load the model that the stream names, or `model`; its weights may not be the stream's (fingerprint)."""
     return load(choose_model(f"stream {info.stream!r}", info.model, model), engine="default", device=device)
 
 
 def open_sink(out: str, info: Info) -> "PictureSink":
-    """The place that `out` names."""
+    """Open the sink that `out` names."""
     if out == "window":
         return Window(info.stream)
     if out.startswith("zmq:"):
@@ -130,9 +129,10 @@ def open_sink(out: str, info: Info) -> "PictureSink":
 
 @dataclass
 class PictureTimes:
-    """Capture times to times of a video, ns since the first picture.
+    """Converts capture times to times in a video, ns since the first picture.
 
-    One that is hours from the last is left out (None). If the next one is near it, a clock was set: it goes on there.
+    A picture over an hour from the last one is left out. If the next one is near it, the clock was set, and times
+    continue from there.
     """
 
     last_ns: int | None = None
@@ -140,7 +140,7 @@ class PictureTimes:
     shift_ns: int = 0
 
     def place(self, capture_ns: int) -> int | None:
-        """The time of the next picture, or None for one to leave out."""
+        """The time of the next picture in the video, None if it is to be left out."""
         if self.last_ns is None:
             self.last_ns, self.shift_ns = capture_ns, capture_ns
         if abs(capture_ns - self.last_ns) > FAR_NS:
@@ -153,7 +153,7 @@ class PictureTimes:
 
 
 class FileSink:
-    """A video, a PNG or a folder of PNGs, opened with the first picture; a video takes those of its size alone."""
+    """A video, a PNG or a folder of PNGs, opened at the first picture; a video takes only pictures of its size."""
 
     wanted = True
 
@@ -165,7 +165,7 @@ class FileSink:
         self._size: tuple[int, ...] = ()
 
     def show(self, picture: Frame, image: np.ndarray) -> str:
-        """Take a picture; returns why it is left out, or nothing."""
+        """Write a picture; returns why it was left out, "" if it was not."""
         time_ns = self._times.place(picture.capture_ns)
         if time_ns is None:
             return f"capture time {picture.capture_ns} is far from those before"
@@ -183,10 +183,10 @@ class FileSink:
 
 
 class Window:
-    """A window that shows pictures at the pace they were taken; q or Escape closes it."""
+    """A window that shows pictures at their capture pace; q or Escape closes it."""
 
     def __init__(self, title: str) -> None:
-        # Asked here because Qt ends the process when it finds no display.
+        # Checked here, because Qt ends the process if there is no display.
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise OSError("there is no display for a window; use -o FILE.mp4, a folder, or -o zmq:tcp://127.0.0.1:5556")
         self.title = f"streamtok {title}"
@@ -196,7 +196,7 @@ class Window:
 
     def show(self, picture: Frame, image: np.ndarray) -> str:
         gap_s = min(max(0.0, (picture.capture_ns - self._last_ns) / 1e9), 0.2)
-        wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than taken, so that no backlog stays
+        wait_s = self._shown + 0.9 * gap_s - time.monotonic()  # a little faster than real time, to catch up
         cv2.imshow(self.title, np.ascontiguousarray(show_channels(image)[..., ::-1]))
         key = cv2.waitKey(max(1, round(1e3 * wait_s)))
         self._last_ns, self._shown = picture.capture_ns, time.monotonic()
@@ -208,7 +208,7 @@ class Window:
 
 
 class JpegPublisher:
-    """Sends pictures as JPEG on `frames/<stream>`, which `--source zmq:ENDPOINT` and any viewer can read."""
+    """Publishes pictures as JPEG on `frames/<stream>`, for `--source zmq:ENDPOINT` and any viewer."""
 
     wanted = True
 

@@ -1,4 +1,4 @@
-"""The log on standard error: lines of text, or of JSON for collectors that take logs apart."""
+"""The log on standard error: lines of text, or of JSON for log collectors."""
 
 import json
 import logging
@@ -12,11 +12,11 @@ from typing import Any, TextIO
 from streamtok.names import MOST_TEXT, clean_text
 
 KEY = re.compile(r"(?:^|\s)(\w+)=")
-PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # what an argument of the record takes
+PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # a placeholder of one argument
 
 
 def log_to_stderr(log_format: str = "text") -> None:
-    """Send streamtok's log lines to standard error, once; `log_format` is "text" or "json" (a line of JSON each)."""
+    """Send streamtok's log to standard error, as "text" or "json" (one object per line); repeated calls are fine."""
     logger = logging.getLogger("streamtok")
     logger.setLevel(logging.INFO)
     handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()
@@ -26,7 +26,7 @@ def log_to_stderr(log_format: str = "text") -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """A line of text without the secrets of URLs, and one line whatever a peer has put into it."""
+    """Formats a record as one line without the secrets of URLs, even if a peer's text contains line breaks."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line with its traceback, made anew: the one that another handler left in the record may hold secrets."""
@@ -48,7 +48,7 @@ class TextFormatter(logging.Formatter):
 
 
 class StderrHandler(logging.StreamHandler):
-    """Logs to whatever standard error is at the moment, so that lines appear above a live display."""
+    """Logs to the current `sys.stderr`, which a live display replaces, so that lines appear above it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -59,14 +59,14 @@ class StderrHandler(logging.StreamHandler):
 
 
 class JsonFormatter(TextFormatter):
-    """One object per record: `time` (UTC), `level`, `logger`, `message`, and a field for each other key of the message.
+    """Formats a record as one object: `time` (UTC), `level`, `logger`, `message`, and each `key=value` of the message.
 
-    In `key=value`, a value that is one argument of the record keeps its type; any other is text, up to the next key.
-    Tracebacks are the field `exception`.
+    A value that is a single argument of the record keeps its type; any other is text, up to the next key. A traceback
+    is in `exception`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, ASCII only."""
+        """Format the line, in ASCII only."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
@@ -76,19 +76,19 @@ class JsonFormatter(TextFormatter):
 
 
 def read_fields(template: object, arguments: object) -> Iterator[tuple[str, Any]]:
-    """The keys of a message and what its record gives for them; nothing where the arguments are no sequence."""
+    """Yield the keys of a message's template with their values; nothing unless `arguments` is a tuple."""
     if not isinstance(template, str) or not isinstance(arguments, tuple):
         return
     lead, *parts = KEY.split(template)
-    taken = len(PLACE.findall(lead))
+    used = len(PLACE.findall(lead))
     for key, text in zip(parts[::2], parts[1::2], strict=True):
         count = len(PLACE.findall(text))
-        yield key, read_value(text, arguments[taken : taken + count])
-        taken += count
+        yield key, read_value(text, arguments[used : used + count])
+        used += count
 
 
 def read_value(text: str, arguments: Sequence[Any]) -> Any:
-    """The value of one key, of the text behind it and the arguments that belong there."""
+    """The value of one key, from the template's text after it and the arguments of its placeholders."""
     if len(arguments) == 1 and PLACE.fullmatch(text) and is_plain(arguments[0]):
         return arguments[0]
     shown = text % tuple(arguments) if arguments else text
@@ -97,5 +97,5 @@ def read_value(text: str, arguments: Sequence[Any]) -> Any:
 
 
 def is_plain(argument: object) -> bool:
-    """Whether JSON has a value of this kind."""
+    """Whether JSON can represent this value as it is."""
     return isinstance(argument, str | int | None) or (isinstance(argument, float) and math.isfinite(argument))

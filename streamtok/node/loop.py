@@ -1,4 +1,4 @@
-"""The loop of an ingest node: frames from the captures to the core, its groups to the publisher and the recorder."""
+"""The loop of an ingest node: it feeds frames from captures to the core, and sends groups to publisher and recorder."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from streamtok.wire.publisher import Publisher
 
 log = logging.getLogger("streamtok.ingest")
 
-IDLE_S = 0.02  # how long the loop waits for a frame before it looks at the control socket again
+IDLE_S = 0.02  # how long the loop waits for a frame before it polls the publisher again
 STOP_BUDGET_S = 0.6  # of the 2 s that a node has to stop, for last partial groups; the sockets linger for 1 s
 CLOSE_S = 0.2  # likewise, for captures to end by themselves
 UPDATE_S = 0.1
 STATUS_S = 1.0
-MOST_STEPS = 4  # that a frame waits for: a turn of another camera's, and those of its own turn (docs/operations.md)
-STEPS_KEPT = 9  # of which the median tells how long a step takes: one of them may have been held up
+MOST_STEPS = 4  # steps that a frame may wait for: another camera's turn, and those of its own turn (docs/operations.md)
+STEPS_KEPT = 9  # latest steps whose median is the step time, robust against a single delay
 
 
 @dataclass(frozen=True)
 class NodeParts:
-    """What turns the frames of open sources into messages."""
+    """The parts of a node that turn frames into messages and recordings."""
 
     core: IngestCore
     publisher: Publisher
@@ -46,9 +46,9 @@ class NodeParts:
 class IngestLoop:
     """Runs until every source has ended or `stopping` is set.
 
-    With `publish_frames` readers get the camera images too. `on_update` is called on every turn. `turned` is when the
-    loop last came by (monotonic s), and `failures` says which sources failed. `seconds` is how long the loop has run,
-    once it has ended.
+    With `publish_frames` readers get the camera images too. `on_update` is called every UPDATE_S. `turned` is the time
+    of the last turn (monotonic s), and `failures` describes sources that failed. `seconds` is the loop's run time, once
+    it has ended.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class IngestLoop:
 
     @property
     def stopping(self) -> bool:
-        """Whether it was asked to end."""
+        """Whether the node was asked to end."""
         return self._stopping.is_set()
 
     def run(self) -> None:
@@ -94,24 +94,25 @@ class IngestLoop:
                 capture.stop()
             for capture in self.captures.values():
                 capture.close(CLOSE_S)
-                capture.source.close()  # wakes a read that still waits
-            self.core.finish_logs()  # a loop that failed has flushed no stream
+                capture.source.close()  # unblocks a read that still waits
+            self.core.finish_logs()  # needed if the loop failed, and so did not flush the streams
 
     def wait_for_subscribers(self, wanted: int) -> None:
-        """Hold the first frame until so many readers have joined."""
+        """Wait until `wanted` readers have joined, or the node is stopped."""
         if wanted:
             log.info("event=waiting subscribers=%d", wanted)
         while wanted and not self.stopping and not self.publisher.wait_subscribers(wanted, timeout=0.2):
             self._update()
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints: per stream counts, latency in ms by stage, frames per second of all streams."""
+        """The summary for `--json`: counts per stream, latency in ms by stage, frames per second of all streams."""
         return summarize(self.metrics, self.sources, self.core, self.seconds)
 
     def _start_captures(self) -> None:
-        """Recordings are opened anew, so that their times start when their frames do.
+        """Start a capture for each source.
 
-        Cameras begin with the newest frame: what they took while the model was loaded would only make a gap.
+        Recordings are reopened, so that their times start with their frames. Cameras begin with the newest frame, since
+        older ones, from while the model was loaded, would only make a gap.
         """
         for name, source in self.sources.items():
             if not source.live:
@@ -124,12 +125,12 @@ class IngestLoop:
 
     def _loop(self) -> None:
         while not self.stopping:
-            for name in self.captures:  # a turn may take several steps, and readers are not to wait for all of them
+            for name in self.captures:  # poll between cameras, since a turn may take several steps
                 self._serve()
                 self._update()
                 self._advance(name)
             for name, capture in self.captures.items():
-                if capture.held:  # the next frame of this one is there: its group waits no longer
+                if capture.held:  # its next frame has come, so its group waits no longer for other cameras
                     self._publish(self.core.settle(name))
             self._publish(self.core.overdue())
             self._wake.clear()
@@ -140,9 +141,9 @@ class IngestLoop:
             self._wake.wait(min(IDLE_S, self.core.patience()))
 
     def _advance(self, name: str) -> None:
-        """Encode and publish what waits for one stream, up to a group that waits for those of other cameras.
+        """Encode and publish a stream's waiting frames, up to a group that waits for other cameras to share a step.
 
-        What comes behind that is held until they have had their turn.
+        Later frames are held until those cameras have had their turn.
         """
         capture, lane = self.captures[name], self.core.lane(name)
         for item in capture.arrivals():
@@ -160,7 +161,7 @@ class IngestLoop:
 
     @property
     def _step_ns(self) -> int:
-        """How long a step takes."""
+        """The median duration of recent steps, ns."""
         return sorted(self._steps_ns)[len(self._steps_ns) // 2]
 
     def _feed(self, name: str, item: Captured) -> None:
@@ -175,7 +176,7 @@ class IngestLoop:
         if name not in self._flushed:
             self._flushed.add(name)
             self._publish(self.core.settle(name))
-            self._latest.pop(name, None)  # a tail that is filled up has waited for the end: its latency says nothing
+            self._latest.pop(name, None)  # a padded tail has waited for the end, so its latency is not measured
             self._publish(self.core.flush(name))
 
     def _publish(self, groups: list[TokenGroup]) -> None:
@@ -186,7 +187,7 @@ class IngestLoop:
         item = self._latest.get(group.stream)
         self._steps_ns.append(group.encode_ns)
         if item is not None and self.captures[group.stream].is_too_old(item, (MOST_STEPS + 1) * self._step_ns):
-            self.core.lane(group.stream).retract(group)  # this process stood still in the midst of the step
+            self.core.lane(group.stream).retract(group)  # the process was suspended during the step
             return
         encoded_ns, before = time.monotonic_ns(), self.publisher.bytes_of(group.stream)
         try:
@@ -201,7 +202,7 @@ class IngestLoop:
         lane.note_sent(group, self.publisher.bytes_of(group.stream) - before)
         if self.recorder is not None:
             self.recorder.write_group(header, group.tokens)
-        copy_totals(self.metrics, self.sources[group.stream], self.core.lane(group.stream))  # with those that follow
+        copy_totals(self.metrics, self.sources[group.stream], self.core.lane(group.stream))  # to fit `published`
         count_published(self.metrics, group, time.monotonic_ns() - encoded_ns)
         if item is not None and item.frame.frame_id == group.frame_ids[-1]:
             source = self.sources[group.stream]
@@ -213,7 +214,7 @@ class IngestLoop:
                 self.core.request_keyframe(event.stream)
 
     def _update(self, last: bool = False) -> None:
-        """Bring the metrics up to date, and tell readers and the display: every UPDATE_S, and at the end."""
+        """Update metrics, display, status messages and the watchdog: every UPDATE_S, and at the end (`last`)."""
         self.turned = time.monotonic()
         if time.monotonic() < self._update_due and not last:
             return
@@ -235,7 +236,7 @@ class IngestLoop:
             notify_systemd("WATCHDOG=1")
 
     def _finish(self) -> None:
-        """The last partial groups; after `stop` only as far as the time to stop allows."""
+        """Flush the last partial groups; after `stop`, only as many as STOP_BUDGET_S allows."""
         notify_systemd("STOPPING=1")
         for capture in self.captures.values():
             capture.stop()

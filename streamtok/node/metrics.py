@@ -1,4 +1,4 @@
-"""What a node counts and how long its stages take, for its summary, its live display and Prometheus.
+"""Counters, gauges and latencies of a node, for its summary, its live display and Prometheus.
 
 metrics = Metrics()
 metrics.count("frames", "front")
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("streamtok.ingest")
 
 OPEN_REQUESTS = 32
-IDLE_S = 5.0  # after which a connection that asks for nothing is closed
+IDLE_S = 5.0  # after which a connection without a request is closed
 
 Probe = Callable[[], Sequence[str]]
 HELP = {
@@ -49,7 +49,7 @@ HELP = {
     "resizes": "times that the picture's size changed",
     "reconnects": "times that a lost source came back",
     "frozen": "times that an image stood still for too long",
-    "missed": "frames that an outage of the camera must have cost",
+    "missed": "frames of the camera that never came",
     "damaged": "frames that could not be decoded",
     "deadline_misses": "groups published later than one group duration after their last frame",
     "publish_errors": "groups that the publisher refused or could not send",
@@ -74,14 +74,14 @@ HELP = {
 
 
 class Metrics:
-    """Counters and gauges by (name, stream), latencies by stage and stream; threads may share one.
+    """Counters and gauges by (name, stream), latencies by stage and stream; thread-safe.
 
-    `facts` say what counts here (node, model, ...); they are exported with the version of this package.
+    `facts` describe the node (node, model, ...); they are exported with the version of this package.
     """
 
     def __init__(self, facts: Mapping[str, str] | None = None) -> None:
         self.facts = {"version": version("streamtok"), **(facts or {})}
-        self._lock = threading.RLock()  # a signal handler may ask while its own thread counts
+        self._lock = threading.RLock()  # re-entrant, for a signal handler that interrupts a count
         self._counters: Counter[tuple[str, str]] = Counter()
         self._gauges: dict[tuple[str, str], float] = {}
         self._stages: dict[tuple[str, str], LatestSamples] = {}
@@ -92,7 +92,7 @@ class Metrics:
             self._counters[name, stream] += by
 
     def set_total(self, name: str, stream: str, total: int) -> None:
-        """Take over a counter that is kept elsewhere, such as a source's own."""
+        """Set a counter that is kept elsewhere, such as a source's own."""
         with self._lock:
             self._counters[name, stream] = total
 
@@ -107,17 +107,17 @@ class Metrics:
             self._stages.setdefault((stage, stream), LatestSamples()).add(seconds)
 
     def counter(self, name: str, stream: str) -> int:
-        """A counter's value, 0 if it was never touched."""
+        """A counter's value, 0 if it was never set."""
         with self._lock:
             return self._counters[name, stream]
 
     def gauge_value(self, name: str, stream: str, default: float = 0.0) -> float:
-        """A gauge's value."""
+        """A gauge's value, `default` if it was never set."""
         with self._lock:
             return self._gauges.get((name, stream), default)
 
     def latency_ms(self) -> dict[str, dict[str, float]]:
-        """{stage: {"p50": milliseconds, "p95": ..., "p99": ...}} of all streams together."""
+        """Latency quantiles over all streams: {stage: {"p50": milliseconds, "p95": ..., "p99": ...}}."""
         with self._lock:
             stages: dict[str, list[np.ndarray]] = {}
             for (stage, _), reservoir in self._stages.items():
@@ -128,10 +128,10 @@ class Metrics:
             }
 
     def collect(self) -> Iterator[Metric]:
-        """The Prometheus families, made at each scrape: counting itself costs no more than a dictionary."""
+        """Yield the Prometheus families, which are built at each scrape, so that counting costs only a dictionary."""
         with self._lock:
             tables = (CounterMetricFamily, dict(self._counters)), (GaugeMetricFamily, dict(self._gauges))
-            stages = {place: (kept.quantiles(), kept.count, kept.total) for place, kept in self._stages.items()}
+            stages = {key: (kept.quantiles(), kept.count, kept.total) for key, kept in self._stages.items()}
         yield InfoMetricFamily("streamtok_build", "what runs here", self.facts)
         for family_class, table in tables:
             for name in sorted({name for name, _ in table}):
@@ -150,11 +150,10 @@ class Metrics:
 
 
 class PrometheusServer:
-    """Answers scrapes of one `Metrics` over HTTP on its own thread, on loopback unless `address` says otherwise.
+    """Serves one `Metrics` over HTTP on its own thread, on loopback unless `address` says otherwise.
 
-    `probes` are further paths, for supervisors: each is asked for what is wrong, in words, and its path answers 200 if
-    that is nothing, else 503. `port` is the one it listens on: port 0 takes a free one. Raises OSError when the port
-    cannot be had.
+    `probes` are further paths for supervisors. A probe returns lines on what is wrong; its path answers 200 if there
+    are none, else 503. `port` is the one it listens on; port 0 is a free one. Raises OSError if the port is not free.
     """
 
     def __init__(
@@ -184,7 +183,7 @@ class PrometheusServer:
 
 
 def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WSGIApplication:
-    """A WSGI application that asks the probes, and leaves every other path to `metrics_app`."""
+    """A WSGI application that answers the probes' paths, and passes every other path to `metrics_app`."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         probe = probes.get(environ["PATH_INFO"])
@@ -200,7 +199,7 @@ def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WS
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request, so that a scraper that hangs holds up no probe."""
+    """Serves each request in a thread, so that a scraper that hangs does not block probes."""
 
     daemon_threads = True
 
@@ -210,16 +209,16 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
-        """At most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers keep no probe out."""
-        if isinstance(request, socket.socket):  # the pair is for datagrams
-            self._open = [*(each for each in self._open if each.fileno() >= 0), request]
+        """Serve at most OPEN_REQUESTS at a time: a new one ends the oldest, so that idle strangers block no probe."""
+        if isinstance(request, socket.socket):  # always: pairs are for datagrams
+            self._open = [*(known for known in self._open if known.fileno() >= 0), request]
         if len(self._open) > OPEN_REQUESTS:
             with contextlib.suppress(OSError):
                 self._open.pop(0).shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Without a traceback on standard error: a scraper may break off at any moment."""
+        """Log at debug level instead of a traceback, since a scraper may disconnect at any moment."""
         log.debug("event=scrape_failed client=%s", client_address, exc_info=True)
 
 
@@ -227,4 +226,4 @@ class _Handler(WSGIRequestHandler):
     timeout = IDLE_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: there is a request every few seconds."""
+        """Log nothing, as there is a request every few seconds."""

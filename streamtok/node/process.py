@@ -1,5 +1,6 @@
-"""How a process lives with its operating system: how it shares cores, ends within two seconds of a signal, and tells
-systemd how it is. Needs only the standard library."""
+"""A process and its operating system: sharing cores, ending within two seconds of a signal, notifying systemd.
+
+Needs only the standard library."""
 
 import contextlib
 import logging
@@ -20,13 +21,13 @@ log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
 FILES = 1 << 16
-WORDS_S = 0.3  # for last words: whoever reads them may have stopped reading
-SAME_S = 0.2  # `timeout`, and whoever signals a process and its group, sends one wish twice
+WORDS_S = 0.3  # for `last_words`, whose reader may have stopped reading
+SAME_S = 0.2  # `timeout`, and others that signal a process and its group, send one signal twice
 
 
 @dataclass
 class _Ending:
-    """What signals make of a process; see `stop_on_signals`."""
+    """The signal handler of `stop_on_signals`, and its state."""
 
     stop: Callable[[], None]
     last_words: Callable[[], None]
@@ -49,7 +50,7 @@ class _Ending:
     def leave(self, reason: str) -> NoReturn:
         status = int(self.at_stake())
         log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
-        words = threading.Thread(target=self.last_words, daemon=True)  # which may fail or hang
+        words = threading.Thread(target=self.last_words, daemon=True)  # in a thread, since it may fail or hang
         words.start()
         words.join(WORDS_S)
         os._exit(status)
@@ -61,12 +62,12 @@ def stop_on_signals(
     last_words: Callable[[], None] = lambda: None,
     at_stake: Callable[[], bool] = lambda: True,
 ) -> Iterator[None]:
-    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a terminal that closes; `nohup` still holds).
+    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a closed terminal; one ignored by `nohup` stays ignored).
 
-    If the process still runs 1.9 s later, or at a second signal, `last_words` is called and the process exits with
-    status 1. One step of a large model on a CPU can take that long. The same signal twice within 0.2 s is one. While
-    nothing is `at_stake` (the process is still starting) it exits like this with status 0. Outside the main thread,
-    where Python takes no signals, nothing is installed.
+    If the process still runs 1.9 s later, or at a second signal, `last_words` is called and the process exits. The
+    status is 1, or 0 while nothing is `at_stake` (it is still starting). One step of a large model on a CPU can take
+    that long. The same signal twice within 0.2 s is one. Outside the main thread, where Python takes no signals,
+    nothing is installed.
     """
     raise_file_limit()
     if threading.current_thread() is not threading.main_thread():
@@ -87,7 +88,7 @@ def stop_on_signals(
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it is allowed to: every reader and stranger that connects takes one."""
+    """Raise the limit on open files as far as allowed, up to FILES, since each connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -96,21 +97,21 @@ def raise_file_limit() -> None:
 
 
 def keep_standard_streams() -> None:
-    """Let writing to a standard stream that was closed at the start (`>&-`) go nowhere, not into a file or socket that
-    would get its number."""
+    """Open standard streams that were closed at the start (`>&-`) on /dev/null. Otherwise output to them would go into
+    a file or socket that gets their descriptor."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 until the end
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 open until the end
 
 
 def print_result(text: str) -> None:
-    """Print what a command has to say at its end; on standard error if standard output was closed or nobody reads it.
+    """Print the result of a command, on standard error if standard output is closed or has no reader.
 
-    OSError still tells that it could not go where it was meant to.
+    The OSError of standard output is raised all the same.
     """
     if sys.__stdout__ is None:
         print(text, file=sys.stderr, flush=True)
@@ -124,9 +125,9 @@ def print_result(text: str) -> None:
 
 
 def end_process(status: int) -> int:
-    """Called last: the status, or at once the end of the process if a daemon thread still runs.
+    """Return the status, or exit at once if a daemon thread still runs; to be called last.
 
-    Such a thread may be inside OpenCV or libzmq, which abort when the interpreter is taken down around them.
+    Such a thread may be inside OpenCV or libzmq, which abort if the interpreter shuts down meanwhile.
     """
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     if not any(thread.daemon for thread in others):
@@ -139,9 +140,9 @@ def end_process(status: int) -> int:
 
 
 def notify_systemd(message: str) -> None:
-    """Tell systemd (`Type=notify`) about this process; nothing happens elsewhere.
+    """Send a message to systemd (`Type=notify`), if it started this process; never blocks.
 
-    Where it cannot be told, cameras go on: systemd notices what it does not hear. Nothing waits for it either.
+    Failures are ignored, so that cameras go on: systemd notices missing messages itself.
     """
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
@@ -152,11 +153,10 @@ def notify_systemd(message: str) -> None:
 
 
 def share_cores() -> None:
-    """Let OpenCV work in the thread that calls it; to be called before it is imported. `import streamtok` does the
-    same for PyTorch.
+    """Make OpenCV work in the calling thread; to be called before it is imported. `import streamtok` sets up PyTorch.
 
-    Both spin otherwise, which costs many times the work on a machine where other processes (cameras, readers) run too.
-    OpenCV also takes no picture of more pixels than cameras have: a few bytes of a PNG may claim gigabytes.
+    Idle threads of both spin otherwise, which costs many times the work if other processes (cameras, readers) run too.
+    OpenCV also gets a limit on pixels, since a few bytes of a PNG may claim gigabytes.
     """
     if "cv2" not in sys.modules:
         os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))

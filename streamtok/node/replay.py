@@ -1,7 +1,7 @@
-"""Recorded drives through the same core as live.
+"""Encodes recorded drives through the same core as live streams.
 
-A recording that has its tokens is cut exactly as its headers say: group boundaries, keyframes, dropped and repeated
-frames. Any other drive is cut by the rules of the ingest core on frame ids and capture times. Neither reads a clock.
+A recording with tokens is cut into groups as its headers say: boundaries, keyframes, dropped and repeated frames. Any
+other drive is cut by the ingest core's rules on frame ids and capture times. Neither reads a clock.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from streamtok.recording.reader import Recording, TokenReader
 from streamtok.types import Frame, TokenGroup
 from streamtok.wire.message import Info, TokenMessage
 
-LONGEST_DELAY = 32  # messages: a decoder of video may give a frame some frames late, never later than this
+LONGEST_DELAY = 32  # messages by which a frame may come late, since a video decoder delays frames
 NO_FRAMES = "its frames are not in the recording"
 NO_START = "no keyframe to start from before it"
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One group encoded again, the frames it was made of, and the recorded message it repeats, if any."""
+    """One group encoded again, its frames, and the recorded message that it repeats, if any."""
 
     group: TokenGroup
     frames: list[Frame]
@@ -40,9 +40,9 @@ class Replayed:
 
 @dataclass
 class _Shelf:
-    """One stream's frames and messages that were read and not yet used, in the order in which they were recorded.
+    """One stream's frames and messages that were read but not used yet, in recorded order.
 
-    `unbroken` while our encoder has followed the recorded one through every group since a keyframe.
+    `unbroken` says that every group since a keyframe was encoded again, so that our state is the recorded encoder's.
     """
 
     frames: deque[Frame] = field(default_factory=deque)
@@ -51,11 +51,11 @@ class _Shelf:
 
     def put(self, frame: Frame) -> None:
         if self.frames and frame.frame_id <= self.frames[-1].frame_id:
-            self.frames.clear()  # the camera's node was started again
+            self.frames.clear()  # the camera's node was restarted
         self.frames.append(frame)
 
     def take(self, ids: list[int]) -> list[Frame] | None:
-        """The frames with these ids, which are removed with all before them; None if some are not there."""
+        """Remove and return the frames with these ids, and discard those before them; None if some are missing."""
         found = [frame for frame in self.frames if frame.frame_id in ids]
         while self.frames and self.frames[0].frame_id <= ids[-1]:
             self.frames.popleft()
@@ -66,7 +66,7 @@ class _Shelf:
 
 
 class Replay(ABC):
-    """What all replays have: the drive that is read, the core that encodes it, and what could not be encoded.
+    """Base of the replays: the drive that is read, the core that encodes it, and what could not be encoded.
 
     `skipped` counts recorded groups that were left out, by reason; `problems` has the details.
     """
@@ -78,14 +78,14 @@ class Replay(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Replayed]:
-        """The groups, in the order in which they are made."""
+        """Yield the groups in the order in which they are encoded."""
 
 
 class RecordedReplay(Replay):
     """Encodes the frames of a recording again, group by group as the recorded headers say.
 
-    Iterating gives `Replayed`, in recorded order. Groups that cannot be made again are skipped: those without their
-    frames, and after them everything up to the next keyframe.
+    Iterating gives `Replayed` in recorded order. A group whose frames are missing is skipped, and so are those after it
+    up to the next keyframe.
     """
 
     drive: McapDrive
@@ -107,7 +107,7 @@ class RecordedReplay(Replay):
         contexts = {self.infos[name].context for name in self.streams}
         if len(contexts) > 1:
             raise ValueError(f"the streams were encoded with different contexts {contexts}: replay one at a time")
-        # each in a step of as many slots as it was recorded with, and in its own; the others stay idle
+        # Each stream steps in its own slot of as many slots as when it was recorded; the other slots stay idle.
         batches = [[name if other == name else None for other in self.infos[name].batch] for name in self.streams]
         shared = [slots for slots in batches if len(slots) > 1]
         super().__init__(drive, IngestCore(tokenizer, options, context=contexts.pop(), batches=shared))
@@ -130,7 +130,7 @@ class RecordedReplay(Replay):
             yield from self._encode_ready(shelf, 0)
 
     def _encode_ready(self, shelf: _Shelf, patience: int) -> Iterator[Replayed]:
-        """The groups whose frames are there, and those that have waited for their frames for too long."""
+        """Encode groups whose frames have come, or which have waited for them for more than `patience` messages."""
         while shelf.messages:
             ids = shelf.messages[0].header.frame_ids
             if not shelf.reaches(ids[-1]) and len(shelf.messages) <= patience:
@@ -165,10 +165,10 @@ class RecordedReplay(Replay):
 
 
 class DriveReplay(Replay):
-    """Encodes the frames of a drive that has no tokens, as live ingest under policy `lossless` would."""
+    """Encodes the frames of a drive without tokens, as live ingest with policy `lossless` would."""
 
     def __iter__(self) -> Iterator[Replayed]:
-        """Groups in the order in which they fill up; the frames of a padded tail come with its group."""
+        """Yield groups in the order in which they fill up, each with its frames."""
         pending: dict[str, list[Frame]] = {name: [] for name in self.core.lanes}
         for frame in self.drive.frames(list(self.core.lanes)):
             pending[frame.stream].append(frame)
@@ -186,7 +186,7 @@ class DriveReplay(Replay):
 
 
 def recorded_options(info: Info, multiple: int) -> StreamOptions:
-    """The options under which a recorded stream's frames are prepared and encoded as they were."""
+    """The stream options that reproduce how a recorded stream's frames were prepared and encoded; else ValueError."""
     height, width = info.requested_size or info.image_size
     sized = StreamOptions("lossless", size=(height, width), fit=info.fit, hold=info.hold)
     if info.source_size is None:

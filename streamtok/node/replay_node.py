@@ -1,4 +1,4 @@
-"""One replay from its settings: what is in the drive decides how it is cut, the settings where the tokens go."""
+"""Runs one replay: the drive's content decides how it is cut into groups, the settings where the tokens go."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from streamtok.types import TokenGroup
 from streamtok.wire.message import Info, TokenHeader
 
 T = TypeVar("T")
-NOT_COMPARED = ("size", "measured_ms", "agreement", "format")  # of an engine configuration: facts that no token shows
+NOT_COMPARED = ("size", "measured_ms", "agreement", "format")  # fields of an engine configuration that no token shows
 
 
 class ReplayNode:
     """Runs one replay; `run` returns the summary that `--json` prints.
 
-    The mode is "recorded" for frames of a recording, cut as its headers say. It is "tokens" for its tokens published
-    again, and "drive" for frames cut by the rules on frame ids and capture times. The tokenizer is loaded unless it is
-    given.
+    With `mode` "recorded", frames of a recording are cut into groups as its headers say. With "tokens", its tokens are
+    published again. With "drive", frames are cut by the rules on frame ids and capture times. The tokenizer is loaded
+    unless it is given.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ReplayNode:
         self.skipped: Counter[str] = Counter()
         self.damaged = 0  # frames that could not be read
         self.notes: list[str] = list(self.recording.notes) if self.recording else []
-        self.account: dict[str, dict[str, Any]] = {}  # of the drive's cameras, as `Drive.account` tells
+        self.account: dict[str, dict[str, Any]] = {}  # `Drive.account` of the drive's cameras
         self._stopping = threading.Event()
         self._seconds = 0.0
         self._span: tuple[int, int] | None = None
@@ -63,7 +63,7 @@ class ReplayNode:
 
     @property
     def empty(self) -> bool:
-        """Whether it came to its end, not having been stopped, without a single group."""
+        """Whether the replay has no group, although it was not stopped."""
         return not self.counts and not self._stopping.is_set()
 
     def run(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class ReplayNode:
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints: counts per stream, speed, and the verification if there was one."""
+        """The summary for `--json`: counts per stream, speed, and the verification if there was one."""
         frames = sum(counts["frames"] for counts in self.counts.values())
         drive_s = (self._span[1] - self._span[0]) / 1e9 if self._span else 0.0
         result: dict[str, Any] = {
@@ -147,7 +147,7 @@ class ReplayNode:
         return RecordedReplay(self.recording, tokenizer, settings.streams)
 
     def _limited(self, groups: Iterator[T]) -> Iterator[T]:
-        """As many of them as the settings ask for, until the replay is stopped."""
+        """Limit groups to `max_groups`, and end when the replay is stopped."""
         return takewhile(lambda group: not self._stopping.is_set(), islice(groups, self.settings.max_groups))
 
     def _count(self, group: TokenGroup | TokenHeader, **more: int) -> None:
@@ -170,7 +170,7 @@ class ReplayNode:
                     self.skipped[f"{name}: frames {reason}"] += counts[reason]
 
     def _conclude(self, replay: RecordedReplay) -> None:
-        """Tell the verification which recorded groups it did not see, and what may hide more of them."""
+        """Tell the verification which recorded groups were skipped, and why there may be more of them."""
         found, recording = self.verification, replay.recording
         found.skipped = replay.skipped
         without = set(self.settings.streams or recording.streams) - set(replay.streams)
@@ -205,10 +205,10 @@ class ReplayNode:
 def load_as_recorded(
     model: str, engine: dict[str, Any], device: str = "auto", deterministic: bool | None = None
 ) -> Tokenizer:
-    """The tokenizer `model` on the engine configuration that a recording names. This machine's default takes its place
-    if none was recorded, or if it is for other weights or another device.
+    """Load the tokenizer `model` on the engine configuration of a recording.
 
-    `device` and `deterministic` override it when given. Raises ValueError for a model that is not there.
+    This machine's default engine is used instead if none was recorded, or if it is for other weights or another device.
+    `device` and `deterministic` override it if given. Raises ValueError for a model that does not exist.
     """
     recorded = EngineConfiguration.from_dict(engine)
     if deterministic is None:
@@ -225,7 +225,7 @@ def load_as_recorded(
 
 
 def compare_engines(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is different in the engine configuration, which tokens may depend on; nothing if none was recorded."""
+    """List differences of engine configurations that tokens may depend on; empty if none was recorded."""
     then = EngineConfiguration.from_dict(recorded).to_dict() if recorded else {}
     return [
         f"{name}: recorded {value!r}, now {now[name]!r}"
@@ -235,12 +235,12 @@ def compare_engines(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def info_key(described: Info | TokenHeader) -> tuple[str, str, tuple[int, ...]]:
-    """What an info and the headers that it describes share: stream, session and picture size."""
+    """The key that an info shares with the headers that it describes: stream, session and picture size."""
     return described.stream, described.session, tuple(described.image_size)
 
 
 def format_replay(summary: dict[str, Any], verification: Verification | None) -> str:
-    """The summary for people."""
+    """The summary as lines of text."""
     lines = [
         f"{name}: " + ", ".join(f"{count} {key}" for key, count in counts.items())
         for name, counts in summary["streams"].items()

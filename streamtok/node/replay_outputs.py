@@ -1,4 +1,4 @@
-"""Where replayed tokens go: a publisher as of a live node, a new recording, token files."""
+"""The outputs of a replay: a publisher like a live node's, a new recording, token files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ WAIT_S = 0.02
 
 
 class ReplayClock:
-    """The clock of capture times while a drive is replayed: it stands at the newest frame and runs from there.
+    """The capture clock while a drive is replayed: it is set to each new frame's time, and runs on from there.
 
-    `offset_ns` added to a capture time gives UTC.
+    A capture time plus `offset_ns` is UTC.
     """
 
     def __init__(self, offset_ns: int = 0) -> None:
@@ -39,21 +39,21 @@ class ReplayClock:
         self._capture_ns, self._set_ns = 0, time.monotonic_ns()
 
     def reach(self, capture_ns: int) -> None:
-        """The drive has come to this capture time."""
+        """Set the clock to the capture time that the replay has reached."""
         self._capture_ns, self._set_ns = capture_ns, time.monotonic_ns()
 
     def now_ns(self) -> int:
-        """The time on the capture clock."""
+        """The time on the capture clock, ns."""
         return self._capture_ns + time.monotonic_ns() - self._set_ns
 
     def pair(self) -> tuple[int, int]:
-        """(capture clock, UTC) of this moment of the drive."""
+        """(capture clock, UTC) in ns at the replay's current moment."""
         now = self.now_ns()
         return now, now + self.offset_ns
 
 
 def clock_offsets(recording: Recording | None) -> dict[str, int]:
-    """What makes UTC of the capture times of each stream of a recording; of its first session, if there are several."""
+    """The offset (ns) from capture times to UTC for each stream of a recording, from its first session."""
     found: dict[str, int] = {}
     for file in recording.files if recording else ():
         for channel in file.channels.values():
@@ -63,7 +63,7 @@ def clock_offsets(recording: Recording | None) -> dict[str, int]:
 
 
 class Pace:
-    """Holds a replay to `speed` times real time by the capture times; None lets it run."""
+    """Slows a replay to `speed` times real time by capture times; None is as fast as possible."""
 
     def __init__(self, speed: float | None) -> None:
         self.speed = speed
@@ -71,7 +71,7 @@ class Pace:
         self._last_ns = 0
 
     def wait(self, capture_ns: int, idle: Callable[[], None], stop: Callable[[], bool]) -> None:
-        """Wait until `capture_ns` is due, calling `idle` meanwhile; times that go back start anew."""
+        """Wait until `capture_ns` is due, and call `idle` meanwhile; a time that goes back restarts the pace."""
         if self.speed is None:
             return
         if self._start is None or capture_ns < self._last_ns:
@@ -86,8 +86,8 @@ class Pace:
 class Outputs:
     """The outputs that the settings ask for; `recording` is None for drives of other origin.
 
-    Of recorded tokens that are published again: `announce` and `forward`; of groups encoded again: `prepare` and
-    `write`. A context manager: leaving it ends streams and files, or discards token files after an error.
+    Recorded tokens that are published again go through `announce` and `forward`, groups that are encoded again through
+    `prepare` and `write`. A context manager: leaving it ends streams and files, or after an error discards token files.
     """
 
     def __init__(
@@ -124,33 +124,33 @@ class Outputs:
         self._stack.__exit__(*exc_info)  # type: ignore[arg-type]
 
     def wait_for_subscribers(self) -> None:
-        """Hold the first message until as many readers as asked for have joined the streams announced so far."""
+        """Wait until `wait_subscribers` readers have joined the streams that were announced so far."""
         wanted, self._waited = self.settings.wait_subscribers, True
         if wanted and self.publisher is not None:
             while not self.stop() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
                 pass
 
     def idle(self) -> None:
-        """Serve readers; their keyframe requests change nothing in a replay."""
+        """Serve readers; keyframe requests have no effect in a replay."""
         if self.publisher is not None:
             self.publisher.poll()
 
     def announce(self, info: Info) -> None:
-        """Tell readers of a stream whose recorded tokens are published again."""
+        """Announce a stream whose recorded tokens are published again."""
         now = self.clock.now_ns()
         recorded = info.clock if any(info.clock) else (now, now + self._offsets.get(info.stream, 0))
         if self.publisher is not None:
             self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded))
 
     def forward(self, message: TokenMessage) -> None:
-        """Publish a recorded message as it is."""
+        """Publish a recorded message unchanged."""
         if self.publisher is not None:
             self.publisher.forward(message)
 
     def prepare(self, group: TokenGroup, core: IngestCore) -> None:
-        """Announce a group's stream, again when its size changes, and prepare its token files.
+        """Announce a group's stream, if it is new or its size changes, and prepare its token files.
 
-        Before the first group of all it waits for the readers.
+        Before the first group, it waits for readers.
         """
         if self._announced.get(group.stream) != group.image_size:
             self._announced[group.stream] = group.image_size
@@ -190,7 +190,7 @@ class Outputs:
             self._files[name] = self._stack.enter_context(self._make_files(name, self.settings.out, core))
 
     def _info(self, name: str, core: IngestCore) -> Info:
-        """What readers are told: as of a live stream, with what only the recorded one knows."""
+        """Make a stream's info as for a live one, with the facts that only the recording knows."""
         info = to_info(
             core.stream_info(name), node=self.settings.node, metadata=self._metadata.get(name, {}), replay=True
         )

@@ -1,4 +1,4 @@
-"""A rig's settings made into what a node runs: its sources, and once they are open its core, publisher and recorder."""
+"""Builds the parts of a node from a rig's settings: its sources, and once they are open, core, publisher, recorder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from streamtok.wire.security import CurveServer, load_keys
 
 
 def check_binding(settings: PublishSettings, bind: str) -> None:
-    """Raise ValueError or BindError for endpoints that could not be bound now: before a model is loaded for nothing."""
+    """Raise ValueError or BindError for endpoints that cannot be bound, before a model is loaded in vain."""
     secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
     control = check_endpoints(bind, settings.control, secure=secure, insecure=insecure, ipc_group=group)
     probe_endpoints(bind, control)
 
 
 def make_sources(settings: RigSettings) -> dict[str, Source]:
-    """The sources by stream, not opened yet; raises ValueError or FileNotFoundError naming the stream."""
+    """Make the sources by stream, not opened yet; raises ValueError or FileNotFoundError that names the stream."""
     packets = settings.record is not None and settings.record_frames == "lossless" and not settings.publish_frames
     sources: dict[str, Source] = {}
     for stream in settings.resolved():
@@ -60,12 +60,12 @@ def open_parts(
     stats: Callable[[], dict[str, Any]],
     stop: Callable[[], bool],
 ) -> NodeParts:
-    """Core, publisher and recorder for open sources; `stack` closes the publisher.
+    """Make core, publisher and recorder for open sources; `stack` closes the publisher.
 
     `stats` and `stop` are those of `Publisher`. The tokenizer is loaded if it is None.
     """
     if tokenizer is None:
-        pick_device(settings.device)  # by itself: a GPU that is not there yet is no mistake in the settings
+        pick_device(settings.device)  # outside blame_settings, as a GPU that is not there yet is no fault of settings
     with blame_settings():
         core = make_core(settings, tokenizer, sources)
         publisher = stack.enter_context(make_publisher(settings, core, sources, stats, stop))
@@ -76,7 +76,7 @@ def open_parts(
 
 
 def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
-    """The ingest core for open sources; the tokenizer is loaded, for the largest of their pictures, if not given."""
+    """Make the ingest core for open sources; if no tokenizer is given, one is loaded for their largest picture."""
     options = {stream.name: make_options(stream, sources[stream.name].live) for stream in settings.resolved()}
     rates = {name: source.fps for name, source in sources.items()}
     batches = [] if settings.batch_wait_ms is None else find_batches(options, rates)
@@ -91,9 +91,9 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
             size=largest or (256, 448),
             device=settings.device,
             threads=settings.threads,
-            slots_per_step=slots if slots > 1 else None,  # one is what every engine has unless it says otherwise
+            slots_per_step=slots if slots > 1 else None,  # one is every engine's default
         )
-    gains = settings.compression == "coded" and tokenizer.config.holds_levels  # who codes without a past saves nothing
+    gains = settings.compression == "coded" and tokenizer.config.holds_levels  # without a past, hold saves no bits
     for stream in settings.resolved():
         if gains and (stream.bitrate or settings.rig_bitrate) and stream.hold is None:
             options[stream.name] = replace(options[stream.name], hold=MOST_HOLD)
@@ -105,10 +105,9 @@ def make_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[
 
 
 def make_options(stream: StreamSettings, live: bool) -> StreamOptions:
-    """What the core is told of a stream.
+    """Make the core's options of a stream.
 
-    `live` decides a policy that was not given (cameras latest, files lossless), and bounds the pictures of a stream
-    without a size.
+    `live` decides a policy that was not given (cameras latest, files lossless), and limits the pixels of pictures.
     """
     policy = stream.policy or ("latest" if live or stream.realtime else "lossless")
     same = {"on_gap", "tail", "keyframe_interval", "size", "fit", "metadata", "bitrate", "keyframe_drift"}
@@ -117,11 +116,10 @@ def make_options(stream: StreamSettings, live: bool) -> StreamOptions:
 
 
 def find_batches(options: dict[str, StreamOptions], rates: dict[str, float | None]) -> list[list[str]]:
-    """Which streams share a step.
+    """Decide which streams share a step.
 
-    They have policy `latest`, one frame rate (None: not known yet) and frames encoded at one size, which must be given.
-    Raises ValueError if not. Lossless streams have steps of their own: where they are cut must not depend on when
-    others are read.
+    They have policy `latest`, the same frame rate (None: not known yet) and the same encoded size, which must be given,
+    else ValueError. Lossless streams step alone, since their groups must not depend on when others are read.
     """
     cameras = {name: (option.size, rates[name]) for name, option in options.items() if option.policy == "latest"}
     without = [name for name, (size, _) in cameras.items() if size is None]
@@ -141,7 +139,7 @@ def make_publisher(
     stats: Callable[[], dict[str, Any]],
     stop: Callable[[], bool],
 ) -> Publisher:
-    """The bound publisher, whose readers may be a second of the node's groups behind."""
+    """Make the bound publisher; its readers may have a backlog of one second of the node's groups."""
     rates = [(source.fps or 30.0) / core.group_frames for source in sources.values()]
     return Publisher(
         settings.bind,
@@ -160,14 +158,14 @@ def make_publisher(
 
 
 def choose_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
-    """The token coder of the core's tokenizer, where the settings ask for one."""
+    """The token coder of the core's tokenizer, None unless the settings ask for one."""
     if settings.compression not in ("coded", "independent"):
         return None
     return coder_for(core.tokenizer.fingerprint, Path(settings.model))
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
-    """The recorder that the settings ask for; None if nothing is recorded."""
+    """Make the recorder that the settings ask for; None if nothing is recorded."""
     if settings.record is None:
         return None
     waits = all(lane.options.policy == "lossless" for lane in core.lanes.values())
@@ -177,7 +175,7 @@ def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
 
 
 def open_streams(core: IngestCore, sources: dict[str, Source], publisher: Publisher) -> None:
-    """Allocate, warm up and announce what can be before the first frame: streams whose sources know their size."""
+    """Allocate, warm up and announce, before the first frame, the streams whose sources know their size."""
     for name, source in sources.items():
         lane = core.lane(name)
         lane.set_frame_rate(source.fps)

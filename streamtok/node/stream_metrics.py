@@ -1,4 +1,4 @@
-"""What an ingest node counts and measures of its streams."""
+"""Copies the counters and latencies of an ingest node's streams into its metrics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ OF_NODE = ("published", "published_bytes", "publish_errors", "deadline_misses")
 
 
 def export_zeros(metrics: Metrics, streams: Iterable[str]) -> None:
-    """Make the node's own counters be there from the start, as 0."""
+    """Export the node's own counters as 0 from the start."""
     for name in streams:
         for counter in OF_NODE:
             metrics.set_total(counter, name, 0)
 
 
 def copy_totals(metrics: Metrics, source: Source, lane: Lane) -> None:
-    """Take over what a source and its lane have counted, and their state."""
+    """Copy the counters and state of a source and its lane."""
     name = lane.name
     for counts, counters in ((lane.counts, OF_LANE), (source.counts, OF_SOURCE)):
         for counter in counters:
@@ -40,7 +40,7 @@ def copy_totals(metrics: Metrics, source: Source, lane: Lane) -> None:
 
 
 def copy_budget(metrics: Metrics, name: str, budget: StreamBudget) -> None:
-    """Take over what a stream spends, where it holds levels or keeps to a bitrate."""
+    """Copy a stream's hold margin and bitrate, if it has them."""
     if budget.most_hold:
         metrics.gauge("hold_margin", name, budget.hold)
         metrics.gauge("hold_noise_db", name, budget.noise_db)
@@ -57,14 +57,14 @@ def copy_budget(metrics: Metrics, name: str, budget: StreamBudget) -> None:
 
 
 def copy_recording(metrics: Metrics, recorder: Recorder, streams: Iterable[str]) -> None:
-    """Take over what the recorder says of each stream."""
+    """Copy the recorder's state of each stream."""
     for name in streams:
         metrics.gauge("recording", name, not recorder.error)
         metrics.set_total("unrecorded", name, recorder.unrecorded[name])
 
 
 def count_published(metrics: Metrics, group: TokenGroup, publish_ns: int) -> None:
-    """Count a group that was sent, which took `publish_ns`."""
+    """Count a group that was sent, and the durations of encoding and publishing it."""
     metrics.observe("encode", group.stream, group.encode_ns / 1e9)
     metrics.observe("publish", group.stream, publish_ns / 1e9)
     metrics.count("published", group.stream)
@@ -72,16 +72,16 @@ def count_published(metrics: Metrics, group: TokenGroup, publish_ns: int) -> Non
 
 
 def is_paced(source: Source) -> bool:
-    """Whether frames come at the times they carry: a camera, or a recording in real time."""
+    """Whether frames come at their capture times: from a camera, or a recording in real time."""
     return source.live or (isinstance(source, RecordedSource) and source.realtime)
 
 
 def observe_latency(
     metrics: Metrics, source: Source, item: Captured, group: TokenGroup, encoded_ns: int, published_ns: int
 ) -> None:
-    """How long the group's last frame, `item`, waited, and `total`: from its capture to its message, as readers see it.
+    """Observe how long the group's last frame, `item`, was queued, and the `total` from its capture to its message.
 
-    A recording that is read as fast as it can be has no `total`: its times are not those of now.
+    A recording that is read as fast as possible has no `total`, since its capture times are not those of now.
     """
     metrics.observe("queue", group.stream, max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
     if not is_paced(source):

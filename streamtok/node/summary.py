@@ -1,4 +1,4 @@
-"""What an ingest node says at its end. Imports no PyTorch: a node may be told to stop before it has."""
+"""The summary of an ingest node. It imports no PyTorch, since a node may be stopped before that is loaded."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ IN_SUMMARY = ("frames", "groups", "keyframes", "dropped", "gaps", "damaged", "pu
 
 
 def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None, seconds: float) -> dict[str, Any]:
-    """What `--json` prints: per stream counts, latency in ms by stage, frames per second of the whole node."""
+    """The summary for `--json`: counts per stream, latency in ms by stage, frames per second of the whole node."""
     if core is not None:
-        from streamtok.ingest.token_grid import grid_shape  # PyTorch, which there is now
+        from streamtok.ingest.token_grid import grid_shape  # needs PyTorch, which the core has loaded
     counts: dict[str, dict[str, Any]] = {}
     for name in streams:
         size = core.lane(name).image_size if core is not None else None
@@ -32,7 +32,7 @@ def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None,
 
 
 def summarize_rig(core: IngestCore | None) -> dict[str, Any]:
-    """What all streams together were asked and sent, where they share a budget."""
+    """The rig's bitrate asked for and sent, if the streams share a budget."""
     for lane in [] if core is None else core.lanes.values():
         if lane.budget.rig is not None:
             shared = lane.budget.rig.budget
@@ -41,7 +41,7 @@ def summarize_rig(core: IngestCore | None) -> dict[str, Any]:
 
 
 def summarize_budget(lane: Lane) -> dict[str, Any]:
-    """What a stream asked, sent and paid, where it holds levels or keeps to a bitrate."""
+    """A stream's bitrate asked for and sent, hold margin and left-out frames, if it has them."""
     budget = lane.budget
     summary: dict[str, Any] = {}
     if budget.most_hold:
@@ -52,12 +52,12 @@ def summarize_budget(lane: Lane) -> dict[str, Any]:
 
 
 def summarize_rate(asked: ByteBudget | None, sent: Meter) -> dict[str, Any]:
-    """Bits per second of capture time."""
+    """The rates asked for and sent, in bits per second of capture time."""
     return {"bitrate_asked": None if asked is None else asked.bitrate, "bitrate_sent": round(sent.mean)}
 
 
 def format_ingest(summary: Mapping[str, Any]) -> str:
-    """The summary for people."""
+    """The summary as lines of text."""
     line = (
         "{}: {frames} frames in {groups} groups of {tokens_per_group} tokens ({keyframes} keyframes), {published} "
         "published, {dropped} frames dropped, {gaps} gaps, {damaged} damaged"
@@ -72,7 +72,7 @@ def format_ingest(summary: Mapping[str, Any]) -> str:
 
 
 def format_budget(counts: Mapping[str, Any]) -> list[str]:
-    """What a stream asked, sent and paid."""
+    """A line on a stream's bitrate and hold margin, if it has them."""
     parts = []
     if "bitrate_sent" in counts:
         parts += [format_rate(counts), f"{counts['left_out']} frames left out"]
@@ -84,6 +84,6 @@ def format_budget(counts: Mapping[str, Any]) -> list[str]:
 
 
 def format_rate(counts: Mapping[str, Any], prefix: str = "") -> str:
-    """What was sent, and what was asked if anything was."""
+    """The rate that was sent, and the one asked for, if any."""
     sent, asked = counts[prefix + "bitrate_sent"], counts[prefix + "bitrate_asked"]
     return f"{sent / 1e3:.1f} kbit/s sent" + (f", {asked / 1e3:.1f} asked" if asked else "")

@@ -1,4 +1,4 @@
-"""Whether a replay gives the recorded tokens: every group compared, every difference and every doubt told."""
+"""Verifies that a replay gives the recorded tokens: it compares every group, and reports differences and doubts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamtok.wire.message import TokenMessage
 
 
 def check_verifiable(recording: Recording) -> None:
-    """ValueError says why the tokens of a recording cannot be verified."""
+    """Raise ValueError if the tokens of a recording cannot be verified; the message says why."""
     path = recording.paths[0]
     if not recording.streams:
         raise ValueError(f"{path} has no recorded tokens to compare with")
@@ -26,11 +26,11 @@ def check_verifiable(recording: Recording) -> None:
 
 
 def find_difference(recorded: TokenMessage, group: TokenGroup) -> str:
-    """How a group differs from the recorded message, in words; empty if every token is the same."""
+    """Describe how a group differs from the recorded message; empty if every token is the same."""
     header = recorded.header
-    place = f"{header.stream} seq {header.seq} (epoch {header.epoch}, frames {header.frame_ids})"
+    label = f"{header.stream} seq {header.seq} (epoch {header.epoch}, frames {header.frame_ids})"
     if list(group.tokens.shape) != list(header.grid) or group.tokens.dtype != recorded.tokens.dtype:
-        return f"{place}: grid {list(group.tokens.shape)} {group.tokens.dtype}, recorded {header.grid} {header.dtype}"
+        return f"{label}: grid {list(group.tokens.shape)} {group.tokens.dtype}, recorded {header.grid} {header.dtype}"
     view = f"u{group.tokens.dtype.itemsize}"
     now, then = np.ascontiguousarray(group.tokens).view(view), np.ascontiguousarray(recorded.tokens).view(view)
     different = np.argwhere(now != then)
@@ -38,14 +38,14 @@ def find_difference(recorded: TokenMessage, group: TokenGroup) -> str:
         return ""
     first = tuple(int(index) for index in different[0])
     return (
-        f"{place}: {len(different)} of {now.size} tokens differ, the first at {list(first)}: "
+        f"{label}: {len(different)} of {now.size} tokens differ, the first at {list(first)}: "
         f"recorded {recorded.tokens[first]}, now {group.tokens[first]}"
     )
 
 
 @dataclass
 class Verification:
-    """Compares replayed groups with the recorded ones; `first` is the first difference, empty if there is none.
+    """Compares replayed groups with the recorded ones; `first` describes the first difference, empty if there is none.
 
     `skipped` counts recorded groups that were not compared, by reason; `doubts` says why there may be more of them.
     """
@@ -67,7 +67,7 @@ class Verification:
             self.first = self.first or found
 
     def faults(self) -> list[str]:
-        """Why the recording is not verified; nothing if every recorded group was compared and is identical."""
+        """Why the recording is not verified; empty if every recorded group was compared and is identical."""
         total = self.compared + self.skipped.total()
         faults = [] if self.compared else ["nothing could be compared"]
         faults += [f"{self.different} of {self.compared} groups compared differ"] if self.different else []
@@ -75,7 +75,7 @@ class Verification:
         return faults + self.doubts
 
     def report(self) -> str:
-        """The result in words."""
+        """The result as lines of text."""
         lines = [f"{self.compared} groups compared, {self.compared - self.different} identical"]
         lines += [f"{count} not compared: {reason}" for reason, count in self.skipped.items()]
         if self.first:

@@ -1,1 +1,1 @@
-"""Recordings of token streams and camera images: written while they run, read back, repaired."""
+"""Recordings of token streams and camera images in MCAP files: written live, read back, repaired."""

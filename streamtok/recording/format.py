@@ -1,4 +1,4 @@
-"""What is in a recording: topics, schemas and the packing of messages. docs/wire-protocol.md says the same in words."""
+"""The file format of recordings: topics, schemas and the packing of messages; docs/wire-protocol.md describes it."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ FORMAT, VERSION = "streamtok-recording", 1
 PROFILE = "streamtok"
 MAIN_METADATA, SUMMARY_METADATA, REPAIR_METADATA = "streamtok", "streamtok.summary", "streamtok.repair"
 TOKENS, INFO, FRAMES, PICTURES, MISSED = "tokens/", "info/", "frames/", "token_images/", "missed"
-MAX_TIME = 1 << 63  # ns since 1970: what every reader of MCAP takes
+MAX_TIME = 1 << 63  # ns since 1970: the limit that every reader of MCAP accepts
 FRAME_MODES = ("none", "lossless", "lossy")
 TEXT_FACTS = ("node", "session", "stream", "tokenizer", "model", "dtype", "compression", "coder", "fit")  # others: JSON
 
@@ -84,7 +84,7 @@ class StoredTokens(msgspec.Struct):
 
 
 class Missed(msgspec.Struct, frozen=True):
-    """`count` messages of one kind ("tokens", "frames") that are not in the file, and why."""
+    """`count` messages of one kind ("tokens", "frames") that are not in the file, and the reason."""
 
     stream: str
     kind: str
@@ -93,18 +93,18 @@ class Missed(msgspec.Struct, frozen=True):
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:
-    """One token message as it is stored."""
+    """Pack one token message as it is stored."""
     return msgspec.msgpack.encode(StoredTokens(msgspec.Raw(header), payload))
 
 
 def unpack_tokens(data: bytes | memoryview) -> tuple[bytes, bytes]:
-    """Header and payload of a stored token message; raises ValueError."""
+    """Header and payload of a stored token message; raises ValueError if it is damaged."""
     stored = msgspec.msgpack.decode(data, type=StoredTokens)
     return bytes(stored.header), stored.payload
 
 
 def drop_unstorable(info: Info) -> Info:
-    """An info without those maps of it that MCAP metadata cannot hold: bytes, msgpack extensions, odd keys."""
+    """The info without the maps that MCAP metadata cannot hold: with bytes, msgpack extensions or odd keys."""
     changes: dict[str, dict[str, Any]] = {}
     for name in ("metadata", "engine"):
         try:
@@ -116,12 +116,12 @@ def drop_unstorable(info: Info) -> Info:
 
 
 def as_text(values: dict[str, Any]) -> dict[str, str]:
-    """MCAP metadata holds text: text as it is, everything else as JSON."""
+    """Values as MCAP metadata, which holds only text: text as it is, everything else as JSON."""
     return {key: as_utf8(value) if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def from_text(metadata: dict[str, str]) -> dict[str, Any]:
-    """The values of a channel's metadata; what is no JSON stays text."""
+    """The values of a channel's metadata, the inverse of `as_text`; text that is not JSON stays text."""
     values: dict[str, Any] = dict(metadata)
     for key in metadata.keys() - set(TEXT_FACTS):
         with contextlib.suppress(ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What an MCAP file holds, as its index tells or, without a usable one, as a walk over its records finds it."""
+"""List what an MCAP file holds, from its index or, without a usable one, by walking over its records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
 
 @dataclass
 class Contents:
-    """What a file says that it holds: channels, schemas and message counts by id, and where the chunks lie."""
+    """A file's channels, schemas and message counts by id, and where its chunks lie."""
 
     profile: str = ""
     channels: dict[int, Channel] = field(default_factory=dict)
@@ -36,9 +36,9 @@ class Contents:
     counts: dict[int, int] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
     attachments: list[tuple[int, int]] = field(default_factory=list)  # (offset, length) of their records
-    channel_count: int | None = None  # how many channels it says it has
-    loose: bool = False  # messages lie outside chunks
-    indexed: bool = False  # it was closed properly
+    channel_count: int | None = None  # by the file's statistics
+    loose: bool = False  # whether messages lie outside chunks
+    indexed: bool = False  # whether the file was closed properly
     damage: list[str] = field(default_factory=list)  # what cannot be read
 
     def note(self, text: str) -> None:
@@ -47,11 +47,11 @@ class Contents:
 
     @property
     def described(self) -> set[int]:
-        """The channels that are known, with their schemas."""
+        """The ids of channels that are known together with their schemas."""
         return {n for n, channel in self.channels.items() if channel.schema_id in self.schemas or not channel.schema_id}
 
     def take_definition(self, opcode: int, record: bytes) -> None:
-        """Keep a schema, channel or metadata record; a damaged one is noted, any other record left alone."""
+        """Keep a header, schema, channel or metadata record; note a damaged one, ignore any other."""
         from mcap.data_stream import ReadDataStream
         from mcap.exceptions import McapError
         from mcap.records import Channel, Header, Metadata, Schema
@@ -73,18 +73,18 @@ class Contents:
             self.note(f"a {DEFINITIONS[opcode]} record is damaged")
 
     def _define(self, known: dict[int, Any], found: Any, name: str) -> None:
-        """Keep a definition; of two with one number, as joined files have them, the first."""
+        """Keep a definition; of two with one id, which concatenated files have, the first."""
         if known.setdefault(found.id, found) != found:
             self.note(f"the number {found.id} is given twice, the second time to {name}: all is read as the first")
 
 
 def read_contents(stream: BinaryIO) -> Contents:
-    """The contents of a file that begins with MAGIC, whole or not; raises ImportError without the mcap package."""
+    """The contents of a file that begins with MAGIC, complete or not; raises ImportError without the mcap package."""
     return _read_index(stream) or _walk(stream)
 
 
 def _read_index(stream: BinaryIO) -> Contents | None:
-    """Channels, schemas, metadata and chunks as the summary has them; None if it does not have all of them."""
+    """The contents by the file's summary; None if that is missing, damaged or incomplete."""
     with needs_extra("reading MCAP files", "record"):
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
@@ -97,18 +97,15 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
         stream.seek(end - FOOTER_BYTES + RECORD.size)
-        data_end = struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4  # by where the summary begins
+        data_end = struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4  # it comes before the summary
         stream.seek(data_end)
         if stream.read(len(DATA_END)) != DATA_END:
-            return None  # bytes are gone or too many
+            return None  # bytes were lost or added before it
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    if summary is None or summary.statistics is None or not _lists_everything(summary, summary.statistics):
+    statistics, chunks = summary.statistics if summary else None, []
+    if summary is None or statistics is None or not _lists_everything(summary, statistics, data_end):
         return None
-    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
-    if any(a + length > b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)])):
-        return None  # it lies
-    statistics, chunks = summary.statistics, []
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
@@ -124,19 +121,24 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         channel_count=statistics.channel_count,
         indexed=True,
     )
-    _learn_channels(stream, contents)
+    _read_unknown_channels(stream, contents)
     return contents
 
 
-def _lists_everything(summary: Summary, told: Statistics) -> bool:
-    """Whether a summary leads to all messages, metadata and attachments, which files may leave out of it."""
+def _lists_everything(summary: Summary, told: Statistics, data_end: int) -> bool:
+    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it.
+
+    It is wrong if chunks overlap, or run over the end of the data.
+    """
+    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
+    apart = all(a + length <= b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)]))
     known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
     found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
-    return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
+    return known and apart and found == (told.chunk_count, told.metadata_count, told.attachment_count)
 
 
 def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
-    """Whether the record at `offset` is the footer that ends a whole file, with the checksum it says (if any)."""
+    """Whether the record at `offset` is the footer of a complete file whose summary has the right checksum, if any."""
     if offset < len(MAGIC):
         return False
     stream.seek(offset)
@@ -151,9 +153,9 @@ def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
 
 
 def _walk(stream: BinaryIO) -> Contents:
-    """The contents of a file whose index does not say all of them; of its chunks no more than their heads is read.
+    """The contents of a file without a complete index; only the headers of chunks are read.
 
-    What the summary repeats is taken last: it is read for want of an index, and may be what is damaged.
+    Definitions that the summary repeats come last, because the summary may be the damaged part.
     """
     contents, repeated, footer, data_ended = Contents(), Contents(), None, False
     end = os.fstat(stream.fileno()).st_size
@@ -165,27 +167,27 @@ def _walk(stream: BinaryIO) -> Contents:
             _walk_record(stream, into, opcode, (offset, length, end))
     if footer is None:
         if contents.chunks:
-            contents.chunks[-1].index.clear()  # the file may have been cut off within it
+            contents.chunks[-1].index.clear()  # the file may be cut off within this index
         contents.note(f"it has no end: cut off, or not closed ({end} bytes, {len(contents.chunks)} chunks found)")
     elif _is_closed(stream, footer, end):
         contents.indexed = True
     else:
         contents.note("its index cannot be read; the chunks were found without it")
         _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
-    _learn_channels(stream, contents)
+    _read_unknown_channels(stream, contents)
     contents.channels = repeated.channels | contents.channels
     contents.schemas = repeated.schemas | contents.schemas
     contents.damage += [text for text in repeated.damage if text not in contents.damage]
     for chunk in contents.chunks:
-        if not chunk.index.keys() <= contents.described:  # a damaged one would hide the messages
+        if not chunk.index.keys() <= contents.described:  # a damaged index would hide messages
             chunk.index.clear()
     return contents
 
 
 def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> None:
-    """Note what comes after the end of a file, `place` being where that begins and ends."""
+    """Note data after the end of the file; `place` is its (start, end)."""
     offset, end = place
-    if offset >= end:  # by far where the length of the last record is damaged
+    if offset >= end:  # also if the length of the last record is damaged
         return
     stream.seek(offset)
     another = f"another MCAP file (`tail -c +{offset + 1} FILE` gives it)"
@@ -194,7 +196,7 @@ def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> 
 
 
 def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple[int, int, int]) -> None:
-    """Take what one record says; `place` is its offset, the length of what is in it, and the length of the file."""
+    """Add one record to `contents`; `place` is (offset of the record, length of its content, length of the file)."""
     offset, length, end = place
     stream.seek(offset + RECORD.size)
     if opcode == spec.OP_CHUNK:
@@ -213,10 +215,10 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
         contents.loose = True
 
 
-def _learn_channels(stream: BinaryIO, contents: Contents) -> None:
-    """Read the chunks whose channels are not known yet: definitions come before the first message that needs them.
+def _read_unknown_channels(stream: BinaryIO, contents: Contents) -> None:
+    """Read chunks with unknown channels: definitions come before the first message that needs them.
 
-    Of a damaged chunk, too: a channel that is not known costs all its messages.
+    Damaged chunks are read too, because an unknown channel costs all its messages.
     """
     for chunk in contents.chunks:
         complete = len(contents.described) >= (contents.channel_count or 1 << 16)

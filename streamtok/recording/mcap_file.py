@@ -1,14 +1,13 @@
-"""MCAP files, read in order, by channel, by time and by place, so that damage costs only what it touches.
+"""Read MCAP files in order, by channel, by time or at random, so that damage costs only what it touches.
 
     file = McapFile("drive.mcap")
     for message in file.messages(file.channel_ids("tokens/"), first_ns=..., last_ns=...): ...
     places = file.locate(file.channel_ids("tokens/"))
     file.message_at(places[1000])
 
-Everything that reads MCAP files reads them through here. Files that were closed are read by their index, in order of
-log time, or as written where that clock was set back. Files that were cut off or are still being written are read by
-walking over their records. The part of the last chunk that is there is read too. A chunk whose checksum is wrong is
-left out and named in `damage`.
+All code that reads MCAP files uses this class. Files that were closed are read by their index, in order of log time, or
+as written if that clock was set back. Files that were cut off or are still being written are read by walking over their
+records, up to the incomplete last chunk. A chunk with a wrong checksum is skipped and listed in `damage`.
 """
 
 import contextlib
@@ -30,15 +29,15 @@ from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, r
 from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.packing import unpack_if_packed
 
-CACHED_CHUNKS = 64  # of about a megabyte, for all files whose messages a process reads by place
+CACHED_CHUNKS = 64  # of about a megabyte each, for all files that a process reads by `message_at`
 LAST_NS = (1 << 64) - 1
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
 
 
 class Wanted(NamedTuple):
-    """Which messages to read: of these channels (None: of all), with a log time from first to last.
+    """The messages to read: of these channels (None: of all), with a log time, ns, from first to last.
 
-    With `unreadable`, those too of which no more is there.
+    `unreadable`: also those that are known only from an index.
     """
 
     channel_ids: Collection[int] | None
@@ -47,7 +46,7 @@ class Wanted(NamedTuple):
     unreadable: bool = False
 
     def may_lie_in(self, chunk: Chunk) -> bool:
-        """Whether a chunk may hold such a message, as far as that is known without reading it."""
+        """Whether a chunk may hold such a message, judged without reading it."""
         if self.channel_ids is not None and chunk.index and chunk.index.keys().isdisjoint(self.channel_ids):
             return False
         return chunk.start_ns <= self.last_ns and chunk.end_ns >= self.first_ns
@@ -60,12 +59,11 @@ class Wanted(NamedTuple):
 
 
 class McapFile:
-    """One MCAP file, whole or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
+    """One MCAP file, complete or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
 
-    `place` is where its bytes lie: `path`, or what a packed file was unpacked to, as long as this object lives.
-    `profile` is what the file says it follows, and `indexed` tells whether it was closed properly. `damage` lists what
-    could not be read, in words. `counts` are messages by channel, empty without an index. Raises ValueError if the file
-    is no MCAP file at all.
+    `place` is the file that is read: `path`, or a temporary unpacked copy that lives as long as this object. `profile`
+    is that of the header; `indexed` is whether the file was closed properly. `damage` lists what could not be read, in
+    words. `counts` are messages by channel, empty without an index. Raises ValueError if it is no MCAP file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -90,10 +88,11 @@ class McapFile:
         self._set_back: dict[int, bool] = {}  # by channel
 
     def note(self, text: str) -> None:
-        """List damage; the same words once."""
+        """Add to `damage`, unless the same text is there."""
         self._contents.note(text)
 
     def channel_ids(self, prefix: str) -> set[int]:
+        """The ids of channels whose topic begins with `prefix`."""
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
 
     def messages(
@@ -105,9 +104,10 @@ class McapFile:
         last_ns: int = LAST_NS,
         unreadable: bool = False,
     ) -> Iterator[RawMessage]:
-        """Messages of the given channels (None: all) and log times, by time or `as_written` (without chunks always).
+        """Messages of the given channels (None: all) and log times, ns, in order of log time, or of writing.
 
-        With `unreadable`, those too that are known to lie in damaged chunks, without data.
+        The order is that of writing with `as_written`, and in files without chunks. `unreadable` adds messages without
+        data that an index lists in damaged chunks.
         """
         wanted = Wanted(channel_ids, first_ns, last_ns, unreadable)
         read: Counter[int] = Counter()
@@ -131,20 +131,20 @@ class McapFile:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """The first and the last log time; None where no chunks say it, or not of all."""
+        """The first and the last log time, ns; None if chunks do not give it for all messages."""
         if not self.chunks or self.damage:
             return None
         return min(chunk.start_ns for chunk in self.chunks), max(chunk.end_ns for chunk in self.chunks)
 
     def was_set_back(self, channel_ids: Collection[int] | None) -> bool:
-        """Whether order by time would mix what was written before its clock was set back with what came after."""
+        """Whether the clock was set back, so that order by time would mix messages from before and after."""
         ids = set(self.channels if channel_ids is None else channel_ids)
         if unknown := ids - self._set_back.keys():
             self._set_back |= {number: go_over_twice(times) for number, times in self._read_times(unknown).items()}
         return any(self._set_back[number] for number in ids)
 
     def _read_times(self, channel_ids: Collection[int]) -> dict[int, np.ndarray]:
-        """The log times of these channels as they were written, as far as an index lists them."""
+        """The log times of these channels in the order of writing, from the message indexes."""
         parts = {number: [np.zeros(0, np.uint64)] for number in channel_ids}
         chunks = sorted(self.chunks, key=lambda chunk: chunk.offset)
         indices = [(number, chunk.index[number]) for chunk in chunks for number in parts if number in chunk.index]
@@ -156,9 +156,9 @@ class McapFile:
         return {number: np.concatenate(each) for number, each in parts.items()}
 
     def locate(self, channel_ids: Collection[int]) -> np.ndarray:
-        """Where the messages of these channels lie: (n,) of `PLACE`, by log time, those of one time as written.
+        """The places of these channels' messages: (n,) of `PLACE`, by log time, equal times in order of writing.
 
-        Chunks are not read where an index lists their messages. ValueError for a file with messages outside chunks.
+        Only chunks without a message index are read. ValueError for a file with messages outside chunks.
         """
         if self._contents.loose:
             raise ValueError(f"{self.path} has no index of its messages: run `streamtok repair {self.path}`")
@@ -190,7 +190,7 @@ class McapFile:
             yield part
 
     def _messages_by_time(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
-        """A chunk is opened when its first time is due, so that no more chunks are in memory than overlap in time."""
+        """Merge chunks by time; each is read when its first time is due, so that memory holds only overlapping ones."""
         order = itertools.count()
         heap: list[tuple[int, int, Chunk | RawMessage]] = []
         for chunk in filter(wanted.may_lie_in, self.chunks):
@@ -216,7 +216,7 @@ class McapFile:
         return wanted.takes(message)
 
     def _read_messages(self, stream: BinaryIO, chunk: Chunk) -> list[tuple[int, RawMessage]]:
-        """(offset in the chunk, message) of each whole message of a chunk. Damage is listed."""
+        """(offset in the chunk, message) of each complete message of a chunk; damage is noted."""
         try:
             records = spec.split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
             found = [record for record in records if record.opcode == spec.OP_MESSAGE]
@@ -240,7 +240,7 @@ class McapFile:
 
 
 def _list_unreadable(stream: BinaryIO, chunk: Chunk) -> Iterator[RawMessage]:
-    """The messages of a damaged chunk, as far as an index lists them."""
+    """The messages of a damaged chunk that its index lists, without data."""
     for channel, offset in chunk.index.items():
         with contextlib.suppress(ValueError):
             for time_ns in spec.read_message_index(stream, offset, channel)["time"].tolist():
@@ -249,6 +249,6 @@ def _list_unreadable(stream: BinaryIO, chunk: Chunk) -> Iterator[RawMessage]:
 
 @lru_cache(CACHED_CHUNKS)
 def _cached_records(path: Path, written_ns: int, chunk: Chunk) -> memoryview:
-    """The unpacked records of a chunk; the last few are kept, since windows and streams share them."""
+    """The unpacked records of a chunk; cached, because windows and streams share chunks."""
     with path.open("rb") as stream:
         return read_chunk(stream, chunk)

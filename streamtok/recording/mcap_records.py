@@ -1,4 +1,4 @@
-"""The bytes of MCAP files: records, messages and chunks, as https://mcap.dev/spec lays them out."""
+"""Parse the bytes of MCAP files: records, messages and chunks (https://mcap.dev/spec)."""
 
 import contextlib
 import functools
@@ -24,9 +24,9 @@ UNPACK_ERRORS = (ValueError, RuntimeError, struct.error, OverflowError, MemoryEr
 
 
 class RawMessage(NamedTuple):
-    """One message as stored; times in ns of the file's clock, `data` a view of the chunk it came from.
+    """One message as stored; times in ns of the file's clock, `data` a view of its chunk.
 
-    Of one that is `unreadable`, only its channel and log time are known.
+    If it is `unreadable`, only its channel and log time are known.
     """
 
     channel_id: int
@@ -38,7 +38,7 @@ class RawMessage(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record: what it is, where it begins in the bytes it was read from, and what is in it."""
+    """One record: its opcode, its offset in the data that it was read from, and its content."""
 
     opcode: int
     offset: int
@@ -47,9 +47,9 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Where one chunk lies: `offset` of its record, `length` of what is there of it, its first and last log times.
+    """Where one chunk lies: `offset` of its record, `length` of it in the file, its first and last log times, ns.
 
-    `index` is {channel id: offset of the record that lists its messages}, empty if nothing lists them.
+    `whole`: it is not cut off. `index` is {channel id: offset of the message index record}, empty without one.
     """
 
     offset: int
@@ -60,25 +60,25 @@ class Chunk:
     index: dict[int, int] = field(default_factory=dict, hash=False, compare=False)
 
     def describe(self, error: Exception) -> str:
-        """That it is damaged, in words."""
+        """The note that the chunk is damaged."""
         return f"the chunk at byte {self.offset} cannot be read ({error}); its messages are left out"
 
 
 def begins_with_header(stream: BinaryIO) -> bool:
-    """Whether the record of a file that comes first is there, though the bytes before it are damaged."""
+    """Whether a header record follows the magic bytes, which may be damaged."""
     stream.seek(len(MAGIC))
     opcode, length = RECORD.unpack(stream.read(RECORD.size).ljust(RECORD.size, b"\0"))
     return opcode == OP_HEADER and 8 <= length < 1 << 16
 
 
 def read_message(record: memoryview) -> RawMessage:
-    """The message that a record holds."""
+    """Parse the content of a message record."""
     channel_id, sequence, log_time, publish_time = MESSAGE_HEAD.unpack_from(record)
     return RawMessage(channel_id, sequence, log_time, publish_time, record[MESSAGE_HEAD.size :])
 
 
 def read_message_index(stream: BinaryIO, offset: int, channel_id: int) -> np.ndarray:
-    """(n,) of `INDEX_ENTRY`: a channel's messages in a chunk, by the record at `offset`. ValueError if it is none."""
+    """Read the message index record at `offset`: (n,) of `INDEX_ENTRY`. ValueError if it is not the channel's."""
     stream.seek(offset)
     head = stream.read(INDEX_HEAD.size)
     opcode, length, channel, size = INDEX_HEAD.unpack(head) if len(head) == INDEX_HEAD.size else (0, 0, 0, 0)
@@ -99,7 +99,7 @@ def record_at(data: memoryview, offset: int) -> Record:
 
 
 def split_records(data: memoryview, lenient: bool = False) -> list[Record]:
-    """Records that follow one another; one that is cut off at the end is an error unless `lenient`."""
+    """Split data into its records; ValueError if the last one is cut off, unless `lenient`."""
     records: list[Record] = []
     at = 0
     with contextlib.suppress(ValueError) if lenient else contextlib.nullcontext():
@@ -110,9 +110,9 @@ def split_records(data: memoryview, lenient: bool = False) -> list[Record]:
 
 
 def read_chunk(stream: BinaryIO, chunk: Chunk, checked: bool = True) -> memoryview:
-    """The unpacked records of a chunk, of one that is cut off as much as there is; raises `UNPACK_ERRORS`.
+    """The unpacked records of a chunk, or as much as there is if it is cut off; raises `UNPACK_ERRORS`.
 
-    Unless it is `checked`, what can be unpacked of a damaged one.
+    If not `checked`, as much as can be unpacked of a damaged one.
     """
     stream.seek(chunk.offset + RECORD.size)
     data = memoryview(stream.read(chunk.length - RECORD.size))
@@ -125,7 +125,7 @@ def read_chunk(stream: BinaryIO, chunk: Chunk, checked: bool = True) -> memoryvi
     codec = bytes(data[CHUNK_HEAD.size + 4 : name_end]).decode("ascii", "replace")
     length = struct.unpack_from("<Q", data, name_end)[0]
     packed = data[name_end + 8 :][:length]
-    whole = chunk.whole or len(packed) == length  # or the length around it is what was damaged
+    whole = chunk.whole or len(packed) == length  # then only the length of the record is damaged
     contents = decompress_chunk(codec, packed, size, not (whole and checked))
     if whole and checked and crc and zlib.crc32(contents) != crc:
         raise ValueError("its checksum is wrong")
@@ -135,14 +135,14 @@ def read_chunk(stream: BinaryIO, chunk: Chunk, checked: bool = True) -> memoryvi
 
 
 def unpack_damaged(stream: BinaryIO, chunk: Chunk) -> memoryview:
-    """What can be unpacked of a damaged chunk, right or wrong."""
+    """As much as can be unpacked of a damaged chunk, unchecked."""
     with contextlib.suppress(*UNPACK_ERRORS):
         return read_chunk(stream, chunk, checked=False)
     return memoryview(b"")
 
 
 def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = False) -> bytes | memoryview:
-    """Contents of a chunk of `size` bytes compressed by `codec`; with `partial`, as much as the data gives."""
+    """Decompress a chunk to `size` bytes by `codec`; with `partial`, as much as the data gives."""
     if codec == "":
         return data
     if size > LARGEST_RECORD:
@@ -159,7 +159,7 @@ def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = Fa
 
 
 def _unpacker_of(codec: str, size: int) -> Callable[[bytes], bytes]:
-    """What unpacks a frame piece by piece, of `size` bytes at most if that is not negative."""
+    """A streaming decompressor; for LZ4, at most `size` bytes a call if that is not negative."""
     if codec == "zstd":
         import zstandard
 

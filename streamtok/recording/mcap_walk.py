@@ -1,4 +1,4 @@
-"""The records of an MCAP file one after another, without its index, and past damage."""
+"""Walk over the records of an MCAP file without its index, and past damage."""
 
 import mmap
 import os
@@ -11,27 +11,27 @@ from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_records import CHUNK_HEAD, MAGIC, RECORD
 
 LIKELY = re.compile(rb"[\x01-\x0f].{4}\0{4}", re.DOTALL)  # an opcode, and a length below 4 GiB
-ROW = 4  # records that follow one another are no chance
+ROW = 4  # records in a row that are plausible are not chance
 LEAST = {spec.OP_MESSAGE: spec.MESSAGE_HEAD.size, spec.OP_CHUNK: CHUNK_HEAD.size + 12}
 
 
 def walk_records(stream: BinaryIO, note: Callable[[str], None]) -> Iterator[tuple[int, int, int]]:
-    """(opcode, offset, length of what is in it) of each record up to the footer; the last may run over the end.
+    """(opcode, offset, length of the content) of each record up to the footer; the last may run over the end.
 
-    Where records make no sense `note` is told, and the walk goes on with the next that do.
+    Damage is passed to `note`, and the walk continues with the next plausible records.
     """
     end = os.fstat(stream.fileno()).st_size
     stream.seek(max(0, end - len(MAGIC)))
     closed = stream.read() == MAGIC
     offset = len(MAGIC)
-    before = offset  # from where on to look for more, if this record makes no sense
+    before = offset  # where to resume the search if this record is damaged
     while offset + RECORD.size <= end:
         opcode, length = _read_head(stream, offset)
         following = offset + RECORD.size + length
         inner = _inner_length(stream, offset, end) if opcode == spec.OP_CHUNK else length
         behind = offset + RECORD.size + inner
         if inner != length and inner > 0 and (behind == end or _begins_record(stream, behind, end)):
-            length, following = inner, behind  # the length around the chunk is damaged
+            length, following = inner, behind  # the length of the chunk's record is damaged
         cut_off = not closed and opcode == spec.OP_CHUNK and inner == length
         if opcode == 0 or (following > end and not cut_off):
             found = _find_records(stream, before, end)
@@ -53,7 +53,7 @@ def _read_head(stream: BinaryIO, offset: int) -> tuple[int, int]:
 
 
 def _inner_length(stream: BinaryIO, offset: int, end: int) -> int:
-    """How long a chunk is by what its own header says; -1 if that is damaged or cut off."""
+    """The length of a chunk's content by the chunk's own header; -1 if that is damaged or cut off."""
     stream.seek(offset + RECORD.size + CHUNK_HEAD.size)
     name = stream.read(4)
     size = struct.unpack("<I", name)[0] if len(name) == 4 else end
@@ -73,7 +73,7 @@ def _begins_record(stream: BinaryIO, offset: int, end: int) -> bool:
 
 
 def _find_records(stream: BinaryIO, start: int, end: int) -> int:
-    """Where records that make sense begin, from `start` on: a chunk, or several in a row; `end` if nowhere."""
+    """The offset of the next plausible records from `start` on: a chunk, or several in a row; `end` if none."""
     with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         while found := LIKELY.search(data, start):
             if _begins_row(stream, found.start(), end):

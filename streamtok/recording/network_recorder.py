@@ -1,4 +1,4 @@
-"""Records what a publisher sends: token streams, and camera frames if asked, in the order of their arrival."""
+"""Record what a publisher sends: token streams, and camera frames if wanted, in order of arrival."""
 
 import itertools
 import logging
@@ -22,7 +22,7 @@ from streamtok.wire.subscriber import Subscription
 
 log = logging.getLogger("streamtok.record")
 
-HELD_MESSAGES = 256  # per stream, until its info says what they are
+HELD_MESSAGES = 256  # per stream, that wait for the stream's info
 QUEUE_SIZE = 512
 MAX_STREAMS = 256
 POLL_S = 0.1
@@ -31,24 +31,24 @@ PACKETS = (*STILLS, *VIDEOS)
 
 @dataclass
 class _Start:
-    """How the recording of one session of a stream begins.
+    """The start of the recording of one session of a stream.
 
-    It begins with the first camera image that can be decoded by itself, and the first keyframe from it on. What comes
-    before could neither be replayed nor verified.
+    It begins with the first camera image that decoding can start at, and the first token keyframe from there on.
+    Earlier messages could neither be replayed nor verified.
     """
 
     session: str
     first_id: int | None = None
     begun: bool = False
-    undecodable: int = 0  # images that came while none of them could be decoded by itself yet
-    since_ns: int | None = None  # when the first message was published that did not come of the join
+    undecodable: int = 0  # images before the first one that decoding can start at
+    since_ns: int | None = None  # publish time of the first message after the catch-up of the join
     held: deque[TokenMessage] = field(default_factory=deque)
 
     def hold(self, message: TokenMessage) -> bool:
-        """Keep a message until the first image has come; False if the node sends none.
+        """Hold a message until the first image has come; False if the node sends none.
 
-        Images of a group are sent before it, so one that was taken after an earlier message came here would have come,
-        too.
+        A group's images are sent before its tokens. So if a group was captured after an earlier message was sent, and
+        no image has come, the node sends no images.
         """
         self.held.append(message)
         header = message.header
@@ -58,7 +58,7 @@ class _Start:
         return not without and len(self.held) < HELD_MESSAGES
 
     def takes(self, header: TokenHeader) -> bool:
-        """Whether to write a message, once the first image is known."""
+        """Whether to write a message, given the first image: from the first keyframe with it or a later one on."""
         ready = self.first_id is not None and header.keyframe and header.frame_ids[0] >= self.first_id
         self.begun = self.begun or ready
         return self.begun
@@ -67,12 +67,11 @@ class _Start:
 class NetworkRecorder:
     """Feeds a Recorder from one publisher, on the caller's thread: call `run`.
 
-    Tokens alone are joined by epoch. Otherwise a file would begin between two keyframes, where nothing can be decoded.
-    The first keyframe of a node that starts again is over before anyone has connected. With camera images, which no
-    node keeps, it begins at the next keyframe; of a stream that has none (`keyframe_interval` 0) it asks for one.
-    `streams` None records every stream. With `until_end` it ends when the publisher says that its streams have ended.
-    `counts` holds `tokens`, `frames`, `before_keyframe` (messages before a recording could begin) and `held_back`
-    (messages whose stream was never explained).
+    Tokens alone are joined by epoch, so that a late joiner's file begins with the keyframe of the running epoch. With
+    camera images, which no node keeps, a file begins at the next keyframe; a stream without regular ones
+    (`keyframe_interval` 0) is asked for one. `streams` None records every stream. With `until_end` recording ends when
+    the publisher says that its streams have ended. `counts` holds `tokens`, `frames`, `before_keyframe` (messages
+    before a recording could begin) and `held_back` (messages of a stream whose info never came).
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class NetworkRecorder:
         self._announced: dict[str, Info] = {}
         self._held: dict[str, deque[TokenMessage]] = defaultdict(deque)
         self._starts: dict[str, _Start] = {}
-        # Lossless makes a lossless node wait: only the recorder itself decides what is left out.
+        # Lossless, which blocks a lossless node (back-pressure): only the recorder decides what to drop.
         self.subscription = Subscription[TokenMessage | FrameMessage](
             endpoint,
             streams,
@@ -126,7 +125,7 @@ class NetworkRecorder:
 
     @property
     def without_key_frame(self) -> dict[str, int]:
-        """How many camera images came of the streams of which none could be decoded by itself, and so none is there."""
+        """{stream: images that came} of streams without an image that decoding can start at; none was recorded."""
         starts = self._starts.items()
         return {stream: start.undecodable for stream, start in starts if start.first_id is None and start.undecodable}
 
@@ -134,12 +133,12 @@ class NetworkRecorder:
         self.subscription.close()
 
     def _announce_all(self) -> None:
-        """Announce what is new of every stream; only while no message waits, which may be of the session before."""
+        """Announce every new info; only while no message waits, which may be of the session before."""
         for info in list(self.subscription.infos.values()):
             self._announce(info)
 
     def _announce(self, info: Info) -> None:
-        """Tell the recorder of an info once, and write the messages that waited for it."""
+        """Pass a new info to the recorder, and write the messages that waited for it."""
         if self._announced.get(info.stream) is info:
             return
         self._announced[info.stream] = info
@@ -148,10 +147,10 @@ class NetworkRecorder:
             if message.header.session == info.session:
                 self._write(message)
             else:
-                self._leave_out(message)
+                self._drop(message)
 
     def _take_tokens(self, message: TokenMessage) -> None:
-        """Write a message that an info has explained; another one waits for it."""
+        """Write a message if the info of its session is known; else hold it until that comes."""
         info = self.subscription.info_of(message)
         if info is not None:
             self._announce(info)
@@ -162,10 +161,10 @@ class NetworkRecorder:
         held = self._held[message.stream]
         held.append(message)
         if len(held) > HELD_MESSAGES:
-            self._leave_out(held.popleft())
+            self._drop(held.popleft())
 
     def _write(self, message: TokenMessage) -> None:
-        """Write a message if its recording has begun, or begins with it."""
+        """Write a message if its stream's recording has begun, or begins with it."""
         if self.recorder.options.frames != "none":
             start = self._start_of(message.stream, message.header.session)
             if start.first_id is None and not start.begun:
@@ -185,7 +184,7 @@ class NetworkRecorder:
         return start
 
     def _write_held(self, start: _Start) -> None:
-        """Go on with what was held: the first image has come, or the node sends none."""
+        """Write the held messages: the first image has come, or the node sends none."""
         held, start.held = list(start.held), deque()
         if start.first_id is None:
             start.begun = True
@@ -194,7 +193,7 @@ class NetworkRecorder:
             self._write(message)
 
     def _begin_frames(self, message: FrameMessage) -> bool:
-        """Whether to write a camera image: of video, from the first packet on that can be decoded by itself."""
+        """Whether to write a camera image; video is written from its first key frame on."""
         header = message.header
         start = self._start_of(message.stream, header.session)
         if start.first_id is None:
@@ -217,7 +216,7 @@ class NetworkRecorder:
         except (ValueError, ControlError, OSError) as error:  # `control` may be anything
             log.warning("stream=%s event=no_keyframe error=%s", stream, error)
 
-    def _leave_out(self, message: TokenMessage) -> None:
+    def _drop(self, message: TokenMessage) -> None:
         self.counts["held_back"] += 1
         self.recorder.missed(message.stream, "tokens", 1)
 
@@ -235,7 +234,7 @@ class NetworkRecorder:
 
 
 def to_frame(message: FrameMessage) -> Frame:
-    """The camera image of a message; one that is compressed stays so, and its picture is not looked at."""
+    """The camera image of a message; a compressed one is not decoded, and its picture is empty (H, W, 0)."""
     header = message.header
     if header.nbytes is not None:
         return Frame(header.stream, header.frame_id, header.capture_ns, decode_picture(header, message.payload))

@@ -1,4 +1,4 @@
-"""Files and messages that are packed by zstd, gzip, bzip2, xz or LZ4: what they are called, and what is in them."""
+"""Read files and messages that are packed by zstd, gzip, bzip2, xz or LZ4."""
 
 import bz2
 import lzma
@@ -15,9 +15,9 @@ from streamtok.names import name_errors
 
 SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-PIECE_BYTES = 1 << 12  # of a packed file at once: damage costs what is packed in one
+PIECE_BYTES = 1 << 12  # read at once of a packed file: damage costs the content of one piece
 HEAD_BYTES = 1 << 20
-SIZE_UNKNOWN = (1 << 64) - 1  # of what is packed, as zstd says it
+SIZE_UNKNOWN = (1 << 64) - 1  # zstd's content size if its header holds none
 
 
 UNPACKERS: dict[bytes, Callable[[], Any]] = {
@@ -27,16 +27,16 @@ UNPACKERS: dict[bytes, Callable[[], Any]] = {
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": lzma.LZMADecompressor,
 }
-"""{how a file begins: what unpacks it}"""
+"""{magic bytes: the function that makes an unpacker for such a file}"""
 
 
 def bare_name(path: Path) -> str:
-    """The name of a file without what says that it is packed."""
+    """The name of a file without the suffix of its packing."""
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def _find_unpacker(stream: BinaryIO) -> Callable[[], Any] | None:
-    """What unpacks a file; None if it is not packed."""
+    """What makes an unpacker for a file; None if it is not packed."""
     head = stream.read(max(map(len, UNPACKERS)))
     stream.seek(0)
     return next((make for magic, make in UNPACKERS.items() if head.startswith(magic)), None)
@@ -55,7 +55,7 @@ def _unpack(stream: BinaryIO, make_unpacker: Callable[[], Any]) -> Iterator[byte
 
 
 def read_head(path: Path, size: int) -> bytes:
-    """The first bytes of a file, or of what is packed in it; empty if that is damaged."""
+    """The first bytes of a file, or of a packed file's content; empty if that is damaged."""
     with path.open("rb") as stream:
         make_unpacker, head = _find_unpacker(stream), b""
         if make_unpacker is None:
@@ -69,7 +69,7 @@ def read_head(path: Path, size: int) -> bytes:
 
 
 def unpacked_size(path: Path) -> int:
-    """Bytes that are packed in a zstd file, as it says; 0 where it does not, and for any other file."""
+    """The unpacked size, in bytes, by the header of a zstd file; 0 if it holds none, and for any other file."""
     import zstandard
 
     with path.open("rb") as stream, suppress(zstandard.ZstdError):
@@ -79,9 +79,9 @@ def unpacked_size(path: Path) -> int:
 
 
 def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
-    """A packed file unpacked into a temporary one, and what is missing of it, in words; None for any other file.
+    """Unpack a packed file into a temporary one: (file, what is missing of it, in words); (None, "") for any other.
 
-    The temporary one is gone when it is closed. Of a file that is cut off, what is there is unpacked.
+    The temporary file is deleted when it is closed. A file that is cut off is unpacked as far as it goes.
 
     Raises:
         ValueError: nothing can be unpacked.
@@ -107,7 +107,7 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
 
 
 def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
-    """A message that a recorder compressed by zstd as it was; any other as it is. ValueError if it is damaged."""
+    """Decompress a message that its recorder compressed by zstd; any other stays as it is. ValueError for damage."""
     if bytes(data[:4]) != ZSTD_MAGIC:
         return data
     import zstandard

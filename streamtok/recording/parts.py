@@ -1,4 +1,4 @@
-"""Which files are one recording: in what order its parts come, what is missing of it, what is packed.
+"""Find the files of one recording: the order of its parts, missing ones, and packed or repaired copies.
 
 Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml that lists them (ROS 2), `NAME_0.bag`
 (ROS 1), `NAME`, `NAME_001`, ... (ours). Any of these files may be gone, empty, renamed or newer than the list.
@@ -28,14 +28,14 @@ REPAIRED = "_repaired"
 
 @dataclass
 class Parts:
-    """The files of one recording in order, and in words what was found wrong or had to be guessed."""
+    """The files of one recording in order, and notes on what was found wrong or had to be guessed."""
 
     paths: list[Path]
     notes: list[str] = field(default_factory=list)
 
 
 def part_name(path: Path) -> tuple[str, int]:
-    """(name of the recording, number of the part) as a file's name says; -1 if it has no number."""
+    """(name of the recording, number of the part) by a file's name; -1 if it has no number."""
     stem = bare_name(path).removesuffix(".active")
     stem = stem.removesuffix(Path(stem).suffix).removesuffix(REPAIRED)
     match = NUMBERED.fullmatch(stem)
@@ -43,16 +43,16 @@ def part_name(path: Path) -> tuple[str, int]:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix of a recording, packed by zstd or still `.active` (ROS 1), or that of any other file."""
-    name, suffix = splitext(path.name.lower())  # asked for every image of a folder: a Path would cost more than half
+    """The suffix of a file's name without those of its packing and of `.active` (ROS 1)."""
+    name, suffix = splitext(path.name.lower())  # for every image of a folder: a Path takes three times as long
     if suffix in PACKED:
         name, suffix = splitext(name)
     return splitext(name)[1] if suffix == ".active" else suffix
 
 
 def list_files(folder: Path) -> Parts:
-    """The recordings in a folder: first those that its metadata.yaml lists, as listed, then by number; empty ones are
-    left out with a note."""
+    """The recording files in a folder, in the order of its metadata.yaml or else by number; empty ones are left out
+    with a note."""
     visible = [path for path in folder.iterdir() if not path.name.startswith(".")]  # macOS leaves ._NAME beside files
     named = [path for path in visible if suffix_of(path) in SUFFIXES and not path.is_dir()]
     whole = leave_out_copies(sorted(filter(Path.exists, named), key=natural_key))
@@ -68,13 +68,13 @@ def list_files(folder: Path) -> Parts:
     if listed is not None:
         notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
         notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
-        found = sorted(found, key=partial(_place, found, {name: number for number, name in enumerate(listed)}))
+        found = sorted(found, key=partial(_sort_key, found, {name: number for number, name in enumerate(listed)}))
     notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
     return Parts([path for path in found if path.stat().st_size], notes)
 
 
 def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
-    """The names that metadata.yaml lists (None: it does not say), and what is wrong with that file."""
+    """The file names that metadata.yaml lists (None if it lists none), and notes on what is wrong with it."""
     path = folder / "metadata.yaml"
     if not path.is_file():
         return None, []
@@ -87,15 +87,15 @@ def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
         return None, [f"metadata.yaml cannot be read ({reason}); the files are read by their numbers"]
 
 
-def _place(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
-    """Where a file comes by a list; one that is not listed after the part whose number is before its own."""
+def _sort_key(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
+    """The sort key of a file by a list; one that is not listed comes after the part with the number before."""
     name = part_name(path)
     before = (listed[other.name] + 0.5 for other in found if other.name in listed and part_name(other) < name)
     return listed.get(path.name, max(before, default=-1)), name
 
 
 def find_missing(paths: Iterable[Path]) -> list[str]:
-    """The parts of one recording that are gone, in words, by the numbers of those that are there."""
+    """Notes on missing parts of one recording, by the numbers of those that are there."""
     found = [part_name(path) for path in paths]
     numbers = {number for _, number in found}
     gone = sorted(set(range(1 if -1 in numbers else 0, max(numbers, default=0))) - numbers) if len(found) > 1 else []
@@ -103,10 +103,10 @@ def find_missing(paths: Iterable[Path]) -> list[str]:
 
 
 def leave_out_copies(paths: list[Path]) -> Parts:
-    """The files without those that are there twice.
+    """The files without copies, which are noted.
 
-    `streamtok repair` makes another one (NAME_repaired), and players of ROS 2 leave both the packed (NAME.zstd) and the
-    unpacked.
+    `streamtok repair` writes NAME_repaired beside a file, and players of ROS 2 leave both the packed (NAME.zstd) and
+    the unpacked file.
     """
     forms: dict[Path, list[Path]] = {}
     for path in paths:
@@ -121,7 +121,7 @@ def leave_out_copies(paths: list[Path]) -> Parts:
 
 
 def _best_form(bare: Path, there: list[Path]) -> Path:
-    """Which to read of the forms of a file: the unpacked one, unless zstd says that more is packed."""
+    """The form of a file to read: the unpacked one, unless it is shorter than zstd says of the packed one."""
     packed = next((path for path in there if path != bare), bare)
     if bare not in there or packed == bare:
         return packed
@@ -129,9 +129,9 @@ def _best_form(bare: Path, there: list[Path]) -> Path:
 
 
 def open_each(paths: Iterable[Path], open_file: Callable[[Path], File]) -> tuple[list[File], list[str]]:
-    """The files of one recording, opened, and in words those that cannot be read: of several they are left out.
+    """Open the files of one recording: (files, notes on those that cannot be read and are left out).
 
-    Raises what `open_file` does (ValueError, OSError) if it is the only one, ValueError if none can be read.
+    Raises what `open_file` does (ValueError, OSError) for a single file, ValueError if none can be read.
     """
     files, faults, paths = [], [], list(paths)
     for path in paths:

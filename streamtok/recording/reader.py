@@ -1,4 +1,4 @@
-"""Recordings of streamtok, read back: token messages in order, infos, and what is missing.
+"""Read streamtok's recordings: token messages in order, infos, and what is missing.
 
     from streamtok.recording.reader import open_recording
 
@@ -26,7 +26,7 @@ from streamtok.wire.tracking import StreamTracker
 
 
 class TokenReader:
-    """Turns stored messages into TokenMessages and follows each stream through them; `damaged` takes complaints."""
+    """Decodes stored messages to TokenMessages and tracks each stream; `damaged` is called for what is unreadable."""
 
     def __init__(self, damaged: Callable[[str], None], coders: Iterable[Path] = ()) -> None:
         self._damaged = damaged
@@ -34,7 +34,7 @@ class TokenReader:
         self._trackers: defaultdict[str, StreamTracker] = defaultdict(StreamTracker)
 
     def read(self, topic: str, data: memoryview) -> TokenMessage | None:
-        """The message, or None if it does not check or is out of order."""
+        """The message, or None if it is not valid or is out of order."""
         try:
             header, payload = form.unpack_tokens(data)
             message = unpack([topic.encode(), header, payload], Limits())
@@ -57,11 +57,10 @@ class TokenReader:
 
 
 class Recording:
-    """The token streams of one recording, in one or several files (its parts, in order).
+    """The token streams of one recording, in one or several files (its parts, in order), read in constant memory.
 
-    `streams` are the names of token streams, `cameras` those with images, and `metadata` is what the first file says of
-    itself. `damage` lists what could not be read, `notes` what was found of its files. Reading it through takes
-    constant memory.
+    `streams` are the names of token streams, `cameras` those with images, `metadata` is that of the first file.
+    `damage` lists what could not be read, `notes` what was noticed about its files.
     """
 
     def __init__(self, paths: Iterable[str | Path], notes: Sequence[str] = ()) -> None:
@@ -77,14 +76,14 @@ class Recording:
 
     @property
     def frames_mode(self) -> str:
-        """How camera images are stored: "none", "lossless" or "lossy"; the worst of all parts."""
+        """How camera images are stored: "none", "lossless" or "lossy"; "lossy" if one part is."""
         modes = {facts.get("frames", "none") for facts in self._facts}
         return "lossy" if "lossy" in modes else "lossless" if "lossless" in modes and self.cameras else "none"
 
     def messages(self, streams: Iterable[str] | None = None) -> Iterator[TokenMessage]:
         """Token messages of the given streams (None: all) in the order in which they were recorded.
 
-        A message that does not check is left out and listed in `damage`; `lost` of the next one counts it.
+        An invalid message is skipped and listed in `damage`; `lost` of the next one counts it.
         """
         names = self.streams if streams is None else list(streams)
         for name in names:
@@ -110,7 +109,7 @@ class Recording:
         return found
 
     def first_infos(self) -> dict[str, Info]:
-        """The first info of each stream, without reading the files through."""
+        """The first info of each stream, from the channels' metadata, without reading messages."""
         found: dict[str, Info] = {}
         for file in self.files:
             for number in sorted(file.channel_ids(form.TOKENS)):
@@ -123,6 +122,7 @@ class Recording:
         return found
 
     def missed(self) -> list[form.Missed]:
+        """The notes of messages that were lost while recording."""
         found = []
         for topic, data in self._data(form.MISSED):
             try:
@@ -132,7 +132,7 @@ class Recording:
         return found
 
     def _data(self, prefix: str, names: list[str] | None = None) -> Iterator[tuple[str, memoryview]]:
-        """(topic, data) of the messages of one kind, of the streams `names` only unless it is None."""
+        """(topic, data) of the messages of one kind, of the streams in `names` (None: all)."""
         for file in self.files:
             topics = {number: file.channels[number].topic for number in file.channel_ids(prefix)}
             ids = {n for n, topic in topics.items() if names is None or topic.removeprefix(prefix) in names}
@@ -142,13 +142,13 @@ class Recording:
                 self.damaged(f"{file.path.name}: {text}")
 
     def damaged(self, text: str) -> None:
-        """List something that could not be read; the same words once."""
+        """Add to `damage`, unless the same text is there."""
         if text not in self.damage:
             self.damage.append(text)
 
 
 def open_recording(path: str | Path) -> Recording:
-    """Open a recording: a file, or a folder with its parts. ValueError if it is no recording of streamtok."""
+    """Open a recording: a file, or a folder with its parts. ValueError if streamtok did not record it."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"recording {str(path)!r}: no such file or folder")

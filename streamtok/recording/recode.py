@@ -1,4 +1,4 @@
-"""Recordings with their tokens coded, or plain again; everything else in them stays as it is."""
+"""Copy a recording with its tokens entropy-coded, or plain again; everything else in it stays as it is."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from streamtok.wire.message import compute_checksum, encode
 
 
 class Recoding(Copying):
-    """Token messages with another payload; `coders` by tokenizer, as far as they are known. ValueError for damage."""
+    """Recodes the payload of token messages, by `coder` if it is for their tokenizer. ValueError for damage."""
 
     def __init__(self, path: Path, compression: str, coder: TokenCoder | None):
         super().__init__("streamtok repack")
@@ -75,7 +75,7 @@ class Recoding(Copying):
 
 
 def recode_recording(path: Path, target: Path, compression: str, coder: TokenCoder | None) -> None:
-    """Copy one MCAP file. ValueError for a message that cannot be read."""
+    """Copy one MCAP file with another `compression` of tokens. ValueError for a message that cannot be read."""
     file = McapFile(path)
     copy_file(file, target, Recoding(path, compression, coder))
     if file.damage:

@@ -1,4 +1,4 @@
-"""Records token streams and camera images to MCAP files without ever holding up who sends them.
+"""Record token streams and camera images to MCAP files without ever blocking the senders.
 
     recorder = Recorder("drive.mcap", RecorderOptions(frames="lossless"))
     recorder.add_stream(info)
@@ -6,8 +6,8 @@
     recorder.write_group(header, group.tokens)
     recorder.close()
 
-A thread of its own writes. What it cannot take in time is left out, counted, and the count is in the file. A process or
-machine that dies at any moment loses at most the last second.
+A thread of its own writes. What it cannot write in time is dropped and counted, and the count is in the file. A process
+or machine that dies at any moment loses at most the last second.
 """
 
 import errno
@@ -36,18 +36,18 @@ from streamtok.wire.message import Info, TokenHeader, TokenMessage
 
 log = logging.getLogger("streamtok.record")
 
-FLUSH_S = 0.25  # at most between two flushes to the system, whose files a process does not take with it
+FLUSH_S = 0.25  # at most between two flushes to the system; flushed data survives the process
 PAUSE_S = 0.05  # at least between two flushes, each of which ends a chunk
-SYNC_S = 1.0  # between two flushes to the disk, which may take long: another thread does them
+SYNC_S = 1.0  # between two flushes to the disk, on another thread because they may take long
 
 
 class Recorder:
-    """Writes what it is given to `path` (and `path` with _001, _002, ... after a rotation), on its own thread.
+    """Writes messages to `path` (and `path` with _001, _002, ... after a rotation), on its own thread.
 
-    Of a folder it makes a new file, named by the time (UTC): a service that is started again needs another name each
-    time. `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`, `unrecorded` what was missed by stream;
-    `paths` the files written; `error` why recording stopped before `close`, if it did. Raises FileExistsError rather
-    than overwrite a file.
+    If `path` is a folder, a new file in it is named by the time (UTC), so that a restarted service gets a new name.
+    `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`, `unrecorded` the missed ones by stream; `paths` the
+    files written; `error` why recording stopped before `close`, if it did. Raises FileExistsError rather than overwrite
+    a file.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class Recorder:
         self.error = ""
         self._infos: dict[str, tuple[Info | None, int]] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
-        self._events: dict[str, EventLog] = {}
+        self._log = EventLog(str(self.path), log, "path")
+        self._events: dict[str, EventLog] = {}  # by stream
         self._started = time.monotonic()
         self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
         self.unrecorded = self._queue.missed_by_stream
@@ -73,21 +74,21 @@ class Recorder:
         threading.Thread(target=self._sync, name="recorder-sync", daemon=True).start()
 
     def add_stream(self, info: Info) -> None:
-        """Announce a stream, or a change in it (a new size or session). Its `clock` ties capture times to UTC; without
-        one it is this machine's now."""
+        """Announce a stream, or a change in it (a new size or session). Its `clock` maps capture times to UTC; if it
+        has none, this machine's is used."""
         known = self._infos.get(info.stream)
         info = drop_unstorable(info)
         if tuple(info.clock) == (0, 0) or not 0 <= info.clock[1] < MAX_TIME:
             info = msgspec.structs.replace(info, clock=system_clock_pair())
         offset = info.clock[1] - info.clock[0]
         if known is not None and (known[0] is None or known[0].session == info.session):
-            offset = known[1]  # one clock for all of a session, though the wall clock is being corrected
+            offset = known[1]  # one mapping per session, although the wall clock is being corrected
         self._announce(info.stream, info, offset)
 
     def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes, grid: np.ndarray | None = None) -> None:
-        """Record one token message: its header, and its grid (h, w), or of more axes, or the payload as sent.
+        """Record one token message: its header, and its grid (h, w) or of more axes, or else the payload as sent.
 
-        Its stream must be announced. `grid` is what a payload holds, for the picture of it.
+        The stream must be announced. `grid` is the decoded payload, for its picture.
         """
         if header.stream not in self._infos:
             raise ValueError(f"stream {header.stream!r} is not announced: call add_stream(info) first")
@@ -104,10 +105,11 @@ class Recorder:
         self._queue.put(WriteJob(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
 
     def write_message(self, message: TokenMessage) -> None:
+        """Record one received token message, with its payload as sent."""
         self.write_group(message.header, bytes(message.payload), message.grid)
 
     def write_frame(self, frame: Frame) -> None:
-        """Record one camera image; without effect if `frames` is "none"."""
+        """Record one camera image; does nothing if the option `frames` is "none"."""
         if self.options.frames == "none":
             return
         if frame.stream not in self._infos:
@@ -117,7 +119,7 @@ class Recorder:
         self._queue.put(WriteJob(frame.stream, "frames", size, lambda writer: writer.write_frame(frame)))
 
     def missed(self, stream: str, kind: str, count: int) -> None:
-        """Note that `count` "tokens" or "frames" of a stream were lost before they came here."""
+        """Note that `count` "tokens" or "frames" of a stream were lost before they reached the recorder."""
         self._queue.miss(stream, kind, count)
 
     def unstorable(self, stream: str, kind: str, error: Exception) -> None:
@@ -127,13 +129,14 @@ class Recorder:
         events.add(time.monotonic_ns(), "unstorable", {"messages": 1}, kind=kind, error=repr(error))
 
     def close(self, timeout: float | None = None) -> None:
-        """Write what is waiting and end the file; None waits until it is done. Closing twice is fine."""
+        """Write the backlog and end the file, waiting for `timeout` s (None: until done). Closing twice is fine."""
         self._queue.close()
         self._thread.join(timeout)
-        for events in list(self._events.values()):
-            events.finish()
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
+            return
+        for events in (self._log, *self._events.values()):
+            events.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +153,7 @@ class Recorder:
         self._queue.put(WriteJob(stream, "info", 0, lambda writer: writer.add_stream(stream, info, offset_ns)))
 
     def _run(self) -> None:
-        """The writing thread. An error ends the recording, keeps what was written, and is for the owner to report."""
+        """The writing thread. An error ends the recording, keeps what was written, and is left in `error`."""
         try:
             self._write_all()
             self._end_file()
@@ -163,18 +166,18 @@ class Recorder:
             self._ended.set()
 
     def _sync(self) -> None:
-        """A thread of its own, since a busy disk would hold up the writing, and what waits dies with the process."""
+        """The syncing thread: on a busy disk a sync would delay writing, and the backlog would die with the process."""
         while not self._ended.wait(SYNC_S):
             try:
                 self._writer.sync()
-            except ValueError:  # it was closed meanwhile, and is on the disk
+            except ValueError:  # closed meanwhile, and so synced
                 continue
             except OSError as error:
                 self._sync_error = error
                 return
 
     def _write_all(self) -> None:
-        """Write jobs, and flush once none waits: on a busy machine a thread that waits for longer comes back late."""
+        """Write jobs, and flush once none waits: on a busy machine, a later wake-up may come too late."""
         flushed, unsafe = 0.0, False
         while True:
             job = self._queue.take(flushed + (PAUSE_S if unsafe else FLUSH_S))
@@ -182,13 +185,13 @@ class Recorder:
                 self._write(job)
                 unsafe = True
             if time.monotonic() >= flushed + (PAUSE_S if unsafe and not self._queue.waiting else FLUSH_S):
-                self._make_safe()
+                self._flush_and_rotate()
                 flushed, unsafe = time.monotonic(), False
             if job is None and self._queue.finished:
                 return
 
     def _write(self, job: WriteJob) -> None:
-        """Write what can be written; what cannot is counted, and the other messages and streams go on."""
+        """Write one job; if its message cannot be stored, it is counted, and the others go on."""
         try:
             job.write(self._writer)
         except (OSError, MemoryError):
@@ -198,11 +201,12 @@ class Recorder:
         else:
             self.counts[job.kind] += 1
 
-    def _make_safe(self) -> None:
+    def _flush_and_rotate(self) -> None:
         self._queue.write_missed(self._writer)
         self._writer.flush()
         if self._sync_error is not None:
             raise self._sync_error
+        self._follow()
         free = self._writer.room
         if free < self.options.min_free_bytes:
             self._end_file()
@@ -216,8 +220,8 @@ class Recorder:
                 if error.errno not in (errno.EMFILE, errno.ENFILE):
                     self._end_file()
                     raise
-                self._started = time.monotonic()  # strangers hold all files: this one goes on, and later again
-                log.warning("event=rotation_postponed path=%s error=%s", self._writer.path, error)
+                self._started = time.monotonic()  # no file descriptors are left: keep this file, rotate later
+                self._log.add(time.monotonic_ns(), "rotation_postponed", {"times": 1}, error=error)
                 return
             self._end_file()
             self._writer = following
@@ -234,26 +238,42 @@ class Recorder:
         log.info("event=file path=%s", writer.path)
         return writer
 
+    def _follow(self) -> None:
+        """If the open file or its folder was moved, go on there, and say so; the next file needs a folder that exists.
+
+        Earlier files that are gone went with the folder.
+        """
+        was = self._writer.path
+        if not self._writer.follow():
+            return
+        now = self._writer.path
+        self._log.add(time.monotonic_ns(), "moved", {"times": 1}, to=now)
+        files = [now if path == was else path for path in self.paths]
+        self.paths = [path if path.exists() else now.with_name(path.name) for path in files]
+        if not self.path.parent.is_dir():
+            self.path = now.with_name(self.path.name)
+
     def _end_file(self) -> None:
         self._queue.write_missed(self._writer)
+        self._follow()
         if self._writer.is_removed:
             log.error("event=removed path=%s: someone has deleted what was recorded there", self._writer.path)
         self._writer.close()
-        self._weigh()
+        self._count_bytes()
 
-    def _weigh(self) -> None:
+    def _count_bytes(self) -> None:
         self.counts["bytes"] = sum(path.stat().st_size for path in self.paths if path.exists())
 
     def _fail(self, text: str) -> None:
         self._writer.abandon()
-        self._weigh()
+        self._count_bytes()
         self.error = text
         self._queue.fail()
         log.error("event=recording_stopped reason=%r", text)
 
 
 def new_file_in(folder: Path) -> Path:
-    """A name in `folder` that no file has yet."""
+    """A file name in `folder`, by the time (UTC), that does not exist yet."""
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))  # clocks are set back
+    stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))  # the clock may be set back
     return next(path for name in stems if not (path := folder / f"{name}.mcap").exists())

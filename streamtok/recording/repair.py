@@ -1,6 +1,6 @@
-"""Recovering MCAP files that were cut off: everything that can be read goes into a new file with an index.
+"""Recover MCAP files that were cut off: everything that can be read goes into a new file with an index.
 
-The old file stays as it is. Whoever is given both reads the repaired one alone (`parts.leave_out_copies`).
+The old file stays as it is. Readers of a folder with both take only the repaired one (`parts.leave_out_copies`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair did: messages written, what could not be read, and the new file (None: nothing was wrong)."""
+    """The result of a repair: messages written, what could not be read, and the new file (None: nothing was wrong)."""
 
     path: Path | None
     messages: int = 0
@@ -35,10 +35,10 @@ class Repaired:
 
 
 def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
-    """Write what `path` still holds to `out` (default: NAME_repaired.mcap beside it), an MCAP file with an index.
+    """Write what can be read of `path` to `out` (default: NAME_repaired.mcap beside it), an MCAP file with an index.
 
-    A file that is whole is left alone, unless `out` is given. Raises ValueError for what is no MCAP file, or gives not
-    one message; FileExistsError rather than overwrite; BlockingIOError while the file is still being written.
+    An undamaged file is not copied unless `out` is given. Raises ValueError for what is no MCAP file or has no readable
+    message; FileExistsError rather than overwrite; BlockingIOError while the file is still being written.
     """
     path = Path(path)
     if not path.exists():
@@ -71,7 +71,7 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
 
 
 def _check_not_written(stream: BinaryIO, path: Path) -> None:
-    """BlockingIOError if a recorder holds the file, as it does while it writes."""
+    """Raise BlockingIOError if a recorder holds the file's lock, as it does while it writes."""
     try:
         fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -81,7 +81,7 @@ def _check_not_written(stream: BinaryIO, path: Path) -> None:
 
 
 class Copying:
-    """What becomes of messages and of channels on the way from a file to its copy, made by `library`: nothing."""
+    """How messages and channels change while a file is copied: not at all here. `library` goes into the header."""
 
     def __init__(self, library: str):
         self.library = library
@@ -93,13 +93,13 @@ class Copying:
         return metadata
 
     def facts(self, file: McapFile, messages: int) -> tuple[str, dict[str, str]]:
-        """Name and values of the metadata that tell of the copy."""
+        """Name and values of the metadata that describes the copy."""
         values = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
         return REPAIR_METADATA, values
 
 
 def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
-    """Write all that can be read to `target` and to the disk; returns the number of messages."""
+    """Write all that can be read to `target`, synced to the disk; returns the number of messages."""
     from mcap.writer import CompressionType, Writer
 
     with target.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""What waits to be written to a recording: bounded in bytes and messages, and counted where it finds no room."""
+"""The queue of a recording's writer: bounded in bytes and messages, it counts what it drops."""
 
 import logging
 import threading
@@ -13,12 +13,12 @@ from streamtok.recording.writer import RecordingWriter
 
 log = logging.getLogger("streamtok.record")
 
-WAITING_BYTES = 16 << 20  # a source that waits needs no more room, and ends the sooner for it
-TOKEN_ROOM = 4096  # messages; tokens are small and are never refused for the sake of frames
+WAITING_BYTES = 16 << 20  # enough for a source that waits; a shorter backlog also ends sooner
+TOKEN_ROOM = 4096  # messages; tokens are small and never dropped in favour of frames
 
 
 class WriteJob(NamedTuple):
-    """Something to write: the stream and kind it counts under if it is missed, its size, and the writing."""
+    """Something to write: the stream and kind that it is counted under, its size in bytes, and the writing."""
 
     stream: str
     kind: str
@@ -27,10 +27,10 @@ class WriteJob(NamedTuple):
 
 
 class WriteQueue:
-    """Jobs between the threads that record and the one that writes; every method may be called from any thread.
+    """The jobs between the threads that record and the one that writes; all methods are thread-safe.
 
-    Frames have room for `room_bytes`. A job that finds no room is counted, or with `wait` holds its thread until there
-    is some. `counts["missed"]` and `missed_by_stream` count what is not in the file.
+    Frames have room for `room_bytes`. A job without room is dropped and counted, or with `wait` blocks its thread until
+    there is some. `counts["missed"]` and `missed_by_stream` count what is not in the file.
     """
 
     def __init__(self, room_bytes: int, wait: bool, counts: Counter[str]) -> None:
@@ -38,7 +38,7 @@ class WriteQueue:
         self._room_bytes = min(room_bytes, WAITING_BYTES) if wait else room_bytes
         self._wait, self._counts = wait, counts
         self._jobs: deque[WriteJob] = deque()
-        self._bytes = self._tokens = 0  # of the frames that wait, and how many other jobs do
+        self._bytes = self._tokens = 0  # bytes of waiting frames, number of other waiting jobs
         self._missed: Counter[tuple[str, str, str]] = Counter()
         self._logs: dict[tuple[str, str, str], EventLog] = {}
         self._changed = threading.Condition()
@@ -46,7 +46,7 @@ class WriteQueue:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait."""
+        """The number of waiting jobs."""
         return len(self._jobs)
 
     @property
@@ -54,7 +54,7 @@ class WriteQueue:
         return self._closing and not self._jobs
 
     def put(self, job: WriteJob) -> None:
-        """Add a job; without effect but to count it if there is no room, or the queue is closed."""
+        """Add a job; if there is no room, or the queue is closed, it is only counted."""
         with self._changed:
             while self._wait and not self._fits(job) and not self._closing:
                 self._changed.wait()
@@ -80,19 +80,19 @@ class WriteQueue:
             return job
 
     def miss(self, stream: str, kind: str, count: int, reason: str = "network") -> None:
-        """Count "tokens" or "frames" that are not in the file; by default they were lost before they came here."""
+        """Count "tokens" or "frames" that are not in the file; by default they were lost on the network."""
         with self._changed:
             self._miss(stream, kind, count, reason)
 
     def write_missed(self, writer: RecordingWriter) -> None:
-        """Note in the file what was missed since the last call."""
+        """Write what was missed since the last call to the file."""
         with self._changed:
             missed, self._missed = self._missed, Counter()
         for (stream, kind, reason), count in missed.items():
             writer.write_missed(Missed(stream, kind, count, reason))
 
     def close(self) -> None:
-        """Take no more jobs; what waits may still be taken."""
+        """Accept no more jobs; those that wait can still be taken."""
         with self._changed:
             self._closing = True
             for events in self._logs.values():
@@ -100,14 +100,14 @@ class WriteQueue:
             self._changed.notify_all()
 
     def fail(self) -> None:
-        """Take no more jobs, and count what waits as missed: the disk has failed."""
+        """Accept no more jobs, and count those that wait as missed: the disk has failed."""
         with self._changed:
-            self._closing = self._failed = True
+            self._failed = True
             for job in self._jobs:
                 self._miss(job.stream, job.kind, 1, "disk")
             self._jobs.clear()
             self._bytes = self._tokens = 0
-            self._changed.notify_all()
+            self.close()
 
     def _fits(self, job: WriteJob) -> bool:
         if job.size == 0:

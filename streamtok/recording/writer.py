@@ -1,7 +1,7 @@
-"""One file of a recording: an MCAP writer that knows streamtok's topics. It belongs to one thread.
+"""Write one file of a recording: an MCAP writer for streamtok's topics, used by one thread.
 
-Images that are not compressed are stored as rows of RGB in zstd chunks: PNG takes longer to write, lossless H.264 to
-read, and no viewer reads it. A recorder that falls behind loses frames, a larger file does not.
+Uncompressed images are stored as rows of RGB in zstd chunks. PNG takes longer to write; lossless H.264 takes longer to
+read, and no viewer reads it. The file is larger, but a recorder that falls behind would lose frames.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from streamtok.wire.message import Info, TokenHeader, encode
 if TYPE_CHECKING:
     from mcap.writer import Writer
 
-CHUNK_BYTES = 1 << 20  # tokens and packets; a raw frame is a chunk of its own
+CHUNK_BYTES = 1 << 20  # of tokens and packets; a raw frame is a chunk of its own
 STILLS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}  # {codec of a packet: format in the message}
 VIDEOS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
-CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # of an info, not worth a new message
+CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # fields of an info that need no new message
 
 
 @dataclass
 class StreamEntry:
-    """What the recorder knows of a stream: its info, and what turns capture times into UTC.
+    """A stream's state in the writer: its info, and the offset from capture times to UTC, ns.
 
-    `decodable` is the number of the frame whose packet of video can be decoded, given those written before it.
+    `decodable` is the frame whose video packet can be decoded with those that are written; None before a key frame.
     """
 
     info: Info | None
@@ -53,9 +53,9 @@ class StreamEntry:
     decodable: int | None = None
 
     def continues_video(self, frame: Frame) -> bool:
-        """Whether to write a packet of video: a key frame, or what follows it; else a picture must do, if there is one.
+        """Whether to write a video packet: it is a key frame, follows one without a gap, or there is no picture.
 
-        Some streams have no key frames, and of others packets before this one were left out.
+        Otherwise the picture is stored: the stream has no key frames, or packets before this one were dropped.
         """
         assert frame.packet is not None
         assert frame.codec is not None
@@ -65,11 +65,11 @@ class StreamEntry:
 
 
 class RecordingWriter:
-    """Writes one MCAP file. Times given are capture times; the file's log time is UTC.
+    """Writes one MCAP file. It takes capture times; the file's log time is UTC.
 
-    `frames` is how camera images are stored. "lossless" keeps compressed packets that can be decoded on their own, in
-    order, and stores other images as they are (rows of RGB in zstd chunks). "lossy" stores those as JPEG. A packet of a
-    frame without a picture (H, W, 0) is kept as it is. Raises FileExistsError rather than overwrite.
+    `frames` is how camera images are stored. "lossless" keeps compressed packets that a reader of the file can decode,
+    and stores other images as rows of RGB in zstd chunks. "lossy" stores those as JPEG. The packet of a frame without a
+    picture (H, W, 0) is always kept. Raises FileExistsError rather than overwrite.
     """
 
     def __init__(self, path: Path, metadata: dict[str, Any], frames: str = "lossless", pictures: bool = False):
@@ -82,7 +82,8 @@ class RecordingWriter:
         if frames != "none" or pictures:
             _import_images()
         self._stream = path.open("xb")
-        with contextlib.suppress(OSError):  # `repair` leaves a file alone that is still being written
+        self._place = self._find()
+        with contextlib.suppress(OSError):  # tells `repair` that the file is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = _open_writer(self._stream)
         try:
@@ -107,16 +108,34 @@ class RecordingWriter:
 
     @property
     def room(self) -> int:
-        """Bytes that its disk has left, wherever its folder has been moved to."""
+        """Free bytes on the disk of the open file, even if its folder was moved."""
         return shutil.disk_usage(self._stream.fileno()).free
 
     @property
     def is_removed(self) -> bool:
-        """Whether the file has been deleted: what is written has no name any more."""
-        return os.fstat(self._stream.fileno()).st_nlink == 0
+        """Whether the file has been deleted, so that nobody can open what is written."""
+        own = os.fstat(self._stream.fileno())
+        try:
+            return own.st_nlink == 0 and not os.path.samestat(own, self.path.stat())  # some file systems count no links
+        except OSError:
+            return True
+
+    def follow(self) -> bool:
+        """Whether the file was moved since the last call, alone or with its folder; `path` then says where to."""
+        now = self._find()
+        if now == self._place or self.is_removed:
+            return False
+        self.path = self._place = now
+        return True
+
+    def _find(self) -> Path:
+        """Where Linux says that the open file is; on other systems, where it was opened."""
+        with contextlib.suppress(OSError):
+            return Path(os.readlink(f"/proc/self/fd/{self._stream.fileno()}"))
+        return self.path
 
     def add_stream(self, name: str, info: Info | None, offset_ns: int) -> None:
-        """Announce a stream, or a change in it; what follows refers to this info."""
+        """Announce a stream, or a change in it; later messages refer to this info."""
         known = self._streams.get(name)
         session = info.session if info is not None else ""
         if known is None or known.session != session or known.offset_ns != offset_ns:
@@ -125,11 +144,11 @@ class RecordingWriter:
             return
         known.info = info
         if info is not None:
-            known.channels.pop(form.TOKENS, None)  # a channel's metadata says one size
+            known.channels.pop(form.TOKENS, None)  # a channel's metadata holds one size
             self._write_info(name, known, info)
 
     def write_tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None = None) -> None:
-        """Append one token message of an announced stream; `grid` (h, w), if known, is what its payload holds."""
+        """Append one token message of an announced stream; `grid` (h, w), if known, is its decoded payload."""
         entry = self._streams[header.stream]
         channel = entry.channels.get(form.TOKENS) or self._channel(entry, form.TOKENS, header.stream, form.TOKENS)
         data = form.pack_tokens(encode(header), payload)
@@ -151,19 +170,19 @@ class RecordingWriter:
         self.counts[form.FRAMES + frame.stream] += 1
 
     def write_missed(self, missed: form.Missed) -> None:
-        """Note in the file what is not in it."""
+        """Append a note of messages that are not in the file."""
         entry = self._streams.setdefault("", StreamEntry(None, 0))
         channel = entry.channels.get(form.MISSED) or self._channel(entry, form.MISSED, "", form.MISSED)
         self._writer.add_message(channel, self._last_utc, msgspec.msgpack.encode(missed), self._last_utc)
         self.counts[f"missed/{missed.reason}"] += missed.count
 
     def flush(self) -> None:
-        """Make everything so far survive the end of this process."""
+        """Write everything so far to the system, so that it survives this process."""
         self._writer.flush()
         self._stream.flush()
 
     def sync(self) -> None:
-        """Make what was flushed survive the end of the machine; any thread may call it. Raises OSError."""
+        """Write what was flushed to the disk, so that it survives the machine; thread-safe. Raises OSError."""
         if not self._stream.closed:
             os.fdatasync(self._stream.fileno())
 
@@ -179,8 +198,8 @@ class RecordingWriter:
         self._stream.close()
 
     def abandon(self) -> None:
-        """Close the file as it is, after an error: what was flushed can be recovered."""
-        with contextlib.suppress(OSError):  # a full disk refuses what is still buffered, too
+        """Close the file as it is, after an error; `repair` recovers what was flushed."""
+        with contextlib.suppress(OSError):  # a full disk also refuses the buffered rest
             self._stream.close()
 
     def _add(self, channel: int, entry: StreamEntry, capture: int, data: bytes, rest: tuple[int, int]) -> None:
@@ -221,7 +240,7 @@ class RecordingWriter:
         return self._schemas[name]
 
     def _encode_frame(self, frame: Frame, entry: StreamEntry) -> tuple[str, str, bytes]:
-        """(codec, message name, message) of a camera image."""
+        """Encode a camera image: (codec, schema name, message)."""
         utc, packet, codec = frame.capture_ns + entry.offset_ns, frame.packet, frame.codec
         if self.frames == "lossy" and packet is None and frame.image.shape[2] == 3:
             packet, codec = encode_jpeg(frame.image), "jpeg"
@@ -236,7 +255,7 @@ class RecordingWriter:
         return encoding, "RawImage", _pack_message("RawImage", utc, frame.stream, data=rows, encoding=encoding, **size)
 
     def _picture(self, entry: StreamEntry, header: TokenHeader, grid: np.ndarray) -> None:
-        """The token grid (uint16) as a 16-bit grey image, which viewers of MCAP files show."""
+        """Append the token grid (uint16) as a 16-bit grey image, for viewers of MCAP files."""
         width = header.grid[-1]
         channel = entry.channels.get(form.PICTURES) or self._channel(entry, form.PICTURES, header.stream, "RawImage")
         utc = header.capture_ns[-1] + entry.offset_ns
@@ -246,7 +265,7 @@ class RecordingWriter:
 
 
 def _same_constants(first: Info | None, second: Info) -> bool:
-    """Whether two infos differ at most in what is `CHANGING`."""
+    """Whether two infos differ only in fields of `CHANGING`."""
     if first is None:
         return False
     return msgspec.structs.replace(second, **{name: getattr(first, name) for name in CHANGING}) == first
@@ -259,7 +278,7 @@ def _open_writer(stream: BinaryIO) -> Writer:
 
 
 def _import_images() -> None:
-    """Import what images are written with: on a busy machine that takes seconds, for which the first would wait."""
+    """Import the encoders of images up front: on a busy machine that takes seconds, and would delay the first image."""
     for name in ("RawImage", "CompressedImage", "CompressedVideo"):
         _pack_message(name, 0, "")
     import mcap_protobuf.schema  # noqa: F401

@@ -48,17 +48,17 @@ def describe_fault(
     path = ".".join(map(str, where))
     origin = "command line" if any(path == key or path.startswith(f"{key}.") for key in given) else name
     line = next((lines[where[:end]] for end in range(len(where), 0, -1) if where[:end] in lines), None)
-    place = f"{origin}:{line}" if origin == name and line else origin
-    place += f": {path}" if path else ""
+    label = f"{origin}:{line}" if origin == name and line else origin
+    label += f": {path}" if path else ""
     if fault["type"] == "extra_forbidden":
         hint = nearest(str(where[-1]), keys_at(kind, where[:-1]))
-        return f"{place}: unknown key (value {fault['input']!r}); {hint}"
+        return f"{label}: unknown key (value {fault['input']!r}); {hint}"
     if fault["type"] == "missing":
-        return f"{place}: required, not given"
+        return f"{label}: required, not given"
     message = fault["msg"].removeprefix("Value error, ").replace(" for <class 'pathlib.Path'>", "")
     long = isinstance(fault["input"], dict | list) and len(fault["input"]) > 4
     found = "" if long or not where else f" (got {fault['input']!r})"
-    return f"{place}: {message[:1].lower() + message[1:]}{found}"
+    return f"{label}: {message[:1].lower() + message[1:]}{found}"
 
 
 def keys_at(kind: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:

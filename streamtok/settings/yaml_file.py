@@ -100,24 +100,24 @@ def expand_key(values: dict, key: str, names: Collection[str]) -> list[str]:
     if not star or name not in names:
         return [key]
     items = values.get(name)
-    return [f"{name}.{place}.{rest}" for place in range(len(items))] if isinstance(items, list) else []
+    return [f"{name}.{index}.{rest}" for index in range(len(items))] if isinstance(items, list) else []
 
 
 def put(values: dict, key: str, value: Any) -> None:
     """Set key "a.0.b" in nested mappings and lists; SettingsError if its path runs through something else."""
     *parents, last = key.split(".")
-    place: Any = values
+    node: Any = values
     for part in parents:
-        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
-            place = place[int(part)]
-        elif isinstance(place, dict):
-            place = place.setdefault(part, {})
+        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            node = node.setdefault(part, {})
         else:
             raise SettingsError(f"--set {key}={value}: there is no {part!r} here; lists count from 0")
-    if isinstance(place, list) and last.isdecimal() and int(last) < len(place):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
+    if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
     else:
         raise SettingsError(f"--set {key}={value}: {'.'.join(parents) or 'the file'} has no key {last!r}")
 

@@ -13,8 +13,8 @@ another thread holds a lock would wait for it for ever.
 
 A window never continues across a gap: from the gap on its mask is False, and the next window starts after it. Opening
 reads indexes only; a window reads its own grids. The index of a recording may not show a gap of a few frames. Such a
-gap is masked when its window is read, but a new window starts there only with `gaps="cut"`, which reads recordings
-once when they are opened. Token files know every gap.
+gap is masked when its window is read, but a new window starts there only with `gaps="cut"`. That reads recordings once
+when they are opened. Token files know every gap.
 """
 
 from collections.abc import Iterator, Sequence

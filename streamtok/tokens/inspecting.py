@@ -101,7 +101,7 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
     groups = ((group, group.tokens.nbytes, 0) for group in file)
     surveys = survey_tokens(groups, {stream: math.prod(levels) if levels else 0}, picture)
     facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
-    held = {"hold_margin": file.meta.get("hold", 0.0)}
-    streams = {name: facts | survey.report() | held for name, survey in surveys.items()}
+    margin = {"hold_margin": file.meta.get("hold", 0.0)}
+    streams = {name: facts | survey.report() | margin for name, survey in surveys.items()}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
     return report, surveys

@@ -1,6 +1,6 @@
 """Exports tokens in the LeRobot v3 dataset layout, without needing LeRobot.
 
-A frame of the dataset is one token grid; its rate is the group rate. An episode is a stretch without a gap, because the
+A frame of the dataset is one token grid; its rate is the group rate. An episode is a stretch without a gap: the
 layout's timestamps are `frame_index / fps`, as if a keyframe took as long as a group. True times are in columns of
 their own; join actions and other sensors by `time_ns`.
 """

@@ -110,18 +110,18 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     drives: dict[Path, list[Path]] = {}
-    for each in map(Path, sources):
-        if not each.exists():
-            raise FileNotFoundError(f"{each}: no such file or folder")
-        below = sorted(each.rglob("*"), key=lambda path: [natural_key(Path(part)) for part in path.parts])
-        for path in below if each.is_dir() else [each]:
-            if any(part.startswith(".") for part in path.relative_to(each).parts):
+    for root in map(Path, sources):
+        if not root.exists():
+            raise FileNotFoundError(f"{root}: no such file or folder")
+        below = sorted(root.rglob("*"), key=lambda path: [natural_key(Path(part)) for part in path.parts])
+        for path in below if root.is_dir() else [root]:
+            if any(part.startswith(".") for part in path.relative_to(root).parts):
                 continue
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
                 continue
             # A named *.safetensors file is taken unseen: opening it then says why it is not a token file.
-            fits = [path == each, path.suffix == TOKEN_SUFFIX]
+            fits = [path == root, path.suffix == TOKEN_SUFFIX]
             if all(fits) or (any(fits) and is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]

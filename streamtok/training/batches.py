@@ -137,7 +137,7 @@ class Course:
     def next_batch(self, sampler: Sampler, step: int, phase: PhaseConfig) -> tuple[Tensor, bool]:
         """The batch of this step, float32 (B, C, T, H, W) in -1..1, and whether it continues the last one's clips.
 
-        T is the phase's frames, or one less if clips continue, for these have had their keyframe.
+        T is the phase's frames, or one less if clips continue, because these have had their keyframe.
         """
         rng = make_generator(sampler.seed, step, purpose=1)
         if not self.segments and rng.random() < sampler.config.image_fraction:

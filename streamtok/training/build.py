@@ -17,7 +17,7 @@ from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig
 from streamtok.training.optimizer import band_scale
 
-GATE = -2.0  # bias of new gates: they let little of the reference through, for the source had none
+GATE = -2.0  # bias of new gates: they let little of the reference through, because the source had none
 MIX = 0.1  # scale of the initial weights that mix the reference in
 BANDED = {  # the axis of a weight that counts wavelet bands; a predictive model has more bands
     "encoder.conv_in.spatial.weight": 1,

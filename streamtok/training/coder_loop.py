@@ -100,7 +100,7 @@ def train_coder(
 ) -> TokenCoder:
     """Train the coder of a tokenizer, given by its fingerprint: Adam, averaged weights, quantization-aware throughout.
 
-    `refinement` is how many codewords the tokenizer has. It runs in one thread, for its products are small.
+    `refinement` is how many codewords the tokenizer has. It runs in one thread, because its products are small.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -36,7 +36,7 @@ def fit_refinement(source: Tokenizer, config: TokenizerConfig, pictures: Tensor,
     """A refining tokenizer of `config` with the network of `source`, and codebooks fitted to still pictures.
 
     Codebooks of a source that already refines are replaced. A predictive source that did not refine has to be trained
-    afterwards, for its network has never seen kept cells.
+    afterwards, because its network has never seen kept cells.
 
     pictures: float (N, 3, H, W) in [-1, 1], sizes on the token grid. ValueError if the network does not fit `config`.
     """

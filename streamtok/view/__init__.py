@@ -1,1 +1,1 @@
-"""A page in a browser that shows streams as they come, and recordings: `streamtok view`. One more reader, no more."""
+"""`streamtok view`: a page in a browser that shows live streams, as one more reader of their nodes, and recordings."""

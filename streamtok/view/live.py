@@ -1,4 +1,4 @@
-"""Token streams of running nodes for pages: read only while a page is open, so that a page costs nothing before."""
+"""Shows token streams of running nodes on pages; nodes are read, and so loaded, only while a page is open."""
 
 import logging
 import threading
@@ -20,12 +20,12 @@ from streamtok.wire.subscriber import Subscription
 log = logging.getLogger("streamtok.view")
 
 WAIT_S = 0.2
-BEHIND_S = 1.0  # a decoder that is so late waits for a keyframe, and so catches up
+BEHIND_S = 1.0  # a decoder with a larger backlog skips to the next keyframe, to catch up
 KEPT_FRAMES = 16  # camera images of a stream that wait for their group
 
 
 class Viewer(Protocol):
-    """Who looks: a page, or another program that shows streams."""
+    """A page, or another program that shows streams."""
 
     wants_pictures: bool
 
@@ -34,7 +34,7 @@ class Viewer(Protocol):
 
 
 class LiveShow:
-    """Any number of nodes, by endpoint. They are read from when the first page opens until the last one closes."""
+    """Any number of nodes, by endpoint, which are read from the first viewer's `join` to the last one's `leave`."""
 
     def __init__(self, endpoints: Sequence[str], models: Models, curve: CurveClient | None = None) -> None:
         self.endpoints, self.models, self.curve = endpoints, models, curve
@@ -68,18 +68,18 @@ class LiveShow:
         return {"kind": "state", "live": True, "nodes": nodes, "streams": streams}
 
     def wants_pictures(self) -> bool:
-        """Whether anyone wants its pictures decoded here."""
+        """Whether a viewer wants pictures that are decoded here."""
         return any(viewer.wants_pictures for viewer in list(self._viewers))
 
     def deliver(self, group: Group) -> None:
-        """Show a group to everyone."""
+        """Show a group to all viewers."""
         self.groups += 1
         for viewer in list(self._viewers):
             viewer.take(group)
 
 
 class Reader:
-    """Reads one node on a thread of its own, until `close`."""
+    """Reads one node in its own thread, until `close`."""
 
     def __init__(self, number: int, show: LiveShow) -> None:
         self.number, self.endpoint = number, show.endpoints[number]
@@ -99,9 +99,10 @@ class Reader:
         self.subscription.close()
         self._thread.join()
         self._events.finish()
+        self._pictures.close()
 
     def streams(self) -> list[dict[str, Any]]:
-        """What is known of each stream, and what was lost of it."""
+        """The facts of each stream, with its counts and problems."""
         counts = self.subscription.counts()
         malformed = sum(self.subscription.rejects.counts.values())
         return [
@@ -127,7 +128,7 @@ class Reader:
         totals += Counter(gaps=int(header.dropped > 0), lost=message.lost, bytes=len(message.payload))
         self._totals[message.stream] = totals
         if message.unreadable:
-            return  # counted by the subscription
+            return  # the subscription counts it
         stages, picture = time_stages(message), None
         plotted = bool(stages) and not message.catch_up and not (info and info.replay)
         if info is not None:
@@ -144,10 +145,10 @@ class Reader:
         self._show.deliver(Group(head, message, picture, source, utc_ns))
 
     def _source_of(self, message: TokenMessage) -> bytes | None:
-        """The camera's image of a group's last frame as a JPEG or PNG file, if the node publishes it."""
+        """The camera's image of a group's last frame as a JPEG or PNG file; None if the node does not publish it."""
         wanted = message.header.frame_ids[-1]
         frames = self._frames.get(message.stream, deque())
-        found = [each for each in frames if each.header.frame_id == wanted]
+        found = [frame for frame in frames if frame.header.frame_id == wanted]
         if not found:
             return None
         if found[0].header.encoding in ("jpeg", "mjpeg", "png"):

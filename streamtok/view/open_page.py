@@ -1,4 +1,4 @@
-"""What connects to the page's server: a browser, once its page is open, and whoever else comes."""
+"""Connections to the page's server: open pages with their queues, and strangers that are no page yet."""
 
 import asyncio
 import contextlib
@@ -11,14 +11,14 @@ from websockets.exceptions import ConnectionClosed
 if TYPE_CHECKING:
     from streamtok.view.pictures import Group
 
-WAITING = 16  # messages for one page; a slow browser misses the oldest
-WAITING_TOKENS = 256  # the same for a page that decodes by itself: they are small, and it needs each since a keyframe
-MOST_STRANGERS = 32  # connections that are no page yet; a new one ends the oldest, so that idle ones keep nobody out
-CLOSE_S = 1.0  # after which a connection that takes nothing more is cut off
+WAITING = 16  # queued messages of one page; a slow browser misses the oldest
+WAITING_TOKENS = 256  # likewise of a page that decodes by itself: they are small, and it needs each since a keyframe
+MOST_STRANGERS = 32  # connections that are no page yet; a new one ends the oldest, so that idle ones block nobody
+CLOSE_S = 1.0  # after which a closing connection that does not drain is cut off
 
 
 class PageConnection(ServerConnection):
-    """A connection to the server, one of the `strangers`, oldest first, until it is a page's or ends."""
+    """A connection to the server. It is among the `strangers`, oldest first, until it becomes a page or ends."""
 
     def __init__(self, strangers: dict[ServerConnection, None], *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -37,14 +37,14 @@ class PageConnection(ServerConnection):
         super().connection_lost(exc)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close it as its base does, whose own limit begins only when all that waits has been taken."""
+        """Close within CLOSE_S: the base class's own limit begins only when all queued data was sent."""
         cut = self.loop.call_later(CLOSE_S, self.transport.abort)
         await super().close(code, reason)
         cut.cancel()
 
 
 class OpenPage:
-    """A browser that looks. `send` may be called from any thread; `skipped` counts what the browser was too slow for.
+    """An open page. `send` is thread-safe; `skipped` counts messages that the browser was too slow for.
 
     `wants_pictures` is False for a page that decodes by itself.
     """
@@ -57,16 +57,16 @@ class OpenPage:
         self._filled = asyncio.Event()
 
     def take(self, group: "Group") -> None:
-        """Send a group, with its picture if that is wanted."""
+        """Send a group, with its picture if the page wants it."""
         self.send(group.packed if self.wants_pictures else group.packed_without)
 
     def send(self, message: bytes | str) -> None:
-        """Send a message, unless the page or the server has gone."""
+        """Queue a message, unless the server has gone."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._put, message)
 
     async def next_message(self) -> bytes | str:
-        """The oldest message that waits for the page."""
+        """Wait for the oldest queued message."""
         while not self._waiting:
             self._filled.clear()
             await self._filled.wait()
@@ -81,7 +81,7 @@ class OpenPage:
 
 
 async def send_all(connection: ServerConnection, page: OpenPage) -> None:
-    """Send what waits for a page, until it is closed."""
+    """Send the queued messages of a page, until it is closed."""
     with contextlib.suppress(ConnectionClosed):
         while True:
             await connection.send(await page.next_message())

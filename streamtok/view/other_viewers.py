@@ -1,4 +1,4 @@
-"""Streams to viewers that teams have open already: Rerun, by its SDK, and Foxglove, by its WebSocket server."""
+"""Sends streams to other viewers: Rerun, by its SDK, and Foxglove, by its WebSocket server."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ FOXGLOVE_PORT = 8765
 
 
 class RerunViewer:
-    """Sends to a Rerun viewer that runs on this machine (`rerun --bind 127.0.0.1`), or writes an .rrd file.
+    """Sends groups to a Rerun viewer on this machine (`rerun --bind 127.0.0.1`), or writes an .rrd file.
 
-    Per stream: `picture`, `source`, `tokens` and, as scalars, `ms/STAGE`, `dropped` and `lost`, by capture time.
+    Each stream has `picture`, `source`, `tokens` and, as scalars, `ms/STAGE`, `dropped` and `lost`, by capture time.
     """
 
     wants_pictures = True
@@ -45,14 +45,15 @@ class RerunViewer:
         log(f"{name}/lost", rerun.Scalars(group.message.lost))
 
     def close(self) -> None:
-        """Write what waits."""
+        """Flush, and disconnect."""
         self._recording.disconnect()
 
 
 class FoxgloveViewer:
-    """A WebSocket server on loopback that Foxglove opens (ws://127.0.0.1:8765).
+    """A WebSocket server on loopback for Foxglove (ws://127.0.0.1:8765).
 
-    Per stream: /ID/picture and /ID/source (foxglove.CompressedImage), /ID/stages (JSON: milliseconds, dropped, lost).
+    Each stream has /ID/picture and /ID/source (foxglove.CompressedImage), and /ID/stages (JSON: milliseconds, dropped,
+    lost).
     """
 
     wants_pictures = True

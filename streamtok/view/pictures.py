@@ -1,4 +1,4 @@
-"""Pictures of token messages, and how a message goes to a page."""
+"""Decodes token messages to pictures, and packs them for pages."""
 
 import json
 import struct
@@ -26,7 +26,7 @@ COLOURS = 3  # channels of a continuous grid that are shown
 
 @contextmanager
 def outlive(events: EventLog) -> Iterator[None]:
-    """Whatever a message holds, such as a time that a viewer cannot write, the next one is shown."""
+    """Log any error within the block, so that one bad message, or a failing viewer, does not end the stream."""
     try:
         yield
     except Exception as error:
@@ -34,7 +34,7 @@ def outlive(events: EventLog) -> Iterator[None]:
 
 
 class Models:
-    """The models that streams name, each loaded once, whatever fingerprints they claim; threads may share it."""
+    """Loads the models that streams name, each once, whatever fingerprints they claim; thread-safe."""
 
     def __init__(self, model: str | None, device: str) -> None:
         self._model, self._device = model, device
@@ -42,7 +42,7 @@ class Models:
         self._known: dict[str, Tokenizer | str] = {}
 
     def find(self, info: Info) -> Tokenizer | str:
-        """The tokenizer of a stream, or why there are no pictures of it."""
+        """The tokenizer of a stream, or the reason why it has no pictures."""
         name = self._model or info.model
         with self._lock:
             try:
@@ -53,7 +53,7 @@ class Models:
                     found.check_fingerprint(info.tokenizer)
                 return found
             except (OSError, ValueError, RuntimeError, ImportError) as error:
-                if name in PRESETS or self._model:  # other names are without number, and cost nothing
+                if name in PRESETS or self._model:  # other names are unbounded in number, and fail cheaply
                     self._known.setdefault(name, str(error))
                 return str(error)
 
@@ -68,8 +68,8 @@ class Pictures:
         self._skipping: set[str] = set()
 
     def decode_last(self, message: TokenMessage, info: Info, wanted: bool = True) -> np.ndarray | None:
-        """The last picture of a message, uint8 RGB (h, w, 3). A message that is not `wanted` costs its stream's
-        pictures up to the next keyframe."""
+        """The last picture of a message, uint8 RGB (h, w, 3), or None. If one is not `wanted`, its stream has no
+        pictures until the next keyframe."""
         stream = message.stream
         if message.header.keyframe:
             self._skipping.discard(stream)
@@ -80,6 +80,11 @@ class Pictures:
         decoder = self._decoder_of(info)
         pictures = shown_pictures(message, decoder, info) if decoder else []
         return pictures[-1][1] if pictures else None
+
+    def close(self) -> None:
+        """Log what was only summed up so far."""
+        for decoder in self._decoders.values():
+            decoder.close()
 
     def _decoder_of(self, info: Info) -> LiveDecoder | None:
         found = self._models.find(info)
@@ -94,10 +99,10 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Group:
-    """What is shown of a message.
+    """A message with what is shown of it.
 
-    `head` has facts for a page, with the stream's `id` and `stages_ms`. `picture` is the last one, uint8 RGB (h, w, 3),
-    `source` the camera's own as a JPEG or PNG file, and `utc_ns` when it was taken, ns since 1970.
+    `head` has facts for a page, with the stream's `id` and `stages_ms`. `picture` is the last one, uint8 RGB (h, w, 3).
+    `source` is the camera's own as a JPEG or PNG file, and `utc_ns` its capture time, ns since 1970.
     """
 
     head: dict[str, Any]
@@ -108,22 +113,22 @@ class Group:
 
     @cached_property
     def packed(self) -> bytes:
-        """As `pack_group` has it, with the picture."""
+        """The group packed with its pictures."""
         return pack_group(self.head, self.message, self.picture, self.source)
 
     @cached_property
     def packed_without(self) -> bytes:
-        """The group without pictures, for a page that decodes by itself: small enough that many may wait."""
+        """The group packed without pictures, for a page that decodes by itself; small, so that many may be queued."""
         return pack_group(self.head, self.message)
 
 
 def pack_group(
     head: dict[str, Any], message: TokenMessage, picture: np.ndarray | None = None, source: bytes | None = None
 ) -> bytes:
-    """A message for a page: u32 length, JSON, then the parts whose lengths it names.
+    """Pack a message for a page: u32 length, JSON, then the parts, whose lengths are in the JSON.
 
-    `tokens` are little-endian as on the wire, without compression; a continuous grid becomes `colours`, uint8 RGB
-    (h, w, 3). `picture` (uint8 RGB) and `source` (a JPEG or PNG file) follow.
+    Part `tokens` is little-endian as on the wire, uncompressed; a continuous grid becomes `colours`, uint8 RGB
+    (h, w, 3). `picture` (uint8 RGB, sent as JPEG) and `source` (a JPEG or PNG file) follow.
     """
     header, parts = message.header, {}
     if header.levels:
@@ -151,16 +156,16 @@ def pack_group(
 
 
 def paint_latent(latent: np.ndarray) -> np.ndarray:
-    """The first channels of a continuous grid, float16 (C, h, w), as uint8 (h, w, 3): -1 black, +1 full."""
+    """Draw the first channels of a continuous grid, float16 (C, h, w), as uint8 (h, w, 3): -1 is 0, +1 is 255."""
     shown = np.zeros((COLOURS, *latent.shape[1:]), np.float32)
     shown[: len(latent)] = latent[:COLOURS]
     return ((np.clip(np.nan_to_num(shown), -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
 
 
 def time_stages(message: TokenMessage) -> dict[str, float]:
-    """Milliseconds from the capture of a message's last frame to the encoder, and in it.
+    """Milliseconds that a message's last frame waited for the encoder, and spent in it.
 
-    It is empty for a file that was read faster than it was taken.
+    It is empty for a file that was read faster than real time.
     """
     encode_ms = message.header.encode_ns / 1e6
     wait_ms = (message.header.publish_ns - message.capture_ns) / 1e6 - encode_ms
@@ -168,7 +173,7 @@ def time_stages(message: TokenMessage) -> dict[str, float]:
 
 
 def gather_facts(info: Info) -> dict[str, Any]:
-    """What a page has to know of a stream."""
+    """The facts of a stream that a page needs."""
     names = ["stream", "node", "model", "tokenizer", "grid", "image_size", "frame_rate", "predictive", "replay"]
     names += ["temporal_compression", "spatial_compression", "source_rect", "ended"]
     return {name: getattr(info, name) for name in names}

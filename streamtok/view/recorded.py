@@ -1,4 +1,4 @@
-"""A recording for pages: each page has its own place on the time line, and plays from there."""
+"""Plays a recording to pages; each page has its own position on the time line."""
 
 import logging
 import threading
@@ -19,16 +19,16 @@ from streamtok.wire.message import TokenMessage
 
 log = logging.getLogger("streamtok.view")
 
-BINS, GROUPS_PER_BIN = 200, 3  # at most and at least, in the strips that show when a stream was there
+BINS, GROUPS_PER_BIN = 200, 3  # most bins, and fewest groups per bin, of the strips that show a stream's coverage
 SPEEDS = 0.1, 16.0
-LATE_S = 0.5  # a decoder that is so late plays slower, rather than leaving out groups
+LATE_S = 0.5  # a decoder that is later than this plays slower instead of skipping groups
 
 
 class TimeLine:
-    """The token messages of a recording by log time, each read when it is asked for.
+    """Random access to the token messages of a recording, in the order of log time.
 
-    `times_ns` (n,) are when their last frames were taken, ns since 1970, and `seconds` (n,) are from the first.
-    `streams` (n,) says whose they are, by place in `names`.
+    `times_ns` (n,) are the capture times of their last frames, ns since 1970, and `seconds` (n,) those since the first.
+    `streams` (n,) are indices into `names`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,7 +50,7 @@ class TimeLine:
         return len(self._places)
 
     def read(self, number: int, reader: TokenReader) -> TokenMessage | None:
-        """Message `number`; None if it is damaged or does not follow what `reader` has read."""
+        """Read message `number`; None if it is damaged, or cannot follow the messages that `reader` has read."""
         try:
             raw = self.recording.files[self._files[number]].message_at(self._places[number])
         except ValueError as error:
@@ -59,7 +59,7 @@ class TimeLine:
         return reader.read(self._topic(number), raw.data)
 
     def keyframe_before(self, number: int) -> int:
-        """Where to start reading, so that every stream can be decoded at message `number`."""
+        """The message to start reading at, so that every stream is decodable at message `number`."""
         wanted = set(self.streams[: number + 1])
         for start in range(number, -1, -1):
             if self.streams[start] in wanted:
@@ -71,12 +71,12 @@ class TimeLine:
         return 0
 
     def coverage(self) -> dict[str, list[int]]:
-        """How many messages each stream has in each of up to BINS equal parts of the time."""
+        """How many messages each stream has in each of up to BINS equal bins of time."""
         bins = min(BINS, max(1, len(self) // (GROUPS_PER_BIN * len(self.names))))
         parts = np.minimum(bins * self.seconds / max(self.seconds.max(), 1e-9), bins - 1).astype(int)
         return {
-            name: np.bincount(parts[self.streams == place], minlength=bins).tolist()
-            for place, name in enumerate(self.names)
+            name: np.bincount(parts[self.streams == index], minlength=bins).tolist()
+            for index, name in enumerate(self.names)
         }
 
     def _topic(self, number: int) -> str:
@@ -84,7 +84,7 @@ class TimeLine:
 
 
 class RecordedShow:
-    """A recording, played to each page by a thread of its own."""
+    """A recording that is played to each page by a `Player` in its own thread."""
 
     def __init__(self, path: str | Path, models: Models) -> None:
         self.path, self.models = path, models
@@ -118,7 +118,7 @@ class RecordedShow:
 
 
 class Player:
-    """Plays a recording to one page until `close`; it starts at the beginning."""
+    """Plays a recording to one page, from its beginning, until `close`."""
 
     def __init__(self, show: RecordedShow, page: OpenPage) -> None:
         self.playing, self.speed = True, 1.0
@@ -135,7 +135,7 @@ class Player:
         self._thread.start()
 
     def take_order(self, order: dict[str, Any]) -> None:
-        """`play`, `pause`, `speed` (times real time) and `seek` (to seconds)."""
+        """Take an order: `play`, `pause`, `speed` (times real time) or `seek` (to seconds); ValueError for others."""
         with self._changed:
             if order["op"] == "seek":
                 self._seek = float(order["at"])
@@ -156,6 +156,7 @@ class Player:
             self._changed.notify_all()
         self._thread.join()
         self._events.finish()
+        self.pictures.close()
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -181,13 +182,13 @@ class Player:
             due = max(due, time.monotonic() - LATE_S) + self._step_s()
 
     def _step_s(self) -> float:
-        """Seconds from the last message to the next one, as it is played."""
+        """Seconds of playing time from the last message to the next one."""
         if self._next >= len(self._line):
             return 0.0
         return float(self._line.seconds[self._next] - self._line.seconds[self._next - 1]) / self.speed
 
     def _go_to(self, seconds: float) -> None:
-        """Decode up to the last messages before `seconds`, and show one of each stream."""
+        """Decode up to the last messages before `seconds`, and show the last one of each stream."""
         last = max(0, int(np.searchsorted(self._line.seconds, seconds, "right")) - 1)
         self._reader = TokenReader(self._line.recording.damaged)
         newest = {stream: number for number, stream in enumerate(self._line.streams[: last + 1])}
@@ -202,7 +203,7 @@ class Player:
         if message is None:
             return
         info = self._line.infos[message.stream]
-        wanted = self._page.wants_pictures  # a page that decodes by itself needs what lies between instead
+        wanted = self._page.wants_pictures  # else the page decodes by itself, and needs messages in between as well
         picture = self.pictures.decode_last(message, info, wanted)
         if quietly and wanted:
             return

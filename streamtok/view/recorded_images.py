@@ -1,4 +1,4 @@
-"""The camera images of a recording beside its tokens, by time; packets of video are decoded up to the one shown."""
+"""Reads the camera images of a recording by time; video packets are decoded from a keyframe up to the one shown."""
 
 from collections import deque
 
@@ -12,7 +12,7 @@ from streamtok.recording.format import FRAMES
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import Recording
 
-MOST_BACK = 600  # packets in which a key frame is sought
+MOST_BACK = 600  # packets that are searched for a keyframe
 
 
 class RecordedImages:
@@ -22,11 +22,11 @@ class RecordedImages:
         self._cameras = {name: RecordedCamera(recording, name) for name in recording.cameras}
 
     def image_at(self, stream: str, time_ns: int) -> bytes | None:
-        """A stream's image of that log time as a JPEG, PNG or WebP file; None where there is none that can be read."""
+        """A stream's image at a log time as a JPEG, PNG or WebP file; None if there is none that can be read."""
         camera = self._cameras.get(stream)
         try:
             return camera.image_at(time_ns) if camera else None
-        except (ValueError, ImportError):  # damage, which reading the recording tells
+        except (ValueError, ImportError):  # damage, which reading the recording reports
             return None
 
 
@@ -41,11 +41,11 @@ class RecordedCamera:
         self._places = np.concatenate([np.zeros(0, PLACE), *parts])
         self._file_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         self._video: VideoDecoder[int] | None = None
-        self._asked, self._next = 0, 0  # the packet that was asked for last, and the one to decode next
-        self._decoded: deque[tuple[int, np.ndarray | None]] = deque()  # from the one that was asked for last
+        self._asked, self._next = 0, 0  # the packet that was last requested, and the next one to decode
+        self._decoded: deque[tuple[int, np.ndarray | None]] = deque()  # pictures from the last requested one on
 
     def image_at(self, time_ns: int) -> bytes | None:
-        """The image of that time as a file; None if there is none, ValueError for a damaged one."""
+        """The image at a log time as a file; None if there is none, ValueError for a damaged one."""
         number = int(np.searchsorted(self._places["time"], time_ns))
         if number == len(self._places) or self._places["time"][number] != time_ns:
             return None
@@ -64,7 +64,7 @@ class RecordedCamera:
         return parse(file.message_at(place).data)
 
     def _decode(self, number: int) -> np.ndarray | None:
-        """The picture of a packet, uint8 RGB (H, W, 3), going on from the packet before where that is near."""
+        """The picture of a packet, uint8 RGB (H, W, 3); decoding continues from the last request if that is near."""
         if self._video is None or not self._asked <= number < self._next + MOST_BACK:
             self._video = self._begin(number)
         self._asked = number
@@ -72,12 +72,12 @@ class RecordedCamera:
             self._decoded.popleft()
         while not self._decoded and self._next < min(len(self._places), number + LONGEST_REORDER):
             found = self._video.decode(self._read(self._next).data, self._next)
-            self._decoded += [(each.key, each.image) for each in found if each.key >= number]
+            self._decoded += [(picture.key, picture.image) for picture in found if picture.key >= number]
             self._next += 1
         return self._decoded[0][1] if self._decoded and self._decoded[0][0] == number else None
 
     def _begin(self, number: int) -> VideoDecoder[int]:
-        """A new decoder, at the last packet that one can begin with."""
+        """Make a new decoder at the last packet up to `number` that decoding can start with."""
         for start in range(number, max(-1, number - MOST_BACK), -1):
             message = self._read(start)
             if begins_video(message.encoding, message.data):

@@ -1,4 +1,4 @@
-"""The page's server: its files, and a WebSocket for each page that is open. On loopback, or behind a token."""
+"""The page's server: its files, and a WebSocket for each open page. It is on loopback, or requires a token."""
 
 import asyncio
 import hmac
@@ -26,11 +26,11 @@ with needs_extra("the live page", "view"):
     from streamtok.view.open_page import MOST_STRANGERS, OpenPage, PageConnection, send_all
 
 MOST_PAGES = 16
-REPLACED = 4000  # how the WebSocket of an older page is closed, which is then not to come back by itself
-MAX_ORDER = 4096  # bytes of what a page may send
+REPLACED = 4000  # close code of an older page's WebSocket, upon which the page does not reconnect by itself
+MAX_ORDER = 4096  # bytes of a message from a page
 NO_ORDER = ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
 TURN_S, STATE_S = 0.1, 0.5
-RUNTIME = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"  # of onnxruntime-web
+RUNTIME = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"  # files of onnxruntime-web
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -47,51 +47,51 @@ mimetypes.add_type("text/javascript", ".mjs")
 
 @dataclass(frozen=True)
 class BrowserFiles:
-    """What a browser needs to decode tokens: ONNX Runtime's WebAssembly and exported steps, by name, and of each step
-    the `file`, `tokenizer` and `grid`."""
+    """What a browser needs to decode tokens: files by name (ONNX Runtime's WebAssembly and exported steps), and the
+    `file`, `tokenizer` and `grid` of each step."""
 
     files: dict[str, bytes]
     steps: list[dict[str, Any]]
 
     @classmethod
     def read(cls, folder: Path) -> "BrowserFiles":
-        """Read a folder that holds both; ValueError says what is missing and where to get it."""
+        """Read a folder with both; ValueError says what is missing and where to get it."""
         missing = [name for name in RUNTIME if not (folder / name).is_file()]
         if missing:
             raise ValueError(
                 f"{folder} lacks {', '.join(missing)}: npm pack onnxruntime-web, unpack it, and give its package/dist"
             )
         facts = {path.name: json.loads(path.with_suffix(".onnx.json").read_text()) for path in folder.glob("*.onnx")}
-        decode = {name: each for name, each in facts.items() if each["direction"] == "decode"}
+        decode = {name: step for name, step in facts.items() if step["direction"] == "decode"}
         if not decode:
             raise ValueError(
                 f"{folder} has no step: streamtok export-model MODEL --size HxW --direction decode -o there"
             )
         names = [*RUNTIME, *decode, *(f"{name}.json" for name in decode)]
-        steps = [{"file": name, "tokenizer": each["tokenizer"], "grid": each["grid"]} for name, each in decode.items()]
+        steps = [{"file": name, "tokenizer": step["tokenizer"], "grid": step["grid"]} for name, step in decode.items()]
         return cls({name: (folder / name).read_bytes() for name in names}, steps)
 
 
 class Show(Protocol):
-    """What pages look at. `join` and `leave` may wait, `take_order` and `state` answer at once; all are thread-safe."""
+    """What pages show. `join` and `leave` may block, `take_order` and `state` do not; all are thread-safe."""
 
     def join(self, page: OpenPage) -> None:
-        """Begin to send to a page."""
+        """Start sending to a page."""
 
     def leave(self, page: OpenPage) -> None:
-        """Send nothing more to it."""
+        """Stop sending to a page."""
 
     def take_order(self, page: OpenPage, order: dict[str, Any]) -> None:
-        """Do what the user of a page asks for, beside `pictures`; ValueError or KeyError for what makes no sense."""
+        """Carry out an order of a page, other than `pictures`; ValueError or KeyError for a malformed one."""
 
     def state(self, page: OpenPage) -> dict[str, Any]:
-        """What the page is told twice a second."""
+        """The state that the page gets twice a second."""
 
 
 class PageServer:
-    """Serves one show on `address`:`port` (0: a free one). Beyond loopback a browser has to know `token`.
+    """Serves one show on `address`:`port` (0: a free one). Beyond loopback a browser needs `token`.
 
-    With `browser`, pages may decode by themselves. `url` is where the page is, once it is served.
+    With `browser`, pages may decode by themselves. `url` is the page's address, once it is served.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class PageServer:
         return f"http://{host}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
     def run(self, stop: threading.Event, on_ready: Callable[[str], None] = lambda url: None) -> None:
-        """Serve until `stop` is set; `on_ready` gets the URL. OSError if the address or port cannot be had."""
+        """Serve until `stop` is set; `on_ready` gets the URL. Raises OSError if the address or port is not free."""
         asyncio.run(self._serve(stop, on_ready))
 
     async def _serve(self, stop: threading.Event, on_ready: Callable[[str], None]) -> None:
@@ -139,10 +139,10 @@ class PageServer:
                 self.address,
                 self.port,
                 process_request=self._answer,
-                compression=None,  # tokens and JPEG do not shrink
+                compression=None,  # tokens and JPEG are not compressible
                 max_size=MAX_ORDER,
                 close_timeout=0.5,
-                backlog=MOST_STRANGERS,  # which come at once
+                backlog=MOST_STRANGERS,  # they may all connect at once
                 create_connection=cast("type[ServerConnection]", partial(PageConnection, self._strangers)),
             )
         except OSError as error:
@@ -161,7 +161,7 @@ class PageServer:
         page.send(json.dumps(self.show.state(page) | {"skipped": page.skipped, "steps": self._steps}))
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
-        """A file, or None to go on to the WebSocket."""
+        """Answer with a file or a refusal; None goes on to the WebSocket."""
         path, _, query = request.path.partition("?")
         refusal = self._refusal(path, query, request.headers)
         if refusal:
@@ -177,8 +177,8 @@ class PageServer:
         return Response(HTTPStatus.OK, "OK", headers, body)
 
     def _refusal(self, path: str, query: str, headers: Headers) -> str:
-        """Why a request is refused, else nothing. Other sites that the browser has open are kept out by Host and
-        Origin, other people by the token."""
+        """Why a request is refused, "" if it is not. Host and Origin keep out other sites in the browser, and the token
+        keeps out other people."""
         host = headers.get("Host", "")
         if self.local and urlsplit(f"//{host}").hostname not in LOCAL_HOSTS:
             return f"this page is for localhost, not for {host[:80]!r}"
@@ -197,7 +197,7 @@ class PageServer:
         self.visits += 1
         sending = asyncio.create_task(send_all(connection, page))
         try:
-            self._tell_state(page)  # a page cannot decode a group of a stream that it knows nothing of
+            self._tell_state(page)  # first, since a page needs a stream's facts to decode its groups
             await asyncio.gather(asyncio.to_thread(self.show.join, page), self._make_room())
             async for order in connection:
                 self._take_order(page, order)
@@ -209,12 +209,12 @@ class PageServer:
             await asyncio.to_thread(self.show.leave, page)
 
     async def _make_room(self) -> None:
-        """End the oldest page where a new one is too many, so that pages left open keep nobody out."""
+        """Close the oldest page if there are too many, so that pages left open block nobody."""
         if len(self._pages) > MOST_PAGES:
             await self._pages.pop(next(iter(self._pages))).close(REPLACED, f"{MOST_PAGES} newer pages are open")
 
     def _take_order(self, page: OpenPage, order: str | bytes) -> None:
-        """Do what a page asks for; what makes no sense is told to the page."""
+        """Carry out an order of a page; a malformed one is answered with an error."""
         try:
             asked = json.loads(order, parse_constant=refuse_constant)
             if asked["op"] == "pictures":
@@ -227,10 +227,10 @@ class PageServer:
 
 
 def refuse_constant(name: str) -> None:
-    """Raise ValueError for what JSON does not have, such as NaN."""
+    """Raise ValueError for constants that JSON does not have, such as NaN."""
     raise ValueError(f"{name} is no number")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address is reachable from this machine only."""
     return is_private(f"tcp://{f'[{address}]' if ':' in address else address}:1")

@@ -1,4 +1,4 @@
-"""Coded grids of many streams: the coder's past of each, on both ends."""
+"""Codes and decodes the grids of streams, and keeps the token coder's past of each, on both ends of a connection."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -14,9 +14,9 @@ from streamtok.wire.message import TokenMessage
 
 @dataclass
 class GridCoder:
-    """The sending end of one stream; `independent` codes each grid without those before it.
+    """Codes the grids of one stream for sending; `independent` codes each grid without those before it.
 
-    What follows is coded from a grid once that has been `sent`.
+    The past advances only when a grid was sent (`note_sent`), so a grid that was not sent is never depended on.
     """
 
     coder: TokenCoder
@@ -25,21 +25,22 @@ class GridCoder:
     _next: Past = FRESH
 
     def encode(self, tokens: np.ndarray, keyframe: bool) -> tuple[bytes, Coding]:
-        """The payload of the next grid (h, w) and what the header says of it."""
+        """Code the next grid (h, w); returns the payload, and the header's `coding` field."""
         fresh = keyframe or self.independent
         payload, self._next = self.coder.encode(tokens, FRESH if fresh else self._past)
         return payload, Coding(self.coder.fingerprint, grid_checksum(tokens), self.independent)
 
     def note_sent(self) -> None:
-        """Note that the grid which was encoded last went out."""
+        """Note that the last encoded grid was sent."""
         self._past = self._next
 
 
 @dataclass
 class GridReader:
-    """The receiving end of many streams: messages get the tokens that their coded payloads stand for.
+    """Decodes the coded messages of many streams on the receiving end.
 
-    `unreadable` counts per stream those that stay without: a grid before was lost, or what reads them is not here.
+    `unreadable` counts, per stream, messages that cannot be decoded: a grid they depend on was lost, or their coder or
+    the zstd package is not here.
     """
 
     coders: Coders
@@ -47,9 +48,9 @@ class GridReader:
     _pasts: dict[str, Past] = field(default_factory=dict)
 
     def read(self, message: TokenMessage, continues: bool) -> TokenMessage:
-        """The message with its tokens, if it can be read. `continues`: it is a keyframe, or follows without a loss.
+        """Return the message with its tokens, if it can be decoded. `continues`: it is a keyframe, or follows no loss.
 
-        WireError for a payload that is not of its grid; the stream is readable again from the next keyframe on.
+        Raises WireError if the payload does not match its grid; the next keyframe makes the stream readable again.
         """
         header = message.header
         if not isinstance(header.coding, Coding):
@@ -73,7 +74,7 @@ class GridReader:
 
 
 def decode_grid(header: TokenHeader, payload: bytes, coder: TokenCoder, past: Past) -> tuple[np.ndarray, Past]:
-    """The grid (h, w) of a coded payload, and the past of the next; WireError unless it is the one that was coded."""
+    """Decode a payload to its grid (h, w) and the next grid's past; WireError if it is not the grid that was coded."""
     levels = list(coder.alphabet.levels)
     if not isinstance(header.coding, Coding) or levels != header.levels:
         raise WireError("coding", f"coder {coder.fingerprint} is of levels {levels}, the message of {header.levels}")

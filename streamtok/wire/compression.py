@@ -1,4 +1,4 @@
-"""zstd for payloads, bounded by the size that the header declares. Optional: needs the `zstandard` package."""
+"""zstd compression of payloads, bounded by the size that the header declares. It needs the `zstandard` package."""
 
 from functools import cache
 from types import ModuleType
@@ -10,20 +10,20 @@ LEVEL = 1
 
 
 def check(compression: str) -> None:
-    """Raise ImportError, with what to install, if payloads cannot be compressed by zstd here."""
+    """Raise ImportError, with the command to install it, if `compression` is zstd and the package is missing."""
     if compression == "zstd":
         _zstandard()
 
 
 def compress(payload: bytes) -> bytes:
-    """One zstd frame that declares its content size."""
+    """Compress to one zstd frame that declares its content size."""
     return _zstandard().ZstdCompressor(level=LEVEL, write_content_size=True).compress(payload)
 
 
 def decompress(payload: bytes | memoryview, expected: int) -> bytes:
-    """The `expected` bytes inside one zstd frame; WireError for anything else, before allocating it.
+    """Decompress one zstd frame of `expected` bytes; another declared size is a WireError before any allocation.
 
-    ImportError where the package is not there.
+    Raises ImportError if the package is missing.
     """
     zstandard = _zstandard()
     try:
@@ -43,6 +43,6 @@ def _zstandard() -> ModuleType:
     return zstandard
 
 
-@cache  # a hostile sender may have it asked for at each message
+@cache  # computed once, since a hostile sender can trigger it with every message
 def _explain_lack() -> str:
     return str(missing_extra("compression 'zstd' (not 'none')", "zstd"))

@@ -1,10 +1,9 @@
-"""A connecting socket that is made to come back after every kind of break, and says why it cannot."""
+"""A connecting socket that reconnects after every kind of failure, and logs why it cannot."""
 
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +17,10 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 RETRY_S = 1.0
-CONNECT_MS = 800  # for one try: a link that comes back is not waited for until the kernel sends its next SYN
-PROBES = 10  # of keep-alive, a second each, that a dead host may leave without an answer
-HOLDING_PROBES = 120  # likewise, of one that its reader may hold up: it is not to hear of that meanwhile (`tcp`)
-SILENCE_S = 3.0  # after which a node that has not answered yet is told of, once
+CONNECT_MS = 800  # of one attempt: a new one sends a SYN sooner than the kernel's back-off would
+PROBES = 10  # unanswered keep-alive probes, one a second, after which a host is dead
+HOLDING_PROBES = 120  # likewise if the reader may pause: libzmq must not see a time-out meanwhile (`tcp`)
+SILENCE_S = 3.0  # after which a node that has not answered yet is logged, once
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
 _DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -29,7 +28,7 @@ _EVENTS = _UP | _TRYING | _DENIED | zmq.EVENT_DISCONNECTED
 
 
 def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None) -> None:
-    """Connect with the keys of `curve`, by IPv6 where the host is written so. ValueError names a wrong endpoint."""
+    """Connect with the keys of `curve`, by IPv6 if the host is an IPv6 address. ValueError names a wrong endpoint."""
     if curve is not None:
         curve.apply(socket)
     socket.set(zmq.IPV6, int("[" in endpoint))
@@ -41,7 +40,7 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
 
 
 def explain_silence(endpoint: str) -> str:
-    """What keeps a reader waiting, as far as it can be seen from here."""
+    """Say why a reader gets no answer, as far as this machine can tell."""
     path = Path(endpoint.removeprefix("ipc://"))
     if endpoint.startswith("ipc://") and path.exists() and not os.access(path, os.W_OK):
         return "this user may not connect to that socket; start the node with an ipc_group that this user is in"
@@ -52,20 +51,17 @@ def explain_silence(endpoint: str) -> str:
 class Connection:
     """Connects `socket` to `endpoint` as `connect` does and watches it; call `check` often, from the socket's thread.
 
-    libzmq reconnects by itself after a lost connection. It does not after a message beyond ZMQ_MAXMSGSIZE or a refused
-    key: then nothing would ever arrive again, in silence. `up` says whether the node can be heard now. `waited` says
-    whether there was a time, since the socket connected, when it could not. `counts` has connected, disconnected and
-    refused.
+    libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused key:
+    then it would stay silent for ever. `up` says whether the connection is established, `waited` whether it was down at
+    some time since `connect`. `counts` has connected, disconnected, refused and overrun.
 
-    `intake` judges what the connection brings: one that it gives up is made anew, and `counts` has those that overran.
-    `on_reached` is called when the node's machine has answered, before the handshake.
+    `intake` judges the data that comes: a connection at fault is replaced.
     """
 
     socket: zmq.Socket
     endpoint: str
     curve: CurveClient | None = None
     intake: Intake = field(default_factory=Intake)
-    on_reached: Callable[[], None] = lambda: None
     up: bool = False
     waited: bool = False
     counts: Counter = field(default_factory=Counter)
@@ -84,12 +80,11 @@ class Connection:
             raise
 
     def check(self) -> None:
-        """Take what has happened; connect anew if libzmq has given up for RETRY_S."""
+        """Handle the socket's events; reconnect if libzmq has given up for RETRY_S."""
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
                 self.intake.watch(told["value"])
-                self.on_reached()
             self._on_event(told["event"])
         fault = self.intake.judge()
         if fault is not None:
@@ -101,14 +96,14 @@ class Connection:
             self.connect_anew()
 
     def connect_anew(self) -> None:
-        """Give up the connection, which may hang, and open another."""
+        """Replace the connection, which may hang, by a new one."""
         self.up, self.waited, self._broken_since = False, True, time.monotonic()
         self.intake.leave()
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
 
     def close(self) -> None:
-        """Stop watching and close the socket. Closing twice is fine."""
+        """Stop watching and close the socket; idempotent."""
         if self.socket.closed:
             return
         self.socket.disable_monitor()

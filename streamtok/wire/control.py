@@ -27,16 +27,16 @@ MAX_EPOCH = 1 << 25
 MAX_EPOCH_MESSAGES = 1 << 14
 MAX_REPLY = MAX_EPOCH + (1 << 20)
 MAX_RESULT = 1 << 20
-SERVE_S = 0.001  # of one turn, in which many readers may be served
-REST = 19.0  # times what a turn took: a flood gets a twentieth of a core, for Python runs one thread at a time
-MAX_UNSENT = 1 << 26  # bytes of large replies that no reader has taken yet, of all of them together
+SERVE_S = 0.001  # CPU time of one turn, in which many readers may be served
+REST = 19.0  # pause after a turn, as a multiple of its time, so that a flood costs the encoder 1/20 of a core (the GIL)
+MAX_UNSENT = 1 << 26  # bytes of large replies to all readers that were not sent yet
 KEYFRAME_SPACING_NS = 1_000_000_000
 Handler = Callable[[str | None], object]
 OPS = ("info", "stats", "keyframe", "epoch")
 
 
 class Request(Struct, kw_only=True, frozen=True):
-    """What a client asks; `stream` may be None for `info` and `stats`, meaning all."""
+    """A client's request; `stream` None means all streams, for `info` and `stats`."""
 
     version: int = VERSION
     id: Count | Text
@@ -45,7 +45,7 @@ class Request(Struct, kw_only=True, frozen=True):
 
 
 class Reply(Struct, kw_only=True, frozen=True):
-    """The answer to the request of the same `id`; `error` says what was wrong when `ok` is False."""
+    """The reply to the request of the same `id`; `error` says what was wrong if `ok` is False."""
 
     version: Literal[1] = VERSION
     id: Count | Text
@@ -55,7 +55,7 @@ class Reply(Struct, kw_only=True, frozen=True):
 
 
 class ReceivedReply(Reply, kw_only=True, frozen=True):
-    """A reply whose result is still encoded, for what it may hold depends on the op."""
+    """A reply whose result is still encoded, since its type depends on the op."""
 
     result: msgspec.Raw = msgspec.Raw(b"\xc0")
 
@@ -69,15 +69,15 @@ class EpochResult(Struct, frozen=True):
 
 
 class ControlError(RuntimeError):
-    """The node refused a request; the text is the node's."""
+    """The node refused a request; the message has the node's reason."""
 
 
 @dataclass(eq=False)
 class ControlServer:
-    """The node's side of a bound ROUTER socket, which belongs to a thread of its own until its context ends.
+    """Answers requests on a bound ROUTER socket, in its own thread, until the socket's context is terminated.
 
-    `handlers` maps an op to a function of the stream name, or of None for all streams, that is called in that thread.
-    It gives the result, or raises ValueError with what to tell the client. Requests may have the empty delimiter part
+    `handlers` maps an op to a function of the stream name, or of None for all streams, which is called in that thread.
+    It returns the result, or raises ValueError with the client's error text. Requests may have the empty delimiter part
     of a REQ socket.
     """
 
@@ -95,10 +95,10 @@ class ControlServer:
         with self.socket, contextlib.suppress(zmq.ContextTerminated):
             while True:
                 self.socket.poll()
-                time.sleep(REST * self._take_turn())  # the others wait, in a short queue per reader
+                time.sleep(REST * self._take_turn())  # meanwhile requests wait in a short queue per reader
 
     def _take_turn(self) -> float:
-        """Answer what waits, for up to SERVE_S; returns the seconds that this thread has run."""
+        """Answer waiting requests for up to SERVE_S; returns the CPU seconds of this thread."""
         began = time.thread_time()
         with contextlib.suppress(zmq.Again):
             while time.thread_time() - began < SERVE_S:
@@ -126,20 +126,20 @@ class ControlServer:
             self._unsent.append((bytes(route[0]), len(reply), tracker))
 
     def _has_room(self, reader: bytes) -> bool:
-        """Whether a large reply may be made for a reader: it has taken its last one, and not too much waits in all."""
-        self._unsent = [each for each in self._unsent if not each[2].done]
+        """Whether a reader may get a large reply: its last one was sent, and not too many bytes wait in all."""
+        self._unsent = [unsent for unsent in self._unsent if not unsent[2].done]
         waiting = sum(size for _, size, _ in self._unsent)
-        return waiting < MAX_UNSENT // 2 and all(each[0] != reader for each in self._unsent)
+        return waiting < MAX_UNSENT // 2 and all(waits_for != reader for waits_for, _, _ in self._unsent)
 
     def answer(self, body: Part, reader: bytes = b"") -> bytes:
-        """The reply to one encoded request of `reader`; raises WireError if it cannot be read as one."""
+        """The encoded reply to one encoded request of `reader`; raises WireError if it is no request."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
         self.counts[request.op if request.op in OPS else "unknown"] += 1
         try:
             return encode(Reply(id=request.id, ok=True, result=self._handle(request, reader)))
         except ValueError as error:
             return encode(Reply(id=request.id, ok=False, error=str(error)))
-        except Exception as error:  # a fault of one handler is the asker's answer, not the end of control
+        except Exception as error:  # a bug in a handler is reported to the client, and must not end the thread
             log.exception("event=control_failed op=%s stream=%s", request.op, request.stream)
             return encode(Reply(id=request.id, ok=False, error=f"{request.op} failed in the node: {error!r}"))
 
@@ -158,21 +158,21 @@ class ControlServer:
 
 @dataclass
 class KeyframeGate:
-    """Keyframe requests of one stream, coalesced: at most one goes through per second, later ones wait their turn.
+    """Coalesces the keyframe requests of one stream: at most one keyframe a second, which serves all who asked.
 
-    A keyframe restarts everyone's context, so it is the same for a hundred readers that ask at once as for one.
+    A keyframe restarts every reader's context, so requests of a hundred readers must cost no more than one.
     """
 
     pending: bool = False
     last_ns: int | None = None
 
     def ask(self) -> bool:
-        """Note a request; returns whether another was already waiting."""
+        """Note a request; returns whether one was pending already."""
         coalesced, self.pending = self.pending, True
         return coalesced
 
     def take_due(self, now_ns: int) -> bool:
-        """Return whether to make a keyframe now; the next second starts if so."""
+        """Whether to make a keyframe now; if so, the next one is at least a second later."""
         if not self.pending or (self.last_ns is not None and now_ns - self.last_ns < KEYFRAME_SPACING_NS):
             return False
         self.pending, self.last_ns = False, now_ns
@@ -181,7 +181,10 @@ class KeyframeGate:
 
 @dataclass
 class EpochCache:
-    """The messages of one stream since its last keyframe, for readers that join late; at most `max_bytes` of them."""
+    """Caches the messages of one stream since its last keyframe, up to `max_bytes`, for late joiners.
+
+    `whole` is False once the epoch has exceeded the limit, until the next keyframe.
+    """
 
     max_bytes: int = MAX_EPOCH
     messages: list[list[Part]] = field(default_factory=list)
@@ -189,7 +192,7 @@ class EpochCache:
     whole: bool = False
 
     def add(self, parts: list[Part], keyframe: bool) -> None:
-        """Keep one sent message; a keyframe drops what was before it."""
+        """Cache one sent message; a keyframe clears the cache first."""
         if keyframe:
             self.messages, self.nbytes, self.whole = [], 0, True
         self.nbytes += sum(len(part) for part in parts)
@@ -199,7 +202,7 @@ class EpochCache:
             self.messages.append(parts)
 
     def kept(self) -> list[list[Part]]:
-        """The messages, oldest first; raises ValueError if there is nothing to start from."""
+        """The messages, oldest first; raises ValueError if the epoch is not cached."""
         if not self.messages:
             raise ValueError(
                 f"the current epoch is not kept: {self.nbytes} bytes since its keyframe, at most {self.max_bytes} are; "
@@ -209,9 +212,9 @@ class EpochCache:
 
 
 class ControlClient:
-    """A reader's side: one request at a time, from one thread. Use as a context manager or close it.
+    """Sends requests to a node, one at a time, from one thread. Use it as a context manager, or close it.
 
-    `endpoint` is the node's control endpoint, `curve` the reader's keys on a secure node.
+    `endpoint` is the node's control endpoint, `curve` the reader's keys for a secure node.
     """
 
     def __init__(self, endpoint: str, curve: CurveClient | None = None) -> None:
@@ -233,9 +236,9 @@ class ControlClient:
     ) -> dict[str, Any]: ...
 
     def request(self, op: str, stream: str | None = None, timeout: float = 2.0) -> EpochResult | dict[str, Any]:
-        """The node's result; ControlError if it refuses, WireError if it is nonsense, TimeoutError if it is late.
+        """Send a request, and return its result: an `EpochResult` of op "epoch", else a map. `timeout` is in seconds.
 
-        The result of op `epoch` is an `EpochResult`, of the others a map.
+        Raises ControlError if the node refuses, WireError if the reply is malformed, TimeoutError if none comes.
         """
         asked = next(self._ids)
         self._socket.send(encode(Request(id=asked, op=op, stream=stream)))
@@ -265,9 +268,9 @@ class ControlClient:
 
 
 def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | None) -> zmq.Socket:
-    """A DEALER socket connected to a node's control endpoint; ValueError if it cannot connect there."""
+    """Open a DEALER socket connected to a node's control endpoint; ValueError if it cannot connect there."""
     socket = open_socket(context, zmq.DEALER, 16, MAX_REPLY)
-    socket.set(zmq.RCVHWM, 0)  # a full queue is dangerous (`tcp`), and whoever asks leaves soon
+    socket.set(zmq.RCVHWM, 0)  # unlimited, since a full queue can crash libzmq (`tcp`) and the socket is short-lived
     try:
         connect(socket, endpoint, curve)
     except ValueError:
@@ -277,7 +280,7 @@ def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | Non
 
 
 def read_reply(parts: list[memoryview], rejects: Rejects) -> ReceivedReply | None:
-    """The reply in what a DEALER received, or None (counted) if it is not one."""
+    """Read a reply from the parts that a DEALER received; None (counted in `rejects`) if it is malformed."""
     try:
         if len(parts) != 1:
             raise WireError("parts", f"control reply of {len(parts)} parts, expected 1")
@@ -289,5 +292,5 @@ def read_reply(parts: list[memoryview], rejects: Rejects) -> ReceivedReply | Non
 
 
 def decode_epoch(result: msgspec.Raw) -> EpochResult:
-    """The result of op `epoch`, checked before it is built; raises WireError."""
+    """Decode and check the result of op `epoch`; raises WireError."""
     return decode_map(result, EpochResult, Limits(max_header=MAX_REPLY))

@@ -1,4 +1,4 @@
-"""The thread that reads one publisher's socket: checks what comes, follows sessions, and fills a mailbox."""
+"""The thread that reads one publisher's socket: it checks messages, follows sessions, and fills a mailbox."""
 
 import threading
 import time
@@ -24,22 +24,22 @@ from streamtok.wire.tracking import Believer, Claim, Endings, StreamTracker
 POLL_MS = 50
 WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
-MAX_BACKLOG = 1 << 24  # bytes that came and were not taken yet, beside one message that still comes
-BUSY = 4  # times the patience with its silence that a node has whose machine answers
-QUIET_S = 0.5  # after which a camera image that is held is taken, for no info bears one out
-BACK_S = 5.0  # how long after an outage a jump is held to be its doing
+MAX_BACKLOG = 1 << 24  # bytes that were received and not taken yet, besides one message in transit
+BUSY = 4  # factor by which patience with a silent node grows while its machine acknowledges packets
+QUIET_S = 0.5  # after which a held camera image is taken, since no info confirms images
+BACK_S = 5.0  # how long after an outage a jump of `seq` is attributed to it
 Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info | FrameMessage
-# Frames first: a node that waits for readers of tokens sends all. Info last: the first proves that all after comes.
+# Subscribed in this order: frames before tokens, for which nodes wait to send; info last, to prove that all is there.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
 
 
 @dataclass(eq=False)
 class Drain:
-    """Reads until `close`, or until the streams have ended (`until_end`); its fields mean what `Subscription` says.
+    """Reads until `close`, or until the streams have ended (`until_end`). `Subscription` describes the options.
 
-    `mailbox` gets every message of use: checked, of a stream and a session that is read, none twice. `received` tells
-    per stream what has come and what was lost on the way, `infos` has the newest info. An error ends the mailbox.
+    `mailbox` gets every valid message of the streams and sessions that are read, none twice. `received` has the
+    continuity and loss counts of each stream, `infos` its newest info. An error ends the mailbox.
     """
 
     endpoint: str
@@ -81,24 +81,24 @@ class Drain:
 
     @property
     def connected(self) -> bool:
-        """Whether the node can be heard now."""
+        """Whether the connection to the node is established."""
         return self._connection.up
 
     def wait_for_info(self, stream: str, timeout: float) -> Info | None:
-        """The newest info of a stream, waiting up to `timeout` seconds; None if none came."""
+        """The newest info of a stream, after waiting for one for up to `timeout` seconds; None if none came."""
         with self._info_changed:
             self._info_changed.wait_for(lambda: stream in self.infos, timeout)
             return self.infos.get(stream)
 
     def close(self) -> None:
-        """Stop reading and end the mailbox. Closing twice is fine."""
+        """Stop reading and end the mailbox; idempotent."""
         self._stop.set()
-        if threading.current_thread() is not self._thread:  # which may be the one that collects garbage
+        if threading.current_thread() is not self._thread:  # garbage collection may call this in the thread itself
             self._thread.join()
         self.mailbox.end()
 
     def take(self, parts: Sequence[Part]) -> None:
-        """Check one message and put it where it belongs; one that breaks the protocol is counted and dropped."""
+        """Check and dispatch one message; one that breaks the protocol is counted and dropped."""
         kind, _, name = bytes(parts[0][:80]).partition(b"/")
         take = self._takers.get(kind)
         if take is None or (self.streams is not None and name.decode("ascii", "replace") not in self.streams):
@@ -114,9 +114,7 @@ class Drain:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:
                     socket.subscribe(f"{kind}/{name}")
-        intake = Intake(self.lossless, self.limits.max_part + MAX_BACKLOG)
-        known = {} if self.join == "never" else self.infos
-        return Connection(socket, self.endpoint, self.curve, intake, lambda: self._joiner.connect_ahead(known.values()))
+        return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
 
     def _run(self) -> None:
         try:
@@ -136,7 +134,7 @@ class Drain:
         if full := self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
             self._silence.restart()
-            self._connection.intake.drained = True  # as far as is known
+            self._connection.intake.drained = True  # nothing is read now, so the check for faults starts anew
         elif self._connection.socket.poll(POLL_MS):
             self._check_connection()
             if self._silence.end():
@@ -146,7 +144,7 @@ class Drain:
             self._silence.restart()
             self._connection.connect_anew()
         self._check_connection()
-        if not full:  # what follows an image may wait
+        if not full:  # else messages that contradict a held image may wait in the socket
             self._settle("frames/", QUIET_S)
         for stream, messages in self._joiner.take_ready():
             self._accept_epoch(stream, messages)
@@ -155,23 +153,23 @@ class Drain:
             self.mailbox.end()
 
     def _check_connection(self) -> None:
-        """Notice a new connection before its first message: that one may begin anything."""
+        """Notice a new connection before its first message, which is believed in any case."""
         self._connection.check()
         if self._connections != self._connection.counts["connected"]:
             self._connections = self._connection.counts["connected"]
-            self._silence.restart()  # how long it took to come says nothing of the node's silences
+            self._silence.restart()  # the time without a connection is no silence of the node
             self._settle()
             self._note_back()
 
     def _note_back(self) -> None:
-        """After an outage: what was missed is asked for."""
+        """Note the end of an outage: believe the next message of each stream, and ask for missed ones."""
         self._back_until = time.monotonic() + BACK_S
         for believer in self._believers.values():
             believer.connected_anew = True
 
     def _is_silent(self) -> bool:
-        """Whether a node that is connected, and has announced streams, has said nothing for too long."""
-        # One whose link is up is given longer: it may be busy, and connecting anew would lose what it sends meanwhile.
+        """Whether a connected node that has announced streams has sent nothing for too long."""
+        # If its machine still acknowledges, the node may just be busy, and a new connection would lose messages.
         silence, patience = self._silence.lasts(), self._silence.patience
         told = self.connected and self.infos
         if silence <= patience or not told or not self.endpoint.startswith("tcp://"):
@@ -190,7 +188,7 @@ class Drain:
             self.take(parts)
 
     def _has_ended(self) -> bool:
-        """Whether nothing more is to come; while a node is there, streams that were named are awaited."""
+        """Whether nothing more will come; while a node is connected, all named streams are waited for."""
         names = self.infos.keys() if self.streams is None or not self.connected else self.streams
         ended = all(self._endings.has_ended(name, self.connected) for name in names)
         return bool(self.infos) and ended and not self._joiner.waiting
@@ -206,7 +204,7 @@ class Drain:
         self._endings.note(message.stream, False)
 
     def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
-        """The grids that a stream may send: that of its info, and that of the message before; None before an info."""
+        """The grid shapes that a stream may send: its info's, and the previous message's; None before an info."""
         stream = bytes(parts[0][7:80]).decode("ascii", "replace")
         info = self.infos.get(stream)
         return None if info is None else (info.grid, self._grids.get(stream, info.grid))
@@ -219,24 +217,24 @@ class Drain:
             self._note_info(info)
 
     def _weigh(self, claim: Claim[Message]) -> None:
-        """Believe a message or info, or hold it until another one bears it out."""
+        """Believe a message or info, or hold it until another one confirms it."""
         stream = claim.item.stream
-        kind = "frames/" if isinstance(claim.item, FrameMessage) else ""  # whose `seq` is their own
+        kind = "frames/" if isinstance(claim.item, FrameMessage) else ""  # images have their own `seq`
         self._tracker_of(stream)
         believer = self._believers.setdefault(kind + stream, Believer(any_session=bool(kind)))
         dropped, session, last = believer.dropped, believer.session, believer.last
         for believed in believer.take(claim):
             jumps = not kind and believed.session == session and believed.before > last
-            # After an outage the epoch has what a jump has left out, or begins behind it.
+            # After an outage, the current epoch contains the messages that a jump skipped, or begins after them.
             missed = jumps and self.join != "never" and time.monotonic() < self._back_until
             if missed and stream not in self._joiner.waiting:
-                self._joiner.begin(stream)  # which would drop what is held back already
+                self._joiner.begin(stream)  # not again, which would drop the messages held back so far
             self._believe(believed)
         for _ in range(believer.dropped - dropped):
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session, seq or epoch that none bore out"))
 
     def _settle(self, kind: str = "", held_s: float = 0.0) -> None:
-        for believer in [each for name, each in self._believers.items() if name.startswith(kind)]:
+        for believer in [found for name, found in self._believers.items() if name.startswith(kind)]:
             for believed in believer.settle(held_s):
                 self._believe(believed)
 
@@ -252,7 +250,7 @@ class Drain:
             if message.stream not in self._joiner.waiting or message.last_seq < 0:
                 self.received[message.stream].take_info(message)
             return
-        message = replace(message, info=self.infos.get(message.stream))  # a reader may be far behind the newest
+        message = replace(message, info=self.infos.get(message.stream))  # the newest info may change until it is read
         if not self._joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
@@ -274,16 +272,16 @@ class Drain:
         return self.received.setdefault(stream, StreamTracker())
 
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
-        """Deliver an epoch that was asked for, and the live messages held back; those that came both ways come once."""
-        each = {(message.header.session, message.header.seq): message for message in messages}
-        self._accept(stream, [message for message in each.values() if not self.received[stream].has(message.header)])
+        """Deliver a fetched epoch and the live messages held back, without duplicates."""
+        unique = {(message.header.session, message.header.seq): message for message in messages}
+        self._accept(stream, [message for message in unique.values() if not self.received[stream].has(message.header)])
         if messages:
             self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
 
     def _came_with_epoch(self, message: TokenMessage) -> bool:
-        """Whether a live message was in the reply to a request for its epoch: no fault of the node's."""
+        """Whether a live message was already fetched with its epoch, so that it does not count as stale."""
         session, seq = self._fetched.get(message.stream, ("", -1))
-        known = self.received[message.stream].has(message.header)  # not where the stream has begun anew since
+        known = self.received[message.stream].has(message.header)  # False if the stream has restarted since
         return known and message.header.session == session and message.header.seq <= seq
 
     def _accept(self, stream: str, messages: list[TokenMessage]) -> None:

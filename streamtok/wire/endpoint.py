@@ -1,4 +1,4 @@
-"""Where sockets bind: which addresses need keys, ipc permissions and locks, and options every socket shares."""
+"""Endpoints and sockets: which addresses need keys, ipc permissions and locks, and the options that sockets share."""
 
 import contextlib
 import errno
@@ -15,30 +15,29 @@ import zmq
 from streamtok.names import parse_endpoint
 
 LINGER_MS = 1000
-RECONNECT_MS = 100, 200  # first and longest wait: a reader that comes back late misses the keyframe it waits for
+RECONNECT_MS = 100, 200  # first and longest wait: a reader that reconnects late misses the keyframe it waits for
 KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how many
     zmq.TCP_KEEPALIVE: 1,
     zmq.TCP_KEEPALIVE_IDLE: 5,
     zmq.TCP_KEEPALIVE_INTVL: 2,
     zmq.TCP_KEEPALIVE_CNT: 3,
 }
-SUBSCRIPTIONS = 64  # that wait for a publisher: libzmq takes all that are there in one call, and more come meanwhile
-LOCAL_QUEUE = 100_000  # on ipc: a queue that is full when its peer leaves ends the process (see `tcp`)
-HANDSHAKE_MS = 5000  # after which a connection is closed that has not said who it is
+SUBSCRIPTIONS = 64  # receive queue of an XPUB: libzmq processes all that wait in one call, so few may
+LOCAL_QUEUE = 100_000  # on ipc: if a queue is full when its peer leaves, libzmq ends the process (see `tcp`)
+HANDSHAKE_MS = 5000  # after which a connection that has not completed the handshake is closed
 _UMASK = threading.Lock()
 
 
 class InsecureBindError(ValueError):
-    """A bind that would hand the stream to anyone who can reach the network."""
+    """A bind would expose the stream to anyone on the network."""
 
 
 class BindError(OSError):
-    """An address that cannot be bound, with the reason."""
+    """An address cannot be bound; the message has the reason."""
 
 
 def is_private(endpoint: str) -> bool:
-    """Whether only this machine (tcp, inproc) or only this user and ipc_group (ipc with a path) can reach a bound
-    endpoint."""
+    """Whether only this machine (tcp, inproc), or this user and ipc_group (ipc), can reach a bound endpoint."""
     try:
         scheme, _, rest = parse_endpoint(endpoint).partition("://")
     except ValueError as error:
@@ -50,7 +49,7 @@ def is_private(endpoint: str) -> bool:
 
 
 def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
-    """Raise InsecureBindError for an open address without keys, unless `insecure` says that this is meant."""
+    """Raise InsecureBindError for a public address without keys, unless `insecure` allows it."""
     if not is_private(endpoint) and not secure and not insecure:
         raise InsecureBindError(
             f"refusing to bind {endpoint} without keys: anyone on the network could read the stream. Make keys with "
@@ -60,9 +59,9 @@ def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
 
 
 def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: bool, ipc_group: str | None) -> str:
-    """The control endpoint to bind: one beside `bind` if it is None, "" for none.
+    """Check the endpoints to bind; returns the control endpoint: one beside `bind` if it is None, "" for none.
 
-    Raises InsecureBindError for an open address without keys, ValueError for options that do not go together.
+    Raises InsecureBindError for a public address without keys, ValueError for contradicting options.
     """
     control = control_beside(bind) if control is None else control
     endpoints = [bind, control] if control else [bind]
@@ -83,11 +82,11 @@ def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: b
 
 
 def find_group_id(group: str) -> int:
-    """The number of a group of this machine, by its name or number; ValueError if there is none."""
+    """The id of a group of this machine, by its name or number; ValueError if there is none."""
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError as error:
-        if re.fullmatch(r"\d{1,9}", group):  # 2^32 - 1 would mean: whatever group it has
+        if re.fullmatch(r"\d{1,9}", group):  # excludes 2^32 - 1, by which chown leaves the group as it is
             return int(group)
         raise ValueError(
             f"ipc_group is {group!r}, expected the name or number of a group: make it (`groupadd {group}`), or take "
@@ -96,10 +95,10 @@ def find_group_id(group: str) -> int:
 
 
 def set_common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
-    """Set what every socket of the protocol has: LINGER, keep-alive, high-water marks (messages), part size (bytes).
+    """Set the options of every socket: LINGER, keep-alive, high-water marks (messages), part size (bytes).
 
-    No socket has ZeroMQ heartbeats: their timers let a peer end this process (libzmq issues 3937, 4364, 4767). TCP
-    finds a dead host, and `info` tells a reader each second that the node lives.
+    No socket uses ZeroMQ heartbeats: their timers let a peer crash this process (libzmq issues 3937, 4364, 4767). TCP
+    keep-alive detects a dead host, and an `info` each second tells readers that the node lives.
     """
     socket.linger = LINGER_MS
     for option, value in KEEPALIVE.items():
@@ -113,14 +112,14 @@ def set_common_options(socket: zmq.Socket, high_water: int, max_part: int) -> No
 
 
 def control_beside(endpoint: str) -> str:
-    """The control endpoint used when none is named: any port of the same host, or PATH.control."""
+    """The default control endpoint: any free port of the same host, or PATH.control."""
     if endpoint.startswith("tcp://"):
         return endpoint.rpartition(":")[0] + ":*"
     return endpoint if endpoint == "ipc://*" else endpoint + ".control"
 
 
 def reachable(control: str, stream_endpoint: str) -> str:
-    """A control endpoint as seen from a reader: a wildcard host becomes the host that the reader is connected to."""
+    """The control endpoint for a reader: a wildcard host is replaced by the host that the reader is connected to."""
     host, _, port = control.partition("://")[2].rpartition(":")
     if control.startswith("tcp://") and host in ("0.0.0.0", "*", "[::]") and stream_endpoint.startswith("tcp://"):
         return stream_endpoint.rpartition(":")[0] + ":" + port
@@ -128,9 +127,10 @@ def reachable(control: str, stream_endpoint: str) -> str:
 
 
 def probe_endpoints(*endpoints: str) -> None:
-    """Raise BindError for an endpoint that another process holds now: before a model is loaded for nothing.
+    """Raise BindError for an endpoint that another process holds, before a model is loaded in vain.
 
-    Nobody can connect meanwhile. What cannot be told so (a name of an interface, any port) is left to the real bind.
+    Nobody can connect during the probe. Endpoints that it cannot check (an interface's name, any port) are left to the
+    real bind.
     """
     for endpoint in filter(None, endpoints):
         if _has_path(endpoint):
@@ -148,7 +148,7 @@ def _probe_port(endpoint: str) -> None:
     except OSError:
         return
     with net.socket(family, kind, number) as probe:
-        probe.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # as libzmq: what has just closed is free
+        probe.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # as libzmq does: a port that was just closed is free
         try:
             probe.bind(address)
         except OSError as error:
@@ -157,9 +157,9 @@ def _probe_port(endpoint: str) -> None:
 
 
 class Binding:
-    """One bound socket: holds the lock of an ipc path while bound, removes the path and the lock in `release`.
+    """Binds one socket; holds the lock of an ipc path while bound, and removes path and lock in `release`.
 
-    An ipc path is its owner's only, or also that of `group` (a name or number). Raises BindError or ValueError.
+    Only its owner may connect to an ipc path, and `group` (a name or number) if given. Raises BindError or ValueError.
     """
 
     def __init__(self, socket: zmq.Socket, endpoint: str, group: str | None = None) -> None:
@@ -167,7 +167,7 @@ class Binding:
         self._lock: PathLock | None = None
         if _has_path(endpoint):
             self._path = _ipc_path(endpoint)
-            if self._path.exists() and not self._path.is_socket():  # libzmq would remove whatever is there
+            if self._path.exists() and not self._path.is_socket():  # libzmq would delete the file
                 raise BindError(errno.EEXIST, f"cannot bind {endpoint}: there is a file of that name; choose another")
             self._lock = PathLock(self._path.with_name(self._path.name + ".lock"), endpoint)
         try:
@@ -180,7 +180,7 @@ class Binding:
         self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
 
     def _share(self, path: Path, group: str) -> None:
-        """Let one group connect: never the group that the socket happens to belong to."""
+        """Let one group connect, after changing the socket file to it."""
         try:
             os.chown(path, -1, find_group_id(group))
             os.chmod(path, 0o660)
@@ -193,7 +193,7 @@ class Binding:
             ) from error
 
     def release(self) -> None:
-        """Remove what the binding left on disk; call after the context has ended."""
+        """Remove the binding's files; call it after the context was terminated."""
         if self._lock is None or self._path is None:
             return
         with contextlib.suppress(FileNotFoundError):
@@ -203,9 +203,9 @@ class Binding:
 
 
 class PathLock:
-    """An exclusive lock file, for a second bind on an ipc path would silently steal it.
+    """An exclusive lock file of an ipc path, which a second bind would silently take over.
 
-    Freed by the kernel when its process dies, so a crash leaves nothing to clean up. Raises BindError when held.
+    The kernel frees it when its process dies, so a crash leaves nothing to clean up. Raises BindError if it is held.
     """
 
     def __init__(self, path: Path, endpoint: str) -> None:
@@ -222,20 +222,20 @@ class PathLock:
             os.close(self._fd)
 
     def _is_current(self) -> bool:
-        """False when the previous owner removed the file between our open and our lock."""
+        """Whether our locked file still is the one at the path: its previous owner may have removed it meanwhile."""
         try:
             return os.fstat(self._fd).st_ino == os.stat(self.path).st_ino
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Remove the file while the lock is still held, then let go."""
+        """Remove the file while the lock is held, then unlock."""
         self.path.unlink(missing_ok=True)
         os.close(self._fd)
 
 
 def _has_path(endpoint: str) -> bool:
-    """Whether an endpoint is an ipc socket with a file of its own: no wildcard, and not an abstract one."""
+    """Whether an endpoint is an ipc socket with a file: neither a wildcard nor an abstract one."""
     return endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@")
 
 
@@ -250,13 +250,13 @@ def _ipc_path(endpoint: str) -> Path:
 
 
 def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
-    """Bind; a socket file is created with no rights for others (no moment in which they could connect)."""
+    """Bind; a socket file is created without rights for others, so that there is no moment when they can connect."""
     if not endpoint.startswith("ipc://"):
         socket.set(zmq.IPV6, int("[" in endpoint))
         socket.bind(endpoint)
         return
     socket.set(zmq.RCVHWM, LOCAL_QUEUE)
-    with _UMASK:  # the umask belongs to the whole process
+    with _UMASK:  # the umask is that of the whole process
         before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)
         try:
             socket.bind(endpoint)
@@ -265,14 +265,14 @@ def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
 
 
 def open_socket(context: zmq.Context, kind: int, high_water: int, max_part: int) -> zmq.Socket:
-    """A new socket with the shared options."""
+    """Open a socket with the shared options."""
     socket = context.socket(kind)
     set_common_options(socket, high_water, max_part)
     return socket
 
 
 def receive(socket: zmq.Socket, most: int = 3) -> list[memoryview]:
-    """One message without waiting (or zmq.Again); of more than `most` parts only the first `most` + 1 are kept."""
+    """Receive one message without waiting, else zmq.Again; of more than `most` parts, the first `most` + 1 are kept."""
     parts = [socket.recv(zmq.NOBLOCK, copy=False).buffer]
     while socket.get(zmq.RCVMORE):
         part = socket.recv(zmq.NOBLOCK, copy=False).buffer

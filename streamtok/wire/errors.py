@@ -1,4 +1,4 @@
-"""Input that does not follow the protocol: its error, and how it is counted."""
+"""Errors of the wire protocol, and the counting of malformed input."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ log = logging.getLogger("streamtok.wire")
 
 
 class WireError(ValueError):
-    """A message that does not follow the protocol; `kind` is the part at fault, one of a fixed few words."""
+    """A message does not follow the protocol; `kind` is the part at fault, one of a few fixed words."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -20,20 +20,19 @@ class WireError(ValueError):
 
 
 class ReaderTooSlow(TimeoutError):
-    """Lossless publishing waited its full time for room, or was stopped while waiting."""
+    """Lossless publishing timed out waiting for a slow reader, or was stopped while waiting."""
 
 
 @dataclass
 class Rejects:
-    """Malformed messages by `socket.kind`; the kinds are few, so a flood fills neither memory nor the log. Threads may
-    share one."""
+    """Counts malformed messages by `socket.kind`: few keys, so a flood fills neither memory nor log. Thread-safe."""
 
     counts: Counter = field(default_factory=Counter)
     _logs: dict[str, EventLog] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, socket: str, error: WireError) -> None:
-        """Count one; of each kind on each socket one line is logged in 10 s, with how many there were."""
+        """Count one; each kind on each socket is logged at most once in 10 s, with the number since."""
         key = f"{socket}.{error.kind}"
         with self._lock:
             self.counts[key] += 1
@@ -41,7 +40,7 @@ class Rejects:
             events.add(time.monotonic_ns(), "malformed", {"messages": 1}, kind=error.kind, error=repr(str(error)))
 
     def finish_logs(self) -> None:
-        """Log those that were only summed up so far."""
+        """Log the counts that still wait for their next line."""
         with self._lock:
             for events in self._logs.values():
                 events.finish()

@@ -1,7 +1,7 @@
-"""Who may keep a connection to a node: strangers that say nothing and peers that send too much are cut off.
+"""Protects a node's sockets: connections that stay silent and peers that send too much are cut off.
 
-libzmq reads all that a peer sends and has no limit per connection. It keeps each of a peer's subscriptions and the
-parts of a message without end. What it accepts it tells, though, and TCP knows how much has come.
+libzmq has no limits per connection: it reads all that a peer sends, and keeps all its subscriptions and all parts of a
+message. But it reports accepted connections, and TCP knows how many bytes each has received.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ from streamtok.wire.tcp import EVERYTHING, RESETS, Link, LinkState, find_link, s
 
 log = logging.getLogger("streamtok.wire")
 
-MAX_STRANGERS = 64  # connections at a time that have sent next to nothing
-GREETING = 90  # bytes: a reader has sent more when it is known
+MAX_STRANGERS = 64  # concurrent connections that have not completed a handshake
+GREETING = 90  # bytes; a reader has sent more once its handshake is complete
 BURST = 1 << 18  # bytes that a peer may send at once
-SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # and then; more requests than these are not answered anyway
+SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # bytes/s beyond BURST; more requests are not answered anyway
 MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
-RESERVED = 128  # descriptors for files of our own
+RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
-LOOK_S = 0.01  # of each, in which some hundred peers are looked at: the encoder waits meanwhile
+LOOK_S = 0.01  # CPU time per tick, enough for some hundred peers: the encoder waits meanwhile (the GIL)
 EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 
 
 @dataclass(eq=False)
 class Peer:
-    """A connection: since when (monotonic s), and whether it subscribes or asks.
+    """An accepted connection. `since` and `seen` are monotonic s; `subscribes` is False for control clients.
 
-    `received` bytes have come, `debt` of them are more than it may send for long; `dropped` packets were, by a filter.
+    `received` are its bytes so far, `debt` those beyond its rate (a leaky bucket), `dropped` its filtered packets.
     """
 
     link: Link
@@ -48,7 +48,7 @@ class Peer:
     seen: float = 0.0
 
     def note(self, state: LinkState, now: float) -> None:
-        """Take what the kernel says."""
+        """Update from the kernel's state."""
         per_second = SUBSCRIPTIONS_PER_S if self.subscribes else REQUESTS_PER_S
         more = state.received - self.received - per_second * (now - max(self.seen, self.since))
         self.debt = max(0.0, self.debt + more)
@@ -56,28 +56,27 @@ class Peer:
 
 
 class PeerGuard:
-    """Watches sockets from a thread of its own, from before they are bound until their context ends; `stream` gets
-    subscriptions.
+    """Watches sockets in its own thread, from before they are bound until their context ends; `stream` is the XPUB.
 
-    libzmq's thread waits while nobody takes what it tells. So nobody may end that by `disable_monitor`, which waits for
-    libzmq's thread and lets no other thread of Python run meanwhile: after a thousand connections, for ever.
+    libzmq's thread blocks while its monitor events are not read. `disable_monitor` waits for that thread with the GIL
+    held, which after a thousand connections is a deadlock, so it must not be called.
 
-    When a key leaves the folder `allowed`, everyone has to connect anew, for libzmq does not say whose a connection is.
-    Those who are still allowed miss nothing.
+    When a key is removed from the folder `allowed`, all connections are cut, since libzmq does not say whose each is.
+    Readers that are still allowed reconnect and miss nothing.
     """
 
     def __init__(self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None) -> None:
         self._allowed = allowed
         self._keys = self._list_keys()
-        self._peers: dict[int, Peer] = {}  # by descriptor; whoever was looked at last is the last
-        self._strangers: dict[int, Peer] = {}  # of them, who may not have said yet who they are; the oldest first
+        self._peers: dict[int, Peer] = {}  # by descriptor, the least recently checked first
+        self._strangers: dict[int, Peer] = {}  # those that may not have completed the handshake, the oldest first
         self._log = EventLog("publish", log, "socket")
-        self._monitors = {self._watch(each): each is stream for each in sockets}  # and whether it gets subscriptions
+        self._monitors = {self._watch(socket): socket is stream for socket in sockets}  # and whether it is the XPUB
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait for the end, once the context has been terminated."""
+        """Wait for the thread to end, after the context was terminated."""
         self._thread.join()
         self._log.finish()
 
@@ -121,7 +120,7 @@ class PeerGuard:
         link = find_link(descriptor)
         if link is None:
             return
-        link.drop(RESETS)  # it may have come before its listener was shielded
+        link.drop(RESETS)  # it may have been accepted before its listener was shielded
         self._forget(descriptor)
         self._peers[descriptor] = self._strangers[descriptor] = Peer(link, time.monotonic(), subscribes)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -135,14 +134,14 @@ class PeerGuard:
         self._strangers.pop(descriptor, None)
 
     def _meet_oldest(self) -> None:
-        """Cut off who has been a stranger for longest, unless it has said who it is meanwhile."""
+        """Cut off the oldest stranger, unless it has completed the handshake meanwhile."""
         descriptor = next(iter(self._strangers))
         state = self._strangers.pop(descriptor).link.look()
         if state is not None and state.received < GREETING:
             self._cut(descriptor, "silent")
 
     def _look_around(self) -> None:
-        """Cut off who has sent too much, and who is gone: libzmq is not told. The others of many come next time."""
+        """Cut off peers that sent too much or are gone, which libzmq cannot see; after LOOK_S the rest wait a tick."""
         now, began = time.monotonic(), time.thread_time()
         for descriptor in list(self._peers):
             if time.thread_time() - began > LOOK_S:
@@ -159,11 +158,11 @@ class PeerGuard:
                 self._cut(descriptor, "gone" if gone else "flood")
 
     def _limit_subscriptions(self) -> None:
-        """All that readers have sent is kept: cut off who has sent most, until it is little enough."""
-        sent = {each: peer.received for each, peer in self._peers.items() if peer.subscribes}
+        """Cut off the readers that sent most, until the subscriptions of all, which libzmq keeps, are few enough."""
+        sent = {descriptor: peer.received for descriptor, peer in self._peers.items() if peer.subscribes}
         if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
             return
-        for descriptor in sorted(sent, key=lambda each: sent[each], reverse=True):
+        for descriptor in sorted(sent, key=lambda number: sent[number], reverse=True):
             if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
                 return
             self._cut(descriptor, "flood")
@@ -176,7 +175,7 @@ class PeerGuard:
                 self._cut(descriptor, "key_removed")
 
     def _list_keys(self) -> set[tuple[str, int]]:
-        """Names and times of the key files; as before where the folder cannot be read now."""
+        """Names and times of the key files; the previous ones if the folder cannot be read now."""
         files = [] if self._allowed is None else self._allowed.glob("*.key")
         try:
             return {(path.name, path.stat().st_mtime_ns) for path in files}

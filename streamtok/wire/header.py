@@ -1,4 +1,4 @@
-"""The headers of wire version 1, typed: msgspec checks every field. docs/wire-protocol.md says the same in words."""
+"""The headers of wire version 1 as msgspec types, which check every field; docs/wire-protocol.md describes them."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from streamtok.preprocessing.pixels import CHANNELS
 VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4"), "float16": np.dtype("<f2")}
 MAX_CODES = 2**31
-MAX_FINITE = sys.float_info.max  # JSON has no infinity, and a page that gets one reads nothing
+MAX_FINITE = sys.float_info.max  # JSON has no infinity, and a page could not parse one
 RAW_PIXEL_BYTES = {"rgb8": (3, 1), "bgr8": (3, 1), "mono8": (1, 1), "uyvy": (2, 1), "yuyv": (2, 1)}
 RAW_PIXEL_BYTES |= {"nv12": (3, 2), "i420": (3, 2)}
 RAW_PIXEL_BYTES |= {f"bayer_{order}8": (1, 1) for order in ("rggb", "bggr", "gbrg", "grbg")}
@@ -39,16 +39,16 @@ Fingerprint = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 def system_clock_pair() -> tuple[int, int]:
-    """(monotonic ns, UTC ns) of one instant, within the microsecond it takes to read both."""
+    """(monotonic ns, UTC ns) of one instant, within the microsecond that reading both takes."""
     before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
     return (before + after) // 2, wall
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reader accepts, so that no sender can make it allocate more.
+    """The sizes that a reader accepts, so that no sender can make it allocate more.
 
-    `max_grid` is in elements of one token grid, the others in bytes.
+    `max_grid` is in elements of one token grid, the others are in bytes.
     """
 
     max_grid: int = 1 << 22
@@ -57,7 +57,7 @@ class Limits:
 
     @property
     def max_part(self) -> int:
-        """Largest part of any message, bytes: for ZMQ_MAXMSGSIZE."""
+        """The largest part of any message in bytes, for ZMQ_MAXMSGSIZE."""
         return max(self.max_grid * 4 + self.max_header, self.max_frame)
 
 
@@ -67,8 +67,8 @@ LIMITS: Final = Limits()
 class Coding(Struct, frozen=True):
     """How a payload of compression `coded` was made.
 
-    It has the coder's fingerprint, the CRC-32 of the grid as an uncompressed payload holds it, and whether the grid was
-    coded by itself (a keyframe always is).
+    `coder` is the coder's fingerprint, `checksum` the CRC-32 of the grid as in an uncompressed payload. `independent`
+    grids are coded by themselves, and keyframes always are.
     """
 
     coder: Fingerprint
@@ -118,15 +118,15 @@ class TokenHeader(Struct, kw_only=True, frozen=True):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the payload when it is not compressed."""
+        """Bytes of the uncompressed payload."""
         return math.prod(self.grid) * DTYPES[self.dtype].itemsize
 
 
 class Info(Struct, kw_only=True, frozen=True):
-    """Header of `info/<stream>`: all that stays the same from message to message, and the publisher's clock.
+    """Header of `info/<stream>`: the facts that are the same for all messages, and the publisher's clock.
 
-    `metadata` is what whoever set up the stream says of it, calibration for example; nothing here reads it. The
-    publisher fills in `node`, `session`, `epoch`, `last_seq`, `control`, `ended` and `clock`.
+    `metadata` are the user's own facts, calibration for example, which are passed through. The publisher fills in
+    `node`, `session`, `epoch`, `last_seq`, `control`, `ended` and `clock`.
     """
 
     version: Literal[1] = VERSION
@@ -168,7 +168,7 @@ class Info(Struct, kw_only=True, frozen=True):
         check_grid(self.grid, self.dtype, self.levels)
 
     def to_utc(self, time_ns: int) -> int:
-        """UTC in ns of a time on the node's clock, by the two clocks when the info was made."""
+        """Convert a time (ns) on the node's clock to UTC (ns), by the clock pair of this info."""
         return time_ns - self.clock[0] + self.clock[1]
 
 
@@ -196,7 +196,7 @@ class FrameHeader(Struct, kw_only=True, frozen=True):
 
 
 class Status(Struct, kw_only=True, frozen=True):
-    """Header of `status/<node>`: what the node counts, for people and dashboards."""
+    """Header of `status/<node>`: the node's counters, for people and dashboards."""
 
     version: Literal[1] = VERSION
     node: Name
@@ -224,7 +224,7 @@ def check_grid(grid: list[int], dtype: str, levels: list[int]) -> None:
 
 
 def make_topic(header: Header) -> bytes:
-    """The topic that a header is sent under."""
+    """The topic under which a header is sent."""
     if isinstance(header, Status):
         return f"status/{header.node}".encode()
     return f"{_TOPICS[type(header)]}/{header.stream}".encode()

@@ -1,4 +1,4 @@
-"""What a reader's connection brings, as the kernel tells it, and how long its silence is borne."""
+"""Judges a reader's connection by the kernel's TCP state, and decides how long a silent node is waited for."""
 
 import math
 import time
@@ -7,22 +7,22 @@ from typing import Literal
 
 from streamtok.wire.tcp import RESETS, Link, LinkState, find_link
 
-LOOK_S = 0.05  # between looks
-ANSWER_MS = 2000  # within which a host that is there has acknowledged a keep-alive probe
-RESET_S = 1.2  # without a message, which info brings each second, after a packet was dropped: it was a reset
-SILENT_S = 2.5  # without a message or info, which comes every second: the link is down, or the node is busy
+LOOK_S = 0.05  # between two checks
+ANSWER_MS = 2000  # within which a reachable host has acknowledged a keep-alive probe
+RESET_S = 1.2  # if nothing comes for so long after a dropped packet, it was a reset, since info comes each second
+SILENT_S = 2.5  # if nothing comes for so long, not even info, the link is down or the node is busy
 LONGEST_GAP_S = 10.0
-PATIENCE = 3.0  # times the longest gap of late: a node may be busy with a step of many seconds
-FORGOTTEN = 0.95  # of that gap remains after another one
+PATIENCE = 3.0  # patience as a multiple of the longest recent gap: a node may be busy for many seconds with a step
+FORGOTTEN = 0.95  # factor by which the longest gap decays with each message
 
 
 @dataclass
 class Intake:
-    """Judges one connection after another. TCP on Linux only: elsewhere no fault is found.
+    """Finds faults of the current connection. TCP on Linux only; elsewhere it finds none.
 
-    Set `drained` when all messages were taken. With `holds` whoever reads may stop for a while (`tcp` says what that
-    takes): a connection that was reset is at fault. Else its queue has no limit: one that brings more than `most`
-    bytes before it is drained again is at fault.
+    Set `drained` when all messages were taken. With `holds` the reader may pause, resets are hidden from libzmq (see
+    `tcp`), and a connection that was reset is at fault. Otherwise the queue is unlimited, and a connection that brings
+    more than `most` bytes before it is drained again is at fault.
     """
 
     holds: bool = False
@@ -34,22 +34,22 @@ class Intake:
     _look_due: float = 0.0
 
     def watch(self, descriptor: int) -> None:
-        """Turn to a new connection, by libzmq's descriptor."""
+        """Watch a new connection, by libzmq's descriptor."""
         self._link, self._base, self.drained, self._look_due = find_link(descriptor), None, True, 0.0
         if self._link is not None and self.holds:
             self._link.drop(RESETS)
 
     def leave(self) -> None:
-        """Turn away from a connection that is given up."""
+        """Stop watching the connection, which is given up."""
         self._link = None
 
     def answers(self) -> bool:
-        """Whether the node's machine acknowledges what it is asked: the link is up, however busy the node may be."""
+        """Whether the node's machine acknowledges packets: the link is up, however busy the node is."""
         state = None if self._link is None else self._link.look()
         return state is not None and not state.closed and state.silent_ms < ANSWER_MS
 
     def judge(self) -> Literal["reset", "overrun"] | None:
-        """The connection's fault, if it has one; it is looked at every LOOK_S."""
+        """The connection's fault, None if it has none; it is checked every LOOK_S."""
         now = time.monotonic()
         if self._link is None or now < self._look_due:
             return None
@@ -58,7 +58,7 @@ class Intake:
             self._link = None
             return None
         if self.holds and self._base is None and state.closed:
-            return "reset"  # before it was shielded
+            return "reset"  # it was reset before it was shielded
         if self._base is None or self.drained:
             self._base, self._base_at, self.drained = state, now, False
             return None
@@ -69,25 +69,25 @@ class Intake:
 
 @dataclass
 class Silence:
-    """How long nothing has come, and how long that is borne: `patience` s. `heard` is a monotonic time."""
+    """Measures how long nothing has come (s) since `heard`, a monotonic time; beyond `patience` s it is an outage."""
 
     heard: float = field(default_factory=time.monotonic)
-    _longest: float = 0.0  # gap of late
+    _longest: float = 0.0  # the longest recent gap, decaying
 
     @property
     def patience(self) -> float:
         return max(SILENT_S, PATIENCE * self._longest)
 
     def lasts(self) -> float:
-        """For how long, s."""
+        """Seconds since the last message."""
         return time.monotonic() - self.heard
 
     def restart(self) -> None:
-        """Count anew: what has come is not known, or another connection is tried."""
+        """Count from now, since messages were not read for a while, or another connection is tried."""
         self.heard = time.monotonic()
 
     def end(self) -> bool:
-        """Something has come; returns whether that was an outage."""
+        """Note that a message has come; returns whether the gap before it was an outage."""
         gap, patience = self.lasts(), self.patience
         self._longest = max(min(gap, LONGEST_GAP_S), FORGOTTEN * self._longest)
         self.restart()

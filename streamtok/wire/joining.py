@@ -1,11 +1,9 @@
-"""Late join: asks for the current epoch over the control socket, and gives its messages ahead of the live ones."""
+"""Late join: fetches the current epoch over the control socket, and delivers it before the live messages."""
 
-import contextlib
 import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -21,8 +19,8 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 PATIENCE = 3.0
-MAX_UNPACKED = 1 << 28  # bytes of the grids of an epoch
-SENT_SINCE = 1000  # messages that a node may have sent between its info and its reply
+MAX_UNPACKED = 1 << 28  # bytes of the unpacked grids of an epoch
+SENT_SINCE = 1000  # most messages that a node can have sent between its info and its reply
 
 
 @dataclass
@@ -35,10 +33,9 @@ class _Join:
 
 @dataclass
 class Joiner:
-    """Holds a stream's live messages back until its epoch has come, or until PATIENCE seconds have passed.
+    """Holds back a stream's live messages until its epoch has come, or PATIENCE seconds have passed.
 
     Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `take_ready` often.
-    `connect_ahead` saves two round trips where it is known who will be asked.
     """
 
     context: zmq.Context
@@ -48,31 +45,20 @@ class Joiner:
     capacity: int
     curve: CurveClient | None = None
     _joins: dict[str, _Join] = field(default_factory=dict)
-    _ahead: dict[tuple[str, str], zmq.Socket] = field(default_factory=dict)  # by stream and control endpoint
-    _ahead_until: float = 0.0
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
 
-    def connect_ahead(self, infos: Iterable[Info]) -> None:
-        """Connect to where these streams are asked for, for PATIENCE seconds: beside the handshake of the stream."""
-        self._leave_ahead()
-        self._ahead_until = time.monotonic() + PATIENCE
-        for info in infos:
-            if info.control is not None:
-                with contextlib.suppress(ValueError, zmq.ZMQError):  # told when it is asked
-                    self._ahead[info.stream, info.control] = self._connect(info.control)
-
     def begin(self, stream: str) -> None:
-        """Start holding a stream back."""
+        """Start holding back a stream's live messages."""
         self._drop(stream)
         self._joins[stream] = _Join(deque(maxlen=self.capacity), time.monotonic() + PATIENCE)
 
     @property
     def waiting(self) -> set[str]:
-        """The streams that are held back."""
+        """The streams whose live messages are held back."""
         return set(self._joins)
 
     def hold(self, message: TokenMessage) -> bool:
-        """Keep a live message for later if its stream is being joined; False: deliver it now."""
+        """Hold a live message back if its stream is being joined; returns False if it is to be delivered now."""
         join = self._joins.get(message.stream)
         if join is None:
             return False
@@ -83,7 +69,7 @@ class Joiner:
         return True
 
     def ask(self, info: Info) -> None:
-        """Ask the node that `info` names for the epoch, once; if it cannot have one, stop waiting for it."""
+        """Request the epoch from the node's control endpoint, once; stop waiting if there is none to get."""
         join = self._joins[info.stream]
         if join.socket is not None:
             return
@@ -91,7 +77,7 @@ class Joiner:
             join.deadline = 0.0
             return
         try:
-            join.socket = self._ahead.pop((info.stream, info.control), None) or self._connect(info.control)
+            join.socket = control_socket(self.context, reachable(info.control, self.endpoint), self.curve)
             join.asked = info
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except (ValueError, zmq.ZMQError) as error:
@@ -99,31 +85,20 @@ class Joiner:
             join.deadline = 0.0
 
     def take_ready(self) -> list[tuple[str, list[TokenMessage]]]:
-        """Streams whose waiting is over, each with the epoch's messages and the live ones held back after them."""
-        if self._ahead and time.monotonic() > self._ahead_until:
-            self._leave_ahead()
+        """Streams whose join is over, each with the epoch's messages, followed by the live ones held back."""
         done = []
         for stream, join in list(self._joins.items()):
             messages = self._receive_epoch(stream, join)
             if messages is not None or time.monotonic() > join.deadline:
-                done.append((stream, [replace(each, catch_up=True) for each in (*(messages or ()), *join.held)]))
+                done.append((stream, [replace(late, catch_up=True) for late in (*(messages or ()), *join.held)]))
                 self._drop(stream)
         return done
 
     def close(self) -> None:
         """Give up all joins and close their sockets."""
-        self._leave_ahead()
         for stream in list(self._joins):
             self._drop(stream)
         self._log.finish()
-
-    def _connect(self, control: str) -> zmq.Socket:
-        return control_socket(self.context, reachable(control, self.endpoint), self.curve)
-
-    def _leave_ahead(self) -> None:
-        for socket in self._ahead.values():
-            socket.close(0)
-        self._ahead.clear()
 
     def _note(self, stream: str, event: str, **facts: object) -> None:
         self._log.add(time.monotonic_ns(), event, {"joins": 1}, logging.WARNING, stream=stream, **facts)
@@ -149,7 +124,7 @@ class Joiner:
             return []
 
     def _unpack_epoch(self, asked: Info, result: msgspec.Raw) -> list[TokenMessage]:
-        """The messages of a reply; they must be what the live ones, which confirm each other, can follow."""
+        """Unpack the messages of a reply; they must be consecutive, of the info's session, and lead to live ones."""
         messages, size = [], 0
         for parts in decode_epoch(result).messages:
             messages.append(replace(unpack(parts, self.limits, [asked.grid]), info=asked))

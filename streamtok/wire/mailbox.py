@@ -1,4 +1,4 @@
-"""A bounded queue between the thread that drains a socket and the code that reads: it discards its oldest."""
+"""A bounded queue between the thread that drains a socket and the reader; when it is full, it discards its oldest."""
 
 import asyncio
 import math
@@ -17,10 +17,10 @@ class Closed(Exception):
 
 
 class Mailbox(Generic[Item]):
-    """Items of several streams in order of arrival, at most `capacity` waiting per stream.
+    """Queues items of several streams, which come out in order of arrival; at most `capacity` wait per stream.
 
-    All together hold at most `room` as `size_of` weighs them, but for the newest of each. A fast stream cannot push out
-    a slow one. `discarded` counts per stream what was not taken in time.
+    The sizes of all waiting items, by `size_of`, sum to at most `room`, but each stream may keep its newest. A fast
+    stream cannot displace a slow one. `discarded` counts, per stream, items that were not taken in time.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Mailbox(Generic[Item]):
         self._listeners: list[Callable[[], object]] = []
 
     def put(self, stream: str, items: list[Item]) -> None:
-        """Add items of one stream. A burst of several (a late join) is kept whole beyond `capacity`."""
+        """Add items of one stream. Several at once (a late join) are all kept, beyond `capacity`."""
         with self._changed:
             queue = self._queues[stream]
             if len(items) > 1:
@@ -54,12 +54,12 @@ class Mailbox(Generic[Item]):
             self._notify()
 
     def take(self) -> Item | None:
-        """The oldest item, or None if none waits; raises Closed, or the error that ended the reading."""
+        """Take the oldest item, or None if none waits; raises Closed, or the error that ended the reading."""
         with self._changed:
             return self._take()
 
     def get(self, timeout: float | None = None) -> Item | None:
-        """The oldest item, waiting up to `timeout` seconds (None: for ever); None when the time is up."""
+        """Take the oldest item, waiting up to `timeout` seconds (None: for ever); None when the time is up."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while (item := self._take()) is None:
@@ -70,7 +70,7 @@ class Mailbox(Generic[Item]):
             return item
 
     async def get_async(self, timeout: float | None = None) -> Item:
-        """The oldest item; cancelling the wait loses none. Raises Closed, or TimeoutError after `timeout` seconds."""
+        """Take the oldest item; cancelling loses none. Raises Closed, or TimeoutError after `timeout` seconds."""
         changed = asyncio.Event()
         notify = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
         with self._changed:
@@ -85,14 +85,14 @@ class Mailbox(Generic[Item]):
                 self._listeners.remove(notify)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Let readers take what waits, then see Closed (or `error`); the first end counts."""
+        """Let readers take the waiting items, then raise Closed (or `error`); only the first call counts."""
         with self._changed:
             self._end = self._end or error or Closed()
             self._notify()
 
     @property
     def full(self) -> bool:
-        """Whether the next item of some stream would discard its oldest."""
+        """Whether the next item of some stream would discard an older one."""
         with self._changed:
             return self._size > self._room or any(
                 len(queue) >= self.capacity + self._beyond[name] for name, queue in self._queues.items()
@@ -100,12 +100,12 @@ class Mailbox(Generic[Item]):
 
     @property
     def over(self) -> bool:
-        """Whether the end has come and all that waited was taken."""
+        """Whether `end` was called and all items were taken."""
         with self._changed:
             return self._end is not None and not any(self._queues.values())
 
     def waiting(self, stream: str) -> int:
-        """Items of a stream that were not taken yet."""
+        """How many items of a stream wait."""
         with self._changed:
             return len(self._queues[stream])
 

@@ -1,7 +1,7 @@
-"""The messages of wire version 1 and their packing; docs/wire-protocol.md says the same in words.
+"""Packs and unpacks the messages of wire version 1; docs/wire-protocol.md describes them.
 
-Every message has three parts: topic, header (a msgpack map) and payload. Readers check all of them; what does not
-fit raises `WireError` and costs nothing beyond the parts that were received.
+Every message has three parts: topic, header (a msgpack map) and payload. Readers check all of them; a malformed one
+raises `WireError` and allocates nothing beyond the received parts.
 """
 
 import math
@@ -44,11 +44,11 @@ class _Version(msgspec.Struct):
 class TokenMessage:
     """One token grid with its header.
 
-    `grid` holds the tokens, or None where a coded or zstd payload cannot be read here; `unreadable` then says why.
+    `grid` holds the tokens, or None if a coded or zstd payload cannot be read here; `unreadable` then says why.
     `decodable` is False from a loss (or from joining) until the next keyframe. `lost` counts the messages of this
-    stream that are missing just before this one. `catch_up` is True for what came with joining: the epoch so far, and
-    what waited for it. `payload` is as sent, still compressed if the header says so. `info` is the newest that had come
-    before it, if any had.
+    stream that are missing just before this one. `catch_up` is True for messages of a late join: those of the epoch,
+    and live ones held back for it. `payload` is as sent, still compressed if the header says so. `info` is the newest
+    one that came before the message, None if there was none.
     """
 
     header: TokenHeader
@@ -62,9 +62,9 @@ class TokenMessage:
 
     @property
     def tokens(self) -> np.ndarray:
-        """(h, w), (Q, h, w) uint16 or uint32, or (C, h, w) float16: a read-only view of the received bytes.
+        """The grid: (h, w), (Q, h, w) uint16 or uint32, or (C, h, w) float16; a read-only view of the received bytes.
 
-        WireError for a message that cannot be read here.
+        Raises WireError for a message that cannot be read here.
         """
         if self.grid is None:
             raise WireError("coding", f"{self.stream} seq {self.header.seq}: {self.unreadable or 'not decoded yet'}")
@@ -82,7 +82,7 @@ class TokenMessage:
 
     @property
     def parts(self) -> list[Part]:
-        """Topic, header and payload, to forward or record."""
+        """Topic, header and payload, for forwarding and recording."""
         return pack(self.header, self.payload)
 
     def torch(self, device: "torch.device | str | None" = None) -> "torch.Tensor":
@@ -111,12 +111,12 @@ class FrameMessage:
 
 
 def compute_checksum(payload: Part) -> int:
-    """zlib CRC-32 of a payload as sent."""
+    """The CRC-32 (zlib) of a payload as sent."""
     return zlib.crc32(payload)
 
 
 def encode(value: object) -> bytes:
-    """One msgpack value; numpy scalars become numbers, and what msgpack does not know becomes text."""
+    """Encode one msgpack value; numpy scalars become numbers, and unknown types become text."""
     return msgspec.msgpack.encode(value, enc_hook=lambda odd: odd.item() if isinstance(odd, np.generic) else str(odd))
 
 
@@ -126,10 +126,10 @@ def pack(header: Header, payload: Part = b"") -> list[Part]:
 
 
 def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[int]] | None = None) -> TokenMessage:
-    """Check a `tokens/<stream>` message and give its grid as a view; raises WireError.
+    """Check a `tokens/<stream>` message and view its grid; raises WireError.
 
-    With `grids`, a grid of any other shape is refused before it is unpacked. Coded grids stay so: `coded.GridReader`
-    reads them, for which the messages of a stream have to be in order.
+    With `grids`, a grid of another shape is refused before it is unpacked. Coded grids are left to `coded.GridReader`,
+    which needs a stream's messages in order.
     """
     header, payload = _open(parts, TokenHeader, limits)
     if grids is not None and header.grid not in grids:
@@ -143,7 +143,7 @@ def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[
     if header.compression == "zstd":
         try:
             data = compression.decompress(payload, header.nbytes)
-        except ImportError as error:  # whoever sends so is not to end a reader of other streams
+        except ImportError as error:  # a zstd stream must not end a reader of other streams
             return TokenMessage(header, None, payload, unreadable=str(error))
     if len(data) != header.nbytes:
         raise WireError("size", f"payload of {len(data)} bytes, grid {header.grid} {header.dtype} has {header.nbytes}")

@@ -1,7 +1,7 @@
 """The sending end of the wire: one XPUB socket for all streams of a node, and its control socket.
 
-A publisher belongs to one thread. Call `poll` often (every frame, at least ten times a second): it notes who joins and
-sends `info`. Control requests are answered by a thread of their own, also while a step takes long.
+A publisher is used by one thread. Call `poll` often (every frame, at least ten times a second): it reads subscriptions
+and sends `info`. Another thread answers control requests, also during a long step.
 """
 
 import logging
@@ -12,7 +12,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
@@ -22,32 +21,32 @@ from streamtok.wire.errors import ReaderTooSlow, Rejects, WireError
 from streamtok.wire.guard import PeerGuard
 from streamtok.wire.header import Info, Status, TokenHeader, system_clock_pair
 from streamtok.wire.message import Part, TokenMessage, pack
-from streamtok.wire.security import CurveServer
+from streamtok.wire.security import Authenticator, CurveServer
 from streamtok.wire.streams import Compression, StreamTable
 from streamtok.wire.subscriptions import Event, Subscriptions
 
 log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
-READ_S = 0.003  # of one turn
-PAUSE_S = 10 * READ_S  # while subscriptions flood in: the thread that reads them also encodes
-MAX_SUBSCRIPTION = 512  # bytes of what a reader sends on the stream's socket
+READ_S = 0.003  # time to read subscriptions in one `poll`
+PAUSE_S = 10 * READ_S  # pause between reads in a flood of subscriptions, since the same thread encodes
+MAX_SUBSCRIPTION = 512  # bytes of a message from a reader on the XPUB socket
 
 
 @dataclass(eq=False)
 class Publisher:
-    """Publishes token groups, and the frames if asked, to any number of readers without ever waiting for one.
+    """Publishes token groups, and frames on request, to any number of readers; only `lossless` waits for slow ones.
 
-    `bind` and `control` are endpoints; control None takes one beside `bind` (named in `info`), "" has none. `node`
-    names the process. Without `curve` only private addresses can be bound, unless `insecure`. ipc sockets are their
-    owner's only, or also open to `ipc_group`, the name or number of a group. With `lossless` a full reader holds the
-    publisher up, for at most `lossless_timeout` seconds: then ReaderTooSlow. `messages_per_second` over all streams
-    sets how much one slow reader may be behind (a second). `compression` is that of the tokens; `coded` (from the grids
-    before) and `independent` (each grid by itself) take the tokenizer's `coder`. `clock_ns` is the clock of capture
-    times, `clock_pair` ties it to UTC: a replay gives the recorded ones. `on_announce` gets the info of every own
-    stream as it is published, `stop` is asked while waiting. `stats` adds the node's own numbers to op `stats`; it and
-    `clock_pair` are called in the control thread too. Raises InsecureBindError, BindError or, for a wrong endpoint or
-    group, ValueError.
+    `bind` and `control` are endpoints; control None is one beside `bind` (named in `info`), "" is none. `node` names
+    the process. Without `curve` only private addresses can be bound, unless `insecure`. ipc sockets are for their owner
+    only, and for `ipc_group`, the name or number of a group. With `lossless` a full reader blocks the publisher, for at
+    most `lossless_timeout` seconds, then ReaderTooSlow is raised. `messages_per_second` of all streams together sets
+    the backlog of a slow reader: one second. `compression` is that of the tokens; `coded` (from the grids before) and
+    `independent` (each grid by itself) need the tokenizer's `coder`. `clock_ns` is the clock of capture times,
+    `clock_pair` relates it to UTC; a replay passes the recorded ones. `on_announce` gets the info of every own stream
+    when it is published; `stop` is polled while waiting. `stats` adds the node's counters to op `stats`; it and
+    `clock_pair` are also called in the control thread. Raises InsecureBindError, BindError, or ValueError for a wrong
+    endpoint or group.
     """
 
     bind: str
@@ -83,7 +82,7 @@ class Publisher:
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
         self._bindings: list[Binding] = []
-        self._auth: ThreadAuthenticator | None = None
+        self._auth: Authenticator | None = None
         self._control: ControlServer | None = None
         self._guard: PeerGuard | None = None
         try:
@@ -93,7 +92,7 @@ class Publisher:
             raise
 
     def _open(self, control: str) -> None:
-        self._auth = self.curve.authenticator(self._context) if self.curve else None
+        self._auth = Authenticator(self._context, self.curve.allowed) if self.curve else None
         self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)), MAX_SUBSCRIPTION)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
@@ -127,9 +126,9 @@ class Publisher:
         return self._bindings[-1].endpoint
 
     def add_stream(self, info: Info | StreamInfo) -> Info:
-        """Announce a stream, or what has changed in one (a new size); `seq` runs on. Returns the info as published.
+        """Announce a stream, or a change of one (a new size); `seq` continues. Returns the info as published.
 
-        ImportError if its compression needs a package that is not there.
+        Raises ImportError if its compression needs a package that is missing.
         """
         added = self._table.add(info)
         self._send_info([added.stream])
@@ -137,9 +136,9 @@ class Publisher:
         return added
 
     def publish(self, group: TokenGroup) -> TokenHeader:
-        """Send one token group, announcing its stream first if readers do not know what its `info` says.
+        """Send one token group, and announce its stream first if its `info` is new; returns its header.
 
-        Returns its header. Raises ValueError if it does not fit what was announced.
+        Raises ValueError if it does not match the announced info.
         """
         if group.info is not None and self._table.is_news(group.info):
             self.add_stream(group.info)
@@ -149,19 +148,19 @@ class Publisher:
         return header
 
     def forward(self, message: TokenMessage) -> None:
-        """Send on another node's message unchanged; its stream must have been announced with `forward_info`."""
+        """Forward another node's message unchanged; its stream must have been announced by `forward_info`."""
         self._table.get(message.stream)
         parts: list[Part] = [*map(bytes, message.parts)]
         self._send(parts)
         self._table.note_sent(message.header, parts)
 
     def forward_info(self, info: Info) -> None:
-        """Announce another node's stream: session, clock and tokenizer stay its own, control is this publisher's."""
+        """Announce another node's stream, with its session, clock and tokenizer, and this publisher's control."""
         if self._table.add_foreign(info):
             self._send_info([info.stream])
 
     def publish_frame(self, frame: Frame) -> bool:
-        """Send a camera image on `frames/<stream>` if anyone listens: its compressed packet if it has one, else RGB."""
+        """Send a camera image on `frames/<stream>` if that has readers: its compressed packet, if any, else RGB."""
         if not self._subscriptions.count([f"frames/{frame.stream}".encode()]):
             return False
         state = self._table.get(frame.stream)
@@ -170,11 +169,11 @@ class Publisher:
         return True
 
     def publish_status(self, values: dict[str, Any]) -> None:
-        """Send the node's numbers on `status/<node>`: a map of plain values."""
+        """Send the node's counters, a map of plain values, on `status/<node>`."""
         self._send(pack(Status(node=self.node, session=self.session, time_ns=self.clock_ns(), values=values)))
 
     def poll(self) -> list[Event]:
-        """Read subscriptions and send what is due, without waiting; returns what the node has to act on."""
+        """Read subscriptions and send infos that are due, without waiting; returns the events to act on."""
         if time.monotonic() >= self._read_due:
             began = time.thread_time()
             self._read_subscriptions()
@@ -188,17 +187,17 @@ class Publisher:
         return events + [Event("keyframe", name) for name in self._table.due_keyframes(now)]
 
     def bytes_of(self, stream: str) -> int:
-        """Bytes of the token messages of a stream that were sent, with topics and headers; 0 before it is announced."""
+        """Bytes of a stream's token messages so far, with topics and headers; 0 before it is announced."""
         state = self._table.streams.get(stream)
         return 0 if state is None else state.counts["bytes"]
 
     def subscribers(self, stream: str | None = None) -> int:
-        """Subscriptions that match `tokens/<stream>`; None: any announced stream (any at all before there is one)."""
+        """Count subscriptions to `tokens/<stream>`; None: to any announced stream, or to any before there is one."""
         names = list(self._table.streams) or [""] if stream is None else [stream]
         return self._subscriptions.count([f"tokens/{name}".encode() for name in names], within=names == [""])
 
     def wait_subscribers(self, count: int, timeout: float | None = None) -> bool:
-        """Serve until `count` readers have joined; False if `timeout` seconds pass or `stop` says so first."""
+        """Poll until `count` readers have joined; returns False after `timeout` seconds or if `stop` returns True."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._events = self.poll()
@@ -209,14 +208,14 @@ class Publisher:
             self._socket.poll(20)
 
     def summary(self) -> dict[str, Any]:
-        """Counts per stream, readers and malformed input: what op `stats` gives. Any thread may ask."""
+        """The counts of op `stats`: per stream, of control requests, and of malformed input. Thread-safe."""
         table = self._table.summaries()
         streams = {name: counts | {"subscribers": self.subscribers(name)} for name, counts in table.items()}
         counts = {"control": dict(self._control.counts) if self._control else {}, "malformed": {**self.rejects.counts}}
         return {"node": self.node, "session": self.session, "streams": streams, **counts}
 
     def close(self) -> None:
-        """Say that the streams have ended, give readers a second to take what was sent, and leave nothing behind."""
+        """Announce the end of the streams, give readers a second to take sent messages, and release everything."""
         if self._closed:
             return
         self._table.end()
@@ -245,7 +244,7 @@ class Publisher:
             binding.release()
 
     def _send(self, parts: list[Part]) -> None:
-        """Send now; under `lossless` wait for room, still serving readers meanwhile."""
+        """Send now; with `lossless`, wait while a reader's queue is full, and poll meanwhile."""
         deadline = time.monotonic() + self.lossless_timeout
         while not self._try_send(parts):
             if self.stop() or time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Passing a stream on: the messages of one publisher, unchanged, to the readers of another."""
+"""Relays streams: forwards the messages of one publisher, unchanged, to the readers of another."""
 
 import logging
 from collections import Counter
@@ -17,10 +17,10 @@ KEYFRAME_TIMEOUT_S = 0.5
 
 @dataclass
 class Relay:
-    """Forwards what a subscription receives; session, seq, clock and tokenizer stay the origin's.
+    """Forwards the messages of a subscription; session, seq, clock and tokenizer stay the origin's.
 
-    Late joiners get the current epoch from the relay, keyframe requests go on to the origin. `counts` has forwarded,
-    and no_info for messages that came before their stream's info.
+    Late joiners get the current epoch from the relay; keyframe requests are passed on to the origin. `counts` has
+    forwarded, keyframe_failed, and no_info for messages that came before their stream's info.
     """
 
     subscription: Subscription
@@ -29,7 +29,7 @@ class Relay:
     _sent: dict[str, Info] = field(default_factory=dict)
 
     def forward(self, message: TokenMessage) -> None:
-        """Send one message on."""
+        """Forward one message."""
         info = self.subscription.info_of(message)
         if info is None:
             self.counts["no_info"] += 1
@@ -41,7 +41,7 @@ class Relay:
     def poll(self) -> None:
         """Serve the relay's own readers; call it often."""
         for info in list(self.subscription.infos.values()):
-            if not self.subscription.waiting(info.stream):  # a message brings the info that it came with
+            if not self.subscription.waiting(info.stream):  # else waiting messages announce the infos they came with
                 self._announce(info)
         for event in self.publisher.poll():
             if event.kind == "keyframe":

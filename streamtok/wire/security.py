@@ -1,4 +1,4 @@
-"""CURVE keys: who may read a stream. Key files are ZeroMQ certificates, one folder of them per role.
+"""CURVE keys, which decide who may read a stream. Key files are ZeroMQ certificates, one folder of them per role.
 
 A server folder holds `server.key_secret` and `allowed/`, one `.key` file per client; a client folder holds
 `NAME.key_secret` and `server.key`. `streamtok keys generate` makes both in one folder.
@@ -28,7 +28,7 @@ DOMAIN = "streamtok"
 
 @dataclass(frozen=True)
 class CurveServer:
-    """Keys of a publishing node and the folder of client keys that it lets in (re-read when it changes)."""
+    """Keys of a publishing node, and the folder of client keys that it accepts (re-read when it changes)."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -46,17 +46,10 @@ class CurveServer:
         return cls(public, secret, allowed)
 
     def apply(self, socket: zmq.Socket) -> None:
-        """Make `socket` demand keys; without a running authenticator it then refuses everyone."""
+        """Make `socket` require keys; without a running authenticator it refuses everyone."""
         socket.curve_publickey, socket.curve_secretkey, socket.curve_server = self.public, self.secret, True
         socket.set_string(zmq.ZAP_DOMAIN, DOMAIN)
         socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
-
-    def authenticator(self, context: zmq.Context) -> ThreadAuthenticator:
-        """Start checking clients of `context` against the allow list; the caller stops it."""
-        authenticator = ThreadAuthenticator(context, log=logging.getLogger("streamtok.wire.auth"))
-        authenticator.start()
-        authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=AllowList(self.allowed))
-        return authenticator
 
 
 @dataclass(frozen=True)
@@ -87,20 +80,34 @@ def load_keys(kind: type[Keys], folder: str | Path | None) -> Keys | None:
     return kind.load(folder) if folder else None
 
 
+class Authenticator(ThreadAuthenticator):
+    """Checks the clients of a context against the allow list in a folder, until it is stopped."""
+
+    def __init__(self, context: zmq.Context, allowed: Path) -> None:
+        super().__init__(context, log=logging.getLogger("streamtok.wire.auth"))
+        self.allow_list = AllowList(allowed)
+        self.start()
+        self.configure_curve_callback(domain=DOMAIN, credentials_provider=self.allow_list)
+
+    def stop(self) -> None:
+        super().stop()
+        self.allow_list.events.finish()
+
+
 class AllowList:
-    """The client keys in a folder of `.key` files; looks again when the folder changes, so no restart is needed."""
+    """The client keys in a folder of `.key` files; it is read again when the folder changes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._seen: tuple[tuple[str, int], ...] | None = None
         self._keys: set[bytes] = set()
-        self._log = EventLog("publish", log, "socket")
+        self.events = EventLog("publish", log, "socket")
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether the z85 `key` of a connecting client is on the list (called by the authenticator)."""
         try:
             allowed = key in self._current()
-        except OSError as error:  # an error that got out would end the authenticator, and with it every handshake
+        except OSError as error:  # an error here would end the authenticator, and with it every handshake
             self._note("allow_list_unreadable", logging.ERROR, error=error)
             allowed = False
         if not allowed:
@@ -108,7 +115,7 @@ class AllowList:
         return allowed
 
     def _note(self, event: str, level: int, **facts: object) -> None:
-        self._log.add(time.monotonic_ns(), event, {"tries": 1}, level, allow_list=self.folder, **facts)
+        self.events.add(time.monotonic_ns(), event, {"tries": 1}, level, allow_list=self.folder, **facts)
 
     def _current(self) -> set[bytes]:
         files = sorted(self.folder.glob("*.key"))
@@ -182,7 +189,7 @@ def _checked(key: bytes, path: Path) -> bytes:
 
 
 def _make_pair(folder: Path, name: str) -> list[Path]:
-    """Write a key pair, whole or not at all; the secret file never exists where others may read it."""
+    """Write a key pair atomically; the secret file is never readable by others."""
     with name_errors(folder / f"{name}.key_secret"), tempfile.TemporaryDirectory(dir=folder) as private:
         made = [Path(path) for path in zmq.auth.create_certificates(private, name)]
         os.chmod(made[1], 0o600)

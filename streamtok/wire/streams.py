@@ -1,4 +1,4 @@
-"""What a publisher knows of its streams: info, the next `seq`, the current epoch's messages. No sockets, no clock."""
+"""A publisher's state of its streams: info, the next `seq`, the current epoch's messages. No sockets, no clock."""
 
 import threading
 from collections import Counter
@@ -25,15 +25,15 @@ _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
 
 
 def to_info(described: StreamInfo, **more: Any) -> Info:
-    """What readers are told of a stream that a node describes; `more` has the fields that are the publisher's."""
+    """Convert a node's description of a stream to its info; `more` are the publisher's own fields."""
     return msgspec.structs.replace(msgspec.convert(described, Info, from_attributes=True), **more)
 
 
 @dataclass
 class StreamState:
-    """One stream; `info` always holds its newest epoch and last_seq. A foreign stream belongs to another node.
+    """The state of one stream; `info` always has its newest epoch and last_seq. A foreign stream is another node's.
 
-    `described` is what `info` was made of; it is None where the info was given whole. `coder` codes the grids where
+    `described` is the description that `info` was made from, None if an info was given. `coder` codes the grids if
     compression is `coded`.
     """
 
@@ -46,7 +46,7 @@ class StreamState:
     counts: Counter = field(default_factory=Counter)
 
     def pack_group(self, group: TokenGroup, publish_ns: int) -> tuple[TokenHeader, list[Part]]:
-        """The header and the parts of the next message; raises ValueError if the group is not what info announces."""
+        """Make the header and the parts of the next message; raises ValueError if the group does not match the info."""
         payload, coding = self._payload(group)
         header = TokenHeader(
             **{name: getattr(self.info, name) for name in _FROM_INFO},
@@ -64,7 +64,7 @@ class StreamState:
         return header, pack(header, payload)
 
     def pack_frame(self, frame: Frame, session: str, publish_ns: int) -> list[Part]:
-        """The parts of a camera image: its compressed packet if it has one, else as it lies."""
+        """Make the parts of a camera image: its compressed packet if it has one, else its raw rows."""
         if frame.packet is not None and frame.codec is not None:
             payload, encoding = frame.packet, frame.codec
         else:
@@ -83,12 +83,12 @@ class StreamState:
         return pack(header, payload)
 
     def summary(self) -> dict[str, int]:
-        """Counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        """Counts, the newest epoch and `seq`, and the cached bytes of the epoch."""
         facts = {"epoch": self.info.epoch, "last_seq": self.info.last_seq, "epoch_bytes": self.cache.nbytes}
         return {**self.counts, **facts}
 
     def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
-        """Note a message that went out."""
+        """Note a message that was sent."""
         self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
         self.cache.add(parts, header.keyframe)
         if self.coder is not None:
@@ -97,7 +97,7 @@ class StreamState:
         self.counts["bytes"] += sum(len(part) for part in parts)
         if header.keyframe:
             self.counts["keyframes"] += 1
-            self.gate.pending = False  # it serves everyone who asked
+            self.gate.pending = False  # the keyframe serves all who asked
 
     def _payload(self, group: TokenGroup) -> tuple[bytes, Coding | UnsetType]:
         info, tokens = self.info, group.tokens
@@ -115,9 +115,8 @@ class StreamState:
 class StreamTable:
     """The streams of one publisher by name.
 
-    `fixed` holds the info fields that are the publisher's own. `compression` is that of streams that a node describes.
-    `coder` is for streams of compression `coded`; `independent` codes each grid by itself. One thread adds streams and
-    sends; what control asks for may be asked by any.
+    `fixed` are the publisher's own info fields. `compression` is that of streams that a node describes; `coded` and
+    `independent` (each grid by itself) need `coder`. One thread adds streams and sends; other methods are thread-safe.
     """
 
     fixed: dict[str, Any]
@@ -128,7 +127,7 @@ class StreamTable:
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def is_news(self, described: StreamInfo) -> bool:
-        """Whether this is not what readers were told; what was announced whole stays as it is."""
+        """Whether a description differs from what was announced; a stream announced by an info is never news."""
         known = self.streams.get(described.stream)
         if known is None:
             return True
@@ -138,9 +137,9 @@ class StreamTable:
         return changed
 
     def add(self, stream: Info | StreamInfo) -> Info:
-        """Announce an own stream, or what has changed in one; its `seq` runs on.
+        """Add an own stream, or change one; its `seq` continues. Returns its info.
 
-        ImportError if its compression needs a package that is not there, ValueError if it needs a coder.
+        Raises ImportError if its compression needs a package that is missing, ValueError if it needs a coder.
         """
         described = stream if isinstance(stream, StreamInfo) else None
         sent = "coded" if self.compression == "independent" else self.compression
@@ -157,7 +156,7 @@ class StreamTable:
         return info
 
     def _coder_of(self, info: Info) -> GridCoder | None:
-        """What codes the grids of a stream, if anything does."""
+        """The coder of a stream's grids, None unless its compression is `coded`; ValueError if it has no coder."""
         if info.compression != "coded":
             return None
         if self.coder is None or self.coder.tokenizer != info.tokenizer:
@@ -166,9 +165,9 @@ class StreamTable:
         return GridCoder(self.coder, self.compression == "independent")
 
     def add_foreign(self, info: Info) -> bool:
-        """Announce another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
+        """Add or change another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
 
-        Returns whether this is news to readers, such as another size, and not only another clock.
+        Returns whether it is news to readers, such as another size; another clock alone is not.
         """
         with self._lock:
             known = self.streams.get(info.stream)
@@ -186,14 +185,14 @@ class StreamTable:
         return state
 
     def get(self, name: str | None) -> StreamState:
-        """The state of a stream; raises ValueError naming those there are."""
+        """The state of a stream; raises ValueError that names the known ones."""
         state = self.streams.get(name or "")
         if state is None:
             raise ValueError(f"stream {name!r} is not announced; there are {', '.join([*self.streams]) or 'none yet'}")
         return state
 
     def infos(self, names: Iterable[str] | None, pair: tuple[int, int]) -> dict[str, Info]:
-        """Info of the named streams, or of all, with the clock pair of this moment (a foreign stream keeps its own)."""
+        """The infos of the named streams, or of all, with the current clock `pair` (a foreign stream keeps its own)."""
         with self._lock:
             states = {name: self.get(name) for name in (self.streams if names is None else names)}
             return {
@@ -202,27 +201,27 @@ class StreamTable:
             }
 
     def summaries(self) -> dict[str, dict[str, int]]:
-        """For each stream its counts, the newest epoch and `seq`, and the bytes kept of the epoch."""
+        """The summary of each stream: counts, the newest epoch and `seq`, and the cached bytes of the epoch."""
         with self._lock:
             return {name: state.summary() for name, state in self.streams.items()}
 
     def epoch(self, name: str | None) -> list[list[Part]]:
-        """The messages of a stream since its last keyframe; raises ValueError if there is nothing to start from."""
+        """The messages of a stream since its last keyframe; raises ValueError if the epoch is not cached."""
         with self._lock:
             return self.get(name).cache.kept()
 
     def ask_keyframe(self, name: str | None) -> bool:
-        """Note a request; returns whether another was already waiting."""
+        """Note a keyframe request; returns whether one was pending already."""
         with self._lock:
             return self.get(name).gate.ask()
 
     def due_keyframes(self, now_ns: int) -> list[str]:
-        """The streams that are to make a keyframe now."""
+        """The streams that have to make a keyframe now."""
         with self._lock:
             return [name for name, state in self.streams.items() if state.gate.take_due(now_ns)]
 
     def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
-        """Note a message that went out."""
+        """Note a message that was sent."""
         with self._lock:
             self.get(header.stream).note_sent(header, parts)
 
@@ -233,5 +232,5 @@ class StreamTable:
                 state.info = msgspec.structs.replace(state.info, ended=True)
 
     def matching(self, kind: str, prefix: bytes) -> list[str]:
-        """Streams whose topic `kind/<stream>` a subscription to `prefix` matches."""
+        """The streams whose topic `kind/<stream>` begins with a subscription's `prefix`."""
         return [name for name in self.streams if f"{kind}/{name}".encode().startswith(prefix)]

@@ -1,4 +1,4 @@
-"""Reading token streams: `subscribe(endpoint)` gives typed messages, newest kept, losses counted.
+"""Reads token streams: `subscribe(endpoint)` gives typed messages, keeps the newest, and counts losses.
 
 for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
     print(message.stream, message.header.seq, message.tokens.shape)
@@ -30,18 +30,18 @@ else:
     Message = TypeVar("Message")
 
 
-QUEUE_BYTES = 1 << 28  # of all that waits to be read, unpacked
+QUEUE_BYTES = 1 << 28  # of all messages that wait to be read, unpacked
 
 
 def count_memory(message: TokenMessage | FrameMessage) -> int:
-    """Bytes that a message holds while it waits."""
-    held = message.header.nbytes if isinstance(message, TokenMessage) else 0
-    return held + len(message.payload)
+    """Bytes of memory that a waiting message takes."""
+    grid = message.header.nbytes if isinstance(message, TokenMessage) else 0
+    return grid + len(message.payload)
 
 
 @dataclass(eq=False)
 class Subscription(Generic[Message]):
-    """Messages of one publisher, for `for`, `async for` or `get`; use as a context manager or close it.
+    """Messages of one publisher, for `for`, `async for` or `get`. Use it as a context manager, or close it.
 
     A thread drains the socket at once into bounded queues, one per stream and kind. `message.decodable` is False from
     a loss, or from joining, until a keyframe. Messages that break the protocol are counted in `rejects` and dropped.
@@ -52,21 +52,21 @@ class Subscription(Generic[Message]):
         kinds: "tokens" and "frames" come out as `TokenMessage` and `FrameMessage`, in the order of arrival; "info"
             fills `infos`, the newest of each stream.
         latest_only: Keep only the newest message of each stream.
-        lossless: Wait for the reader when a queue is full, and with it let a lossless node wait.
-        join: How to begin with a node that runs already. "epoch" first fetches what the current epoch has sent, so
-            that decoding starts at once; "keyframe" waits for the next one. A node that comes, or comes back, while
-            the reader waits is read from the start of its epoch in both cases (but for `latest_only`).
+        lossless: Stop reading while a queue is full, so that a lossless node waits for this reader (back-pressure).
+        join: How to join a node that is already running. "epoch" first fetches what the current epoch has sent, so
+            that decoding starts at once; "keyframe" waits for the next one. A node that starts, or returns, while the
+            reader waits is read from the start of its epoch in both cases (except with `latest_only`).
         queue_size: Messages that may wait in a queue; beyond it the oldest is discarded and counted.
         timeout: Seconds without a message after which iterating raises TimeoutError.
         until_end: Stop iterating when the node says that its streams have ended.
-        curve: Keys, for a node that demands them.
+        curve: Keys, for a node that requires them.
         limits: The largest grids, headers and frames that are accepted.
         messages_per_second: Expected over all streams; with `lossless` about one second of them waits in the socket.
         max_streams: More streams than this are refused.
-        coders: Files coder.safetensors, or folders of tokenizers, for coded streams; those that ship are known.
+        coders: coder.safetensors files, or folders with one, for coded streams; coders that ship are known.
 
     Raises:
-        ValueError: For an endpoint that cannot be one, or options that do not go together.
+        ValueError: For a malformed endpoint, or contradicting options.
     """
 
     endpoint: str
@@ -115,7 +115,7 @@ class Subscription(Generic[Message]):
             infos=self.infos,
         )
 
-        # Let go without close, or left open at the end of the program: libzmq's threads must not outlive it.
+        # If it is never closed, garbage collection or program exit closes it: libzmq's threads must not outlive it.
         self._finalizer = weakref.finalize(self, self._drain.close)
 
     def _check_options(self, kinds: frozenset[str]) -> None:
@@ -131,7 +131,7 @@ class Subscription(Generic[Message]):
             raise ValueError("join='epoch' and until_end follow what info says; expected 'info' among the kinds")
 
     def get(self, timeout: float | None = None) -> Message | None:
-        """The next message, waiting up to `timeout` seconds (None: for ever); None if none came or all has ended."""
+        """The next message, waiting up to `timeout` seconds (None: for ever); None if none came, or after the end."""
         try:
             message = self._mailbox.get(timeout)
         except Closed:
@@ -140,20 +140,20 @@ class Subscription(Generic[Message]):
 
     @property
     def connected(self) -> bool:
-        """Whether the node can be heard now."""
+        """Whether the connection to the node is established."""
         return self._drain.connected
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come: closed, or the end under `until_end`, and all read."""
+        """Whether all messages were read, and none will come: after `close`, or the streams' end with `until_end`."""
         return self._mailbox.over
 
     def decodable(self) -> Iterator[TokenMessage]:
-        """Only the messages that a decoder can take: after a loss, everything from the next keyframe on."""
+        """Iterate over decodable messages only: after a loss, those from the next keyframe on."""
         return (message for message in self if isinstance(message, TokenMessage) and message.decodable)
 
     def info(self, stream: str, timeout: float = 5.0) -> Info:
-        """What the publisher says of a stream; waits for it, and raises TimeoutError after `timeout` seconds."""
+        """The info of a stream; waits for it, and raises TimeoutError after `timeout` seconds."""
         info = self._drain.wait_for_info(stream, timeout)
         if info is None:
             raise TimeoutError(
@@ -162,31 +162,31 @@ class Subscription(Generic[Message]):
         return info
 
     def info_of(self, message: TokenMessage) -> Info | None:
-        """The info that a message came with, or the newest; None if none of its session has come, or has stayed."""
+        """The info that a message came with, else the newest one if it is of the same session, else None."""
         infos = message.info, self.infos.get(message.stream)
         return next((info for info in infos if info is not None and info.session == message.header.session), None)
 
     def waiting(self, stream: str) -> int:
-        """Token messages of a stream that have come and were not read yet."""
+        """How many token messages of a stream wait to be read."""
         return self._mailbox.waiting(stream)
 
     def control(self, stream: str) -> ControlClient:
-        """A client of the control socket that serves a stream (the caller closes it); ValueError if it has none."""
+        """Open a client of a stream's control socket (the caller closes it); ValueError if it has none."""
         control = self.info(stream).control
         if control is None:
             raise ValueError(f"the node of stream {stream!r} has no control socket")
         return ControlClient(reachable(control, self.endpoint), self.curve)
 
     def request_keyframe(self, stream: str, timeout: float = 2.0) -> None:
-        """Ask for a keyframe. It restarts every reader's context: to join, prefer join="epoch"."""
+        """Request a keyframe. It restarts every reader's context, so use join="epoch" to join."""
         with self.control(stream) as client:
             client.request("keyframe", stream, timeout)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Counts of token messages, per stream.
 
-        They are messages, keyframes, lost (on the way), stale, sessions, discarded (not read in time), undecodable
-        (read, but of no use to a decoder) and unreadable (coded, and not to be decoded).
+        They are messages, keyframes, lost (in transit), stale, sessions, and discarded (not read in time). Undecodable
+        ones were read after a loss or before a keyframe; unreadable ones have a payload that cannot be decoded.
         """
         return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
 
@@ -198,7 +198,7 @@ class Subscription(Generic[Message]):
 
     @property
     def missing(self) -> int:
-        """Token messages that the node sent and this reader has not got: lost on the way, or discarded."""
+        """Token messages that the node sent but this reader did not get: lost in transit, or discarded."""
         return sum(counts["lost"] + counts["discarded"] for counts in self.counts().values())
 
     def close(self) -> None:
@@ -245,7 +245,7 @@ class Subscription(Generic[Message]):
         return TimeoutError(f"no message from {self.endpoint} for {self.timeout} s; is the node running?")
 
     def _deliver(self, message: TokenMessage | FrameMessage) -> Message:
-        """Mark continuity as this reader sees it, which includes what the queue discarded."""
+        """Mark continuity as this reader sees it, which includes discards of the queue."""
         if isinstance(message, FrameMessage):
             number = message.header.session, message.header.seq
             session, last = self._frames.get(message.stream, number)
@@ -254,7 +254,7 @@ class Subscription(Generic[Message]):
             return cast(Message, replace(message, lost=lost) if lost > 0 else message)
         tracker = self._delivered.setdefault(message.stream, StreamTracker())
         verdict = tracker.take_message(message.header)
-        if verdict is None:  # none is stale here: the stream has begun anew with what was known before
+        if verdict is None:  # the drain has dropped stale ones, so the stream has restarted with known numbers
             tracker.begin(message.header.session)
             verdict = tracker.take_message(message.header)
         if verdict is None:
@@ -262,4 +262,4 @@ class Subscription(Generic[Message]):
         return cast(Message, replace(message, lost=verdict.lost, decodable=verdict.decodable))
 
 
-subscribe = Subscription  # reads as what it does: `for message in streamtok.subscribe(endpoint)`
+subscribe = Subscription  # for `for message in streamtok.subscribe(endpoint)`

@@ -1,4 +1,4 @@
-"""Who has subscribed to what, from the messages that an XPUB socket receives."""
+"""Counts subscriptions by topic, from the messages that an XPUB socket receives."""
 
 import threading
 from collections import Counter
@@ -12,7 +12,7 @@ MAX_TOPICS = 10_000
 
 @dataclass(frozen=True)
 class Event:
-    """What a reader did: `kind` is "keyframe" (make one now), "joined" or "left" for the tokens of `stream`."""
+    """An event for the node: `kind` is "keyframe" (make one now), or "joined" or "left" (a reader of `stream`)."""
 
     kind: str
     stream: str
@@ -20,18 +20,18 @@ class Event:
 
 @dataclass
 class Subscriptions:
-    """Subscriptions by topic prefix; topics that no message could have are not kept.
+    """Counts subscriptions by topic prefix; topics that no message could have are refused.
 
     SUB sockets are counted exactly. libzmq does not say which connection a subscription is from, so a reader that sends
-    raw ones (XSUB) can count twice. The numbers are to be looked at and waited for, not to be relied on. Any thread may
-    count.
+    raw ones (XSUB) can count twice. The counts are for display and for waiting, not for decisions. `count` is
+    thread-safe.
     """
 
     topics: Counter = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def feed(self, part: bytes) -> tuple[bool, bytes]:
-        """Take one part received from the XPUB socket; returns (joined, topic prefix). WireError for anything else.
+        """Take one part from the XPUB socket; returns (joined, topic prefix). Raises WireError for anything else.
 
         XPUB obeys (un)subscriptions in every part of a message, so every part is fed.
         """
@@ -50,7 +50,7 @@ class Subscriptions:
         return joined, topic
 
     def count(self, topics: list[bytes], within: bool = False) -> int:
-        """Subscriptions that match at least one of `topics`; `within` them: of topics that begin so."""
+        """Count subscriptions that match one of `topics`; with `within`, also those to topics that begin with one."""
         with self._lock:
             return sum(
                 number

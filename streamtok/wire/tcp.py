@@ -1,9 +1,9 @@
-"""The TCP connections beneath libzmq's sockets: what the kernel knows of one, and what it keeps from libzmq.
+"""Access to the TCP connections of libzmq's sockets: their state in the kernel, and filters that hide resets.
 
-libzmq stops reading a peer whose queue is full. If that connection breaks off (a reset, a time-out) while a PING waits
-in libzmq's buffer, libzmq 4.3.5 ends the process (`!_io_error`, its issue 4364). So where it may stop, it must hear of
-the end of a connection only by reading up to it. A filter drops resets, and whoever looks after the connection finds
-out and ends what can be read. Linux only: elsewhere nothing is filtered.
+libzmq stops reading a peer whose queue is full. If that connection fails (a reset, a time-out) while a PING waits in
+libzmq's buffer, libzmq 4.3.5 aborts the process (`!_io_error`, its issue 4364). So a connection that may be paused must
+end only by a regular end of stream. A BPF filter drops resets; `guard` and `intake` detect them from the kernel's state
+and end the input. Linux only: elsewhere nothing is filtered.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SO_ATTACH_FILTER, SO_MEMINFO = 26, 55
-MEMINFO = struct.Struct("=32xI")  # packets that were dropped
-TCP_INFO = struct.Struct("=B2xB20xI28xI68xQ")  # within Linux's struct tcp_info
+MEMINFO = struct.Struct("=32xI")  # the number of dropped packets
+TCP_INFO = struct.Struct("=B2xB20xI28xI68xQ")  # the fields of LinkState within Linux's struct tcp_info
 CLOSED = 7
-UNREAD = 1 << 16  # bytes that are thrown away at a time
-PROBES = 3  # keep-alive probes without an answer, of a peer that is gone
-SILENT_MS = 60_000  # without an acknowledgement of what was sent, likewise
-RESET_MS = 500  # likewise, after a packet that was dropped: a kernel answers sooner, however busy its machine is
+UNREAD = 1 << 16  # bytes that are discarded at a time
+PROBES = 3  # unanswered keep-alive probes after which a peer is gone
+SILENT_MS = 60_000  # without an acknowledgement of sent data, after which a peer is gone
+RESET_MS = 500  # likewise after a dropped packet: a kernel acknowledges sooner, however busy its machine is
 Filter = tuple[tuple[int, int, int, int], ...]  # classic BPF: code, jump if true, jump if false, value
 RESETS: Filter = ((0x30, 0, 0, 13), (0x45, 0, 1, 4), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))  # byte 13: the flags
 EVERYTHING: Filter = ((0x06, 0, 0, 0),)
@@ -29,9 +29,9 @@ EVERYTHING: Filter = ((0x06, 0, 0, 0),)
 
 @dataclass(frozen=True)
 class LinkState:
-    """What the kernel knows: bytes `received` so far, packets `dropped`, whether it has given the connection up.
+    """A connection's state in the kernel: whether it is closed, bytes `received` so far, packets `dropped`.
 
-    `unacknowledged` segments wait for the peer, who has acknowledged nothing for `silent_ms` and answered no `probes`.
+    The peer has not acknowledged `unacknowledged` segments and `probes`, and nothing at all for `silent_ms`.
     """
 
     closed: bool
@@ -50,13 +50,13 @@ class LinkState:
 
 @dataclass(frozen=True)
 class Link:
-    """A TCP connection of libzmq's, by its descriptor and its peer's address: libzmq may have closed it meanwhile."""
+    """A TCP connection of libzmq, by descriptor; the peer's address shows if libzmq has closed it meanwhile."""
 
     descriptor: int
     address: object
 
     def look(self) -> LinkState | None:
-        """What the kernel knows of it; None once libzmq has closed it, and on systems that do not tell."""
+        """The state in the kernel; None once libzmq has closed it, and on systems without TCP_INFO."""
         with contextlib.suppress(OSError, AttributeError, struct.error), self._borrow() as connection:
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO.size)
             state, *counts = TCP_INFO.unpack(info)
@@ -65,15 +65,15 @@ class Link:
         return None
 
     def drop(self, packets: Filter) -> None:
-        """Let the kernel drop RESETS or EVERYTHING that comes."""
+        """Let the kernel drop incoming RESETS or EVERYTHING."""
         with contextlib.suppress(OSError), self._borrow() as connection:
             attach_filter(connection, packets)
 
     def end_input(self) -> bool:
-        """Let libzmq read the end next, upon which it closes; no time-out comes before. Returns whether it was open.
+        """Make libzmq read the end of the stream next, so that it closes; returns whether the connection was open.
 
-        What it has not read is thrown away. Nothing stays in the kernel, which would turn away a peer that comes back
-        with the same port.
+        Unread data is discarded, and keep-alive is off, so that no time-out comes first. Nothing stays in the kernel,
+        which would refuse a peer that reconnects from the same port.
         """
         with contextlib.suppress(OSError), self._borrow() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
@@ -94,7 +94,7 @@ class Link:
 
 
 def find_link(descriptor: int) -> Link | None:
-    """The connection of a descriptor that libzmq has told of; None if it is not TCP, or gone."""
+    """The connection of a descriptor that libzmq's monitor has reported; None if it is not TCP, or gone."""
     with contextlib.suppress(OSError), borrow(descriptor) as connection:
         if connection.type == socket.SOCK_STREAM and connection.family != socket.AF_UNIX:
             return Link(descriptor, connection.getpeername())
@@ -102,14 +102,14 @@ def find_link(descriptor: int) -> Link | None:
 
 
 def shield_listener(descriptor: int) -> None:
-    """Drop the resets of all connections that a listening socket of libzmq's will accept."""
+    """Drop the resets of all connections that a listening socket of libzmq will accept."""
     with contextlib.suppress(OSError), borrow(descriptor) as listener:
         if listener.family != socket.AF_UNIX:
             attach_filter(listener, RESETS)
 
 
 def attach_filter(connection: socket.socket, packets: Filter) -> None:
-    """Let the kernel drop some packets; OSError on a system without such filters."""
+    """Attach a BPF filter to a socket; OSError on a system without such filters."""
     code = b"".join(struct.pack("=HBBI", *step) for step in packets)
     program = ctypes.create_string_buffer(code, len(code))
     given = struct.pack("HL", len(packets), ctypes.addressof(program))
@@ -118,9 +118,9 @@ def attach_filter(connection: socket.socket, packets: Filter) -> None:
 
 @contextlib.contextmanager
 def borrow(descriptor: int) -> Iterator[socket.socket]:
-    """A socket that is and stays libzmq's, by its descriptor; OSError if that is no socket.
+    """Yield a socket of libzmq, by its descriptor, without taking it over; OSError if it is no socket.
 
-    By a descriptor of our own: libzmq may close its own at any time, and the number may be another's then.
+    The descriptor is duplicated, since libzmq may close its own at any time, and the number may be reused.
     """
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         yield connection

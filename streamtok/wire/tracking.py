@@ -1,4 +1,4 @@
-"""What a reader knows of one stream's continuity: what to believe, what was lost, and whether a decoder can go on.
+"""A reader's view of a stream's continuity: what to believe, what was lost, and whether a decoder can go on.
 
 No sockets.
 """
@@ -56,11 +56,11 @@ class StreamTracker:
         return Continuity(lost, self.decodable)
 
     def has(self, header: TokenHeader) -> bool:
-        """Whether a message, or one behind it, has come already."""
+        """Whether a message, or a later one, has already come."""
         return header.session == self.session and self.last is not None and header.seq <= self.last
 
     def take_info(self, info: Info) -> int:
-        """Take an info message; returns how many messages were lost although nothing has followed them."""
+        """Take an info message; returns how many messages it shows to be lost that no later message has shown."""
         self.enter(info.session)
         if info.session != self.session:
             return 0
@@ -75,14 +75,14 @@ class StreamTracker:
         return lost
 
     def enter(self, session: str) -> bool:
-        """Begin `session` unless it is the current one or one that was replaced; True if it has begun now."""
+        """Begin `session` unless it is the current one or a replaced one; returns whether it has begun now."""
         if session == self.session or session in self.retired:
             return False
         self.begin(session)
         return True
 
     def begin(self, session: str) -> None:
-        """Forget what was known, and follow `session` from its next message on, also one that was replaced."""
+        """Reset, and follow `session` from its next message on, even if it was replaced before."""
         if session != self.session:
             self.counts["sessions"] += 1
             if self.session is not None:
@@ -97,26 +97,26 @@ class StreamTracker:
 
 @dataclass
 class Endings:
-    """Which streams have ended. One info that says so is believed once its node has gone, or says it again."""
+    """Which streams have ended. An info that says so is believed if it is repeated, or once its node has gone."""
 
     _said: Counter[str] = field(default_factory=Counter)
 
     def note(self, stream: str, ended: bool) -> None:
-        """Take what a message or info of a stream says."""
+        """Note whether a message or info of a stream says that it has ended."""
         self._said[stream] = self._said[stream] + 1 if ended else 0
 
     def has_ended(self, stream: str, connected: bool) -> bool:
-        """Whether a stream has ended; `connected` while its node may still say that it goes on."""
+        """Whether a stream has ended; while `connected`, its node may still contradict a single info."""
         return self._said[stream] > int(connected)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim(Generic[Item]):
-    """What one message says of its stream: the newest `seq` sent before it and with it (the same for an info).
+    """What one message claims about its stream: the newest `seq` before it, and the newest with it (equal for an info).
 
-    `epoch` is that of the newest, None if it does not say; only a keyframe `begins` one. `doubted` is set while it is
-    held: another one has contradicted it. `anew` is set when it is passed on. Then what was known of the stream no
-    longer holds: another session has begun, or the numbers before it were wrong. `came` is a monotonic time.
+    `epoch` is that of the newest message, None if unknown; only a keyframe `begins` one. `doubted` is set on a held
+    claim that another one has contradicted. `anew` is set on a believed claim if the stream restarts with it: another
+    session has begun, or earlier numbers were wrong. `came` is a monotonic time (s).
     """
 
     session: str
@@ -132,13 +132,13 @@ class Claim(Generic[Item]):
 
 @dataclass
 class Believer(Generic[Item]):
-    """Stands before a tracker, so that one message with a wrong `session`, `seq` or `epoch` costs no more than itself.
+    """Filters claims before a tracker, so that a message with a wrong `session`, `seq` or `epoch` costs only itself.
 
-    What continues the stream passes at once. What would move it (a jump, another session, another epoch without a
-    keyframe) is held until the next message or info bears it out. It is dropped when others continue the stream
-    instead, for a connection keeps the order of sending. Against a jump two have to, for one of them may be the wrong
-    one. The first message of a connection is believed, for it has nothing to contradict. With `any_session` what is
-    held of another session is taken, too, when nothing follows.
+    A claim that continues the stream passes at once. One that would move it (a jump, another session, another epoch
+    without a keyframe) is held until the next message or info confirms it. It is dropped if others continue the stream
+    instead, since a connection preserves the order of sending; a jump only if two do, since one of them may be wrong.
+    The first claim of a connection is believed, as it contradicts nothing. With `any_session`, `settle` also takes held
+    claims of another session.
     """
 
     any_session: bool = False
@@ -150,24 +150,24 @@ class Believer(Generic[Item]):
     dropped: int = 0
 
     def take(self, claim: Claim[Item]) -> list[Claim[Item]]:
-        """What is to be believed now, oldest first: nothing, this one, or one that was held and perhaps this one."""
+        """Take a claim; returns those to believe now, oldest first: none, this one, a held one, or both."""
         if self.connected_anew or self._continues(claim):
             if self.held:
                 self._contradict()
             return [self._believe(claim)]
-        witness = max((each for each in self.held if self._bears_out(claim, each)), key=_nearness, default=None)
-        if witness is None:
+        confirmed = max((held for held in self.held if self._bears_out(claim, held)), key=_nearness, default=None)
+        if confirmed is None:
             self.held.append(claim)
             return []
-        self.held.remove(witness)
-        believed = [self._believe(witness)]
+        self.held.remove(confirmed)
+        believed = [self._believe(confirmed)]
         if self._continues(claim):
             return believed + self.take(claim)
         self.held.append(claim)
         return believed
 
     def settle(self, held_s: float = 0.0) -> list[Claim[Item]]:
-        """What is held, for `held_s` at least, when nothing follows that would contradict it."""
+        """Believe the newest held claim that fits, once the oldest was held for `held_s`; drop the others."""
         if not self.held or time.monotonic() - self.held[0].came < held_s:
             return []
         follows = [claim.session == self.session and claim.before >= self.last for claim in self.held]
@@ -176,19 +176,19 @@ class Believer(Generic[Item]):
         return [self._believe(claim) for claim in claims[-1:]]
 
     def _contradict(self) -> None:
-        """Drop what is held of other sessions, and of this one what has been contradicted before."""
+        """Mark held claims as doubted; drop those of other sessions, and those that were doubted before."""
         kept = [claim for claim in self.held if claim.session == self.session and not claim.doubted]
         self.dropped += len(self.held) - len(kept)
         self.held.clear()
         self.held.extend(replace(claim, doubted=True) for claim in kept)
 
     def _continues(self, claim: Claim[Item]) -> bool:
-        """Whether it is the next message, the last one again, or an info of as many as have come."""
+        """Whether a claim is the next message, a repetition of the last one, or an info that agrees with it."""
         goes_on = claim.begins or self.epoch is None or claim.epoch in (None, self.epoch)
         return claim.session == self.session and goes_on and self.last in (claim.before, claim.last)
 
     def _bears_out(self, claim: Claim[Item], held: Claim[Item]) -> bool:
-        """Whether `claim` may follow `held`; a jump ahead says nothing for one that went back."""
+        """Whether `claim` confirms `held` by following it; a jump ahead does not confirm a step back."""
         went_back = held.session == self.session and held.before < self.last <= claim.before
         return claim.session == held.session and claim.before >= held.last and not went_back
 
@@ -201,5 +201,5 @@ class Believer(Generic[Item]):
 
 
 def _nearness(claim: Claim[Item]) -> tuple[int, int]:
-    """The newest first, and of those the message rather than the info."""
+    """Sort key: the newest claim is largest, and of equals a message rather than an info."""
     return claim.last, -claim.before

@@ -1,4 +1,4 @@
-"""The rolling context of several cameras as one tensor: what a policy or a world model reads."""
+"""The rolling window of several cameras' tokens as one tensor, the input of a policy or a world model."""
 
 import bisect
 from collections import deque
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WindowView:
-    """One reading of a window, newest step last.
+    """A snapshot of a window, newest step last.
 
     `tokens` (cameras, N, *grid) are int32 indices, or float16 latents. `valid` (cameras, N) is bool; where it is False
     the tokens are zero. `capture_ns` (cameras, N) int64 is the capture time of each grid's newest frame, zero where not
-    valid. All are torch tensors of their own memory.
+    valid. All are torch tensors that share no memory with the window.
     """
 
     tokens: "torch.Tensor"
@@ -30,12 +30,12 @@ class WindowView:
 
 @dataclass
 class _Row:
-    """What one camera has sent since its last restart."""
+    """The grids of one camera since its row restarted, each with its capture time (ns)."""
 
     grids: deque[tuple[int, np.ndarray]]
     epoch: tuple[str, int] | None = None
-    form: tuple[tuple[int, ...], np.dtype] | None = None  # of the newest message
-    joined: tuple[tuple[int, ...], np.dtype] | None = None  # of the newest one that was part of the window
+    form: tuple[tuple[int, ...], np.dtype] | None = None  # shape and dtype of the newest message
+    joined: tuple[tuple[int, ...], np.dtype] | None = None  # those of the newest message that entered the window
 
     @property
     def newest(self) -> int:
@@ -44,21 +44,21 @@ class _Row:
 
 @dataclass
 class TokenWindow:
-    """The last `length` token grids per camera, lined up by capture time.
+    """The last `length` token grids per camera, aligned by capture time.
 
     `push` every message; `read` whenever the policy runs. The rules:
 
     - A camera's row restarts (empties) when its epoch or session changes or a message of it was lost. So a row only
       ever holds consecutive groups of one epoch. Messages that are not `decodable` are left out. With
-      `across_epochs` a keyframe that follows without loss or a dropped frame continues the row.
-    - All cameras share one size and type of grid. When a camera changes its own, it starts a new window of that size
-      once two of its messages in a row have it. The others join when theirs follow, and are not valid until then.
+      `across_epochs` a keyframe that follows without a loss or a dropped frame continues the row.
+    - All cameras share one grid shape and dtype. If a camera changes its grid, a new window of that grid starts after
+      two messages in a row with it. The other cameras join when they change too, and are not valid until then.
     - Steps follow the leading camera: of those that are alive, the one with the longest row (the first in `cameras`
       among equals). A camera is alive while its newest grid is at most `max_age_ns` older than the newest of all.
-    - The last step is the newest of the leading camera that every camera alive has reached, within `max_skew_ns`. So
+    - The last step is the newest of the leading camera that every alive camera has reached, within `max_skew_ns`. So
       the window waits for a slower camera as long as it is alive.
-    - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the place is
-      not valid.
+    - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the step is not
+      valid for it.
     """
 
     cameras: Sequence[str]
@@ -75,14 +75,14 @@ class TokenWindow:
                 f"window of length {self.length} over cameras {list(self.cameras)}, expected a length of 1 or more "
                 "and one or more different names"
             )
-        # a camera that is ahead of the slowest one must still hold the steps that the window ends with
+        # A camera that is ahead of the slowest one must still hold the window's last steps.
         self._rows = {camera: _Row(deque(maxlen=4 * self.length + 64)) for camera in self.cameras}
 
     def push(self, message: TokenMessage) -> bool:
-        """Take one message; True if it became part of the window, False if it is of another stream or of no use.
+        """Take one message; returns whether it entered the window: not if it is of another stream or undecodable.
 
-        A camera that has sent other grids before may change their size. Raises ValueError if the first message of a
-        camera differs in shape or type from the other cameras', for they share one tensor.
+        A camera may change its grid later. Raises ValueError if the first message of a camera differs in shape or dtype
+        from the other cameras', as all share one tensor.
         """
         row = self._rows.get(message.stream)
         if row is None or not self._fits(row, message):
@@ -100,7 +100,7 @@ class TokenWindow:
         return True
 
     def read(self, device: "torch.device | str | None" = None) -> WindowView:
-        """The window as it is now; before the first message of all it has no grid, and this raises ValueError."""
+        """The window as it is now; raises ValueError before the first message, when the grid is unknown."""
         import torch
 
         if self._form is None:
@@ -110,16 +110,16 @@ class TokenWindow:
         times = np.zeros((len(self.cameras), self.length), np.int64)
         valid = np.zeros((len(self.cameras), self.length), bool)
         steps = self._steps()
-        for place, camera in enumerate(self.cameras):
+        for number, camera in enumerate(self.cameras):
             row = self._rows[camera]
             for step, index in enumerate(self._nearest(row, steps), self.length - len(steps)):
                 if index is not None:
-                    times[place, step], tokens[place, step] = row.grids[index]
-                    valid[place, step] = True
+                    times[number, step], tokens[number, step] = row.grids[index]
+                    valid[number, step] = True
         return WindowView(*(torch.from_numpy(array).to(device) for array in (tokens, valid, times)))
 
     def __len__(self) -> int:
-        """Steps that are filled, 0 to `length`."""
+        """The number of steps with a grid, 0 to `length`."""
         return len(self._steps())
 
     def _steps(self) -> list[int]:
@@ -134,7 +134,7 @@ class TokenWindow:
         return [time_ns for time_ns, _ in leading.grids if time_ns <= reached][-self.length :]
 
     def _nearest(self, row: _Row, steps: list[int]) -> list[int | None]:
-        """For each step the index of the row's grid nearest in time, None if none is within the skew."""
+        """The index of the row's grid nearest in time to each step, None if none is within the skew."""
         if not row.grids:
             return [None] * len(steps)
         times = [time_ns for time_ns, _ in row.grids]
@@ -148,14 +148,14 @@ class TokenWindow:
         return row.epoch is not None and row.epoch[0] == header.session and header.dropped == 0
 
     def _fits(self, row: _Row, message: TokenMessage) -> bool:
-        """Whether the message has the window's grid, which a camera's second message of another size makes its own."""
+        """Whether a message has the window's grid; the second of a camera with another grid makes that the window's."""
         form, before = _form_of(message), row.form
         row.form = form
         if form == self._form:
             row.joined = form
             return True
         since = message.capture_ns - self.max_age_ns
-        others = any(each.grids and each.newest >= since for each in self._rows.values() if each is not row)
+        others = any(other.grids and other.newest >= since for other in self._rows.values() if other is not row)
         if others and row.joined is None:
             shape, dtype = self._form or ((), None)
             raise ValueError(
@@ -166,12 +166,12 @@ class TokenWindow:
         if others and (before != form or row.joined == form):
             return False
         self._form = row.joined = form
-        for each in self._rows.values():
-            each.grids.clear()
+        for stale in self._rows.values():
+            stale.grids.clear()
         return True
 
 
 def _form_of(message: TokenMessage) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the grids of a message, as the window holds them."""
+    """The shape and dtype of a message's grid in the window."""
     shape = tuple(message.header.grid) if message.grid is None else message.grid.shape
     return shape, np.dtype(np.float16 if message.header.dtype == "float16" else np.int32)

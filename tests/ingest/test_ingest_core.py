@@ -171,8 +171,11 @@ def test_a_new_size_starts_an_epoch_with_a_new_grid():
 
 def test_a_size_that_changes_again_and_again_is_logged_together(caplog):
     caplog.set_level("INFO", "streamtok.ingest")
-    feed(core(), [frame(number, size=((48, 48), (32, 48))[number % 2]) for number in range(12)])
+    ingest = core()
+    feed(ingest, [frame(number, size=((48, 48), (32, 48))[number % 2]) for number in range(12)])
     assert caplog.text.count("event=allocated") == caplog.text.count("event=resize") == 1
+    ingest.finish_logs()
+    assert caplog.text.count("event=allocated") == caplog.text.count("event=resize") == 2
 
 
 def test_latest_skips_to_the_newest_groups_and_lossless_keeps_all():

@@ -221,6 +221,13 @@ def test_attention_over_space_never_holds_its_whole_matrix(name):
             encode_by_steps(model, clip)
 
 
+def test_tables_of_a_refining_model_that_are_written_have_another_fingerprint():
+    model = tiny("dv4x8x8", refinement=64)
+    before = model.fingerprint
+    model.refinement.books.add_(1)
+    assert model.fingerprint != before
+
+
 @pytest.mark.parametrize("way", ["in place", "data", "assign"])
 def test_weights_that_are_exchanged_have_another_fingerprint_and_other_copies(way):
     model, other = tiny("dv4x8x8"), {name: weight + 0.5 for name, weight in tiny("dv4x8x8").state_dict().items()}

@@ -58,7 +58,7 @@ def test_a_rectangle_beyond_the_picture_is_refused(rect):
         crop_within(np.zeros((32, 48, 3), np.uint8), rect)
 
 
-def test_messages_that_make_no_picture_are_counted_and_the_others_shown(tmp_path):
+def test_messages_that_make_no_picture_are_counted_and_the_others_shown(caplog):
     """Another tokenizer, an absurd grid, a rectangle that is none: each costs itself."""
     tokenizer = build(VIDEO)
     decoder = LiveDecoder(tokenizer)
@@ -74,6 +74,11 @@ def test_messages_that_make_no_picture_are_counted_and_the_others_shown(tmp_path
     assert shown_pictures(message, decoder, msgspec.structs.replace(info, source_rect=[0, 0, 99, 99])) == []
     assert len(shown_pictures(message, decoder, info)) == 1
     assert decoder.counts["unshown"] == 3
+    decoder.close()
+    assert [record.getMessage().split(" seq=")[0] for record in caplog.records] == [
+        "stream=front event=unshown groups=1",
+        "stream=front event=unshown groups=2",
+    ]
 
 
 @pytest.mark.parametrize("rate", [1e308, 1e-300, float("inf"), None])

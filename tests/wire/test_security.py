@@ -236,6 +236,17 @@ def test_refused_readers_do_not_flood_the_log(tmp_path, caplog, monkeypatch):
         assert f"event=denied tries=500 allow_list={tmp_path / 'allowed'} key=" + "y" * 40 in caplog.text
 
 
+def test_a_node_that_ends_says_how_often_it_refused(tmp_path, caplog):
+    generate(tmp_path)
+    (tmp_path / "allowed" / "client.key").unlink()
+    with Served("front", curve=CurveServer.load(tmp_path)) as node:
+        for tries in (1, 2):
+            with subscribe(node.endpoint, curve=CurveClient.load(tmp_path)):
+                assert eventually(lambda tries=tries: caplog.text.count("event=refused") == tries)
+        assert caplog.text.count("event=denied") == 1
+    assert caplog.text.count("event=denied") == 2
+
+
 def test_a_file_of_the_name_is_left_alone(ipc_path):
     ipc_path.write_text("a recording")
     with pytest.raises(BindError, match="there is a file of that name"):

@@ -43,7 +43,7 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 class EightBitConv(nn.Module):
     """A 3x3 convolution with zero padding in 8 bits. x (N, C, H, W) -> (N, D, H, W), in the precision of x.
 
-    It runs frame by frame, for each has its own scale: on a CPU by oneDNN, elsewhere by im2col and a matrix product.
+    It runs frame by frame, since each has its own scale: on a CPU by oneDNN, elsewhere by im2col and a matrix product.
     """
 
     scale: Tensor

@@ -1,4 +1,4 @@
-"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read by PyAV; damaged pictures are dropped, as those of files are.
+"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read by PyAV; damaged pictures are dropped and counted.
 
 A picture's time is the stream's own, put on this machine's clock by the packet with the least delay. Pictures that the
 camera had buffered when it was opened keep their spacing, and network jitter is removed.
@@ -52,7 +52,7 @@ class StreamClock:
     """Maps times of a stream to this machine's monotonic clock by the least delay seen, with an allowance for drift.
 
     Packets that the network delayed keep their times. If times step back, or all are late for `LATE_NS`, the camera's
-    clock was set, and the delay is measured anew.
+    clock was set, and the delay is measured again.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class NetworkCamera(Device):
         self.release()
         self._rtp = is_rtp(self.url)
         if self._rtp:
-            _listen()
+            _enable_ffmpeg_log()
         try:
             self._container, stream = open_container(self.url, live=True, form=self._form)
         except ValueError as error:
@@ -130,7 +130,7 @@ class NetworkCamera(Device):
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
         self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
-        self._ended = self._failed = self._told = False
+        self._ended = self._failed = self._warned = False
 
     def grab(self) -> Grabbed | None:
         """The next picture, uint8 RGB (H, W, 3), with its time; None if the stream ends or fails."""
@@ -182,9 +182,9 @@ class NetworkCamera(Device):
         for frame, damage, *_ in self._decoder.decode(packet, bool(self._marked)):
             if damage:
                 self._damaged += self._clean  # pictures before the first keyframe do not count
-                if not self._told and damage != BEFORE_KEY:  # once per connection: there may be nothing but damage
+                if not self._warned and damage != BEFORE_KEY:  # once per connection: there may be nothing but damage
                     log.warning("device=%s event=damaged reason=%r", self.name, damage)
-                    self._told = True
+                    self._warned = True
                 continue
             stream_ns = self._to_ns(frame.pts) if frame.pts is not None else None
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
@@ -209,7 +209,7 @@ class NetworkCamera(Device):
                 return packet
 
 
-def _listen() -> None:
+def _enable_ffmpeg_log() -> None:
     """Enable FFmpeg's log: its RTP demuxer reports lost packets in no other way."""
     av.logging.set_skip_repeated(False)
     if av.logging.get_level() is None:
@@ -241,7 +241,7 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
         with opener.open(bare, timeout=OPEN_S) as answer:
             kind = answer.headers.get("Content-Type", "video").lower()
             if "mpegurl" in kind or parts.path.endswith(".m3u8"):
-                return "file" if _ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
+                return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture" if _is_one_picture(answer) else "camera"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
@@ -259,7 +259,7 @@ def _is_one_picture(answer: HTTPResponse) -> bool:
     return True
 
 
-def _ends(playlist: str, url: str, opener: OpenerDirector) -> bool:
+def _playlist_ends(playlist: str, url: str, opener: OpenerDirector) -> bool:
     """Whether an HLS playlist, or the first variant that it lists, has an end."""
     if "#EXT-X-STREAM-INF" in playlist:
         listed = [line.strip() for line in playlist.splitlines() if line.strip() and not line.startswith("#")]

@@ -43,7 +43,7 @@ class OpenCVDevice(Device):
         self.target, self._api = target, api
         self.name = without_password(target)
         self.size, self.fps = size, fps
-        self._asked = size, fps, format
+        self._requested = size, fps, format
         self._capture: Any = None
         self._driver_time, self._driver_proven = api == "v4l2", False
 
@@ -53,7 +53,7 @@ class OpenCVDevice(Device):
         if self._api == "v4l2":
             self._check_path()
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
-            self._ask()
+            self._request_format()
         else:
             self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
@@ -65,7 +65,7 @@ class OpenCVDevice(Device):
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.size = (height, width) if height > 0 and width > 0 else None
         self.fps = rate if 0 < rate <= 1000 else None
-        for asked, given in zip(self._asked, (self.size, self.fps), strict=False):
+        for asked, given in zip(self._requested, (self.size, self.fps), strict=False):
             if asked not in (None, given):
                 log.warning("device=%s event=not_as_asked asked=%s given=%s", self.name, asked, given)
 
@@ -103,8 +103,8 @@ class OpenCVDevice(Device):
         log.info("device=%s event=no_driver_time used=arrival", self.name)
         return arrival_ns
 
-    def _ask(self) -> None:
-        size, fps, pixel_format = self._asked
+    def _request_format(self) -> None:
+        size, fps, pixel_format = self._requested
         if pixel_format is not None:
             self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*pixel_format))
         if size is not None:

@@ -78,8 +78,8 @@ def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
     Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, or
     from the names; ValueError says what is missing. `unit` is that of the times (None: inferred by `times`). `bits` is
     the bit depth of images that are stored in 16 bits (None: 16). `names` is a pattern of their names ("left_*"),
-    `log` the recording that their names begin with. `frame_id` counts files. If a times file has a line for every
-    number but some numbered images are missing (KITTI), `frame_id` is the number, so that the gap shows.
+    `log` the recording that their names begin with. `frame_id` counts files. But if a times file has lines for numbered
+    images that are missing (KITTI), it is the number, so that the gap shows.
     """
     return join_clocks(find_images(folder, **options).images, folder)
 
@@ -110,13 +110,13 @@ def find_images(
     log: str = "",
 ) -> Found:
     """Find the images as `list_images` does, with times as they are written."""
-    files = _list_files(Path(folder), f"{escape(log)}__*" if log else names)
+    files = _list_files(Path(folder), {f"{escape(log)}__*" if log else "*", names or "*"})
     if timestamps is None and fps is not None:
         parse_rate(fps)
         images = [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)]
         found = Found(images, f"{fps:g} per second, given")
     elif times_file := Path(timestamps) if timestamps is not None else find_times_file(files[0].parent):
-        found = _by_file(files, times_file, unit)
+        found = _time_by_file(files, times_file, unit)
     else:
         times = read_times_in_names([path.stem for path in files], unit, f"folder={folder}")
         if times is None:
@@ -140,24 +140,24 @@ def _warn_of_pairs(files: list[Path]) -> None:
         log.warning("folder=%s event=several_series reason=%r", files[0].parent, reason)
 
 
-def _list_files(folder: Path, names: str) -> list[Path]:
+def _list_files(folder: Path, patterns: set[str]) -> list[Path]:
     """The pictures of a folder, or of its data/ if that holds more. ValueError if there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
-    files, inside = _files(folder), _files(folder / "data") if (folder / "data").is_dir() else []
+    files, inside = _list_pictures(folder), _list_pictures(folder / "data") if (folder / "data").is_dir() else []
     files = inside if len(inside) > len(files) else files
-    files = [file for file in files if fnmatchcase(file.name, names)]
+    files = [file for file in files if all(fnmatchcase(file.name, pattern) for pattern in patterns)]
     if not files:
-        inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _files(path))[:8]
+        inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _list_pictures(path))[:8]
         hint = f"; its folders {', '.join(inside_names)} do: name one of them" if inside_names else ""
         suffixes = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file()).most_common(3)
         hint += f"; it holds {', '.join(f'{suffix} {count}' for suffix, count in suffixes)}" if suffixes else ""
-        named = "" if names == "*" else f" named {names}"
+        named = "" if patterns == {"*"} else f" named {' and '.join(sorted(patterns - {'*'}))}"
         raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){named}{hint}")
     return files
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_pictures(folder: Path) -> list[Path]:
     """The pictures of a folder in order. Arrays (.npy) count only in folders without other pictures."""
     files = sorted(filter(is_image, folder.iterdir()), key=natural_key)
     return [file for file in files if file.suffix.lower() != ".npy"] or files
@@ -186,12 +186,12 @@ def join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage
     return joined
 
 
-def _by_file(files: list[Path], path: Path, unit: str | None) -> Found:
+def _time_by_file(files: list[Path], path: Path, unit: str | None) -> Found:
     """The images with times from the file `path`."""
     if not path.is_file():
         raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
-    times = read_times_file(path, unit)
-    images = _match(files, times, path)
+    times = read_times_file(path, unit, {file.stem for file in files})
+    images = _match_lines(files, times, path)
     given = {image.path for image in images}
     untimed = [file for file in files if file not in given]
     if untimed:
@@ -199,13 +199,13 @@ def _by_file(files: list[Path], path: Path, unit: str | None) -> Found:
     return Found(images, f"{times.times}, from {path.name}", untimed)
 
 
-def _match(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
+def _match_lines(files: list[Path], found: TimesFile, path: Path) -> list[TimedImage]:
     """Each image with its line of the times file `path`: by name, by number, or in order."""
     times = found.times.ns
     if all(name is not None for name in found.names):
-        return _by_name(files, times, [str(name) for name in found.names], path)
+        return _match_names(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
-        if 2 * sum(b <= a for a, b in itertools.pairwise(times)) >= len(times):
+        if 2 * sum(b < a for a, b in itertools.pairwise(times)) >= max(len(times), 3):
             raise ValueError(f"{path}: most of its times fall; expected the order of the images, or lines with names")
         return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))
@@ -229,7 +229,7 @@ def _time_between(lines: dict[int, int], number: int) -> int:
     return lines[before] + (lines[after] - lines[before]) * (number - before) // (after - before)
 
 
-def _by_name(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:
+def _match_names(files: list[Path], times: list[int], names: list[str], path: Path) -> list[TimedImage]:
     by_name = {file.name: file for file in files} | {file.stem: file for file in files}
     lines = zip(times, (Path(name).name for name in names), strict=True)
     timed = [(time, by_name[name]) for time, name in lines if name in by_name]

@@ -57,7 +57,7 @@ class ImageFolderSource(RecordedSource):
         for image in self.images:
             with contextlib.suppress(DamagedFrame):
                 self.size = image.load()[0].shape[:2]
-                self._look_at(image)
+                self._warn_about_all(image)
                 return
 
     def skip_to(self, capture_ns: int) -> None:
@@ -68,7 +68,7 @@ class ImageFolderSource(RecordedSource):
         while self._pending is None and len(self._left) > 1 and self._left[0].time_ns < first_ns:
             self._left.popleft()
 
-    def _look_at(self, image: TimedImage) -> None:
+    def _warn_about_all(self, image: TimedImage) -> None:
         """Warn of what the first image shows about all: values that fill too few bits, several pictures in a file."""
         data = image.path.read_bytes()
         if is_animation(data):

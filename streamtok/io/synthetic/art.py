@@ -1,7 +1,7 @@
 """Textures and sprites of the synthetic drive, drawn once per process by OpenCV.
 
 Ground textures are RGB uint8 (1024 along the road, 1024 across), with copies halved along each axis (anisotropic
-mipmaps), so that every row of the picture reads one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with
+mipmaps). Every row of the picture reads one that suits its distance. Sprites are RGBA uint8 (H, W, 4) with
 premultiplied alpha, each with its halved copies (mipmaps), biggest first.
 """
 

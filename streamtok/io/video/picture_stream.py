@@ -53,7 +53,7 @@ class PictureStream:
         self.target, self.name = target, without_password(target)
         self.end = 0
         self._wanted, self._keep_packets = stream, keep_packets
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._losses: Losses | None = None
         self._pass_until: Fraction | None = None
         self._open()
@@ -116,8 +116,8 @@ class PictureStream:
     def read_from_tick(self, tick: int, first: int) -> Iterator[Numbered]:
         """The pictures from presentation time `tick` on, numbered from `first`, decoded from a key frame before.
 
-        If pictures prove to depend on the past of that key frame (an open group, or a seek that did not hit one),
-        reading starts over at an earlier one.
+        If pictures prove to depend on the past of that key frame, reading starts over at an earlier one. That is so
+        in open groups of pictures, and after a seek that did not hit a key frame.
         """
         back, second, given = 0, max(1, round(1 / self.stream.time_base)), tick - 1
         self._sure = False
@@ -179,9 +179,9 @@ class PictureStream:
 
     def tell_once(self, event: str, reason: str) -> None:
         """Log a warning for the first event of its kind."""
-        if event not in self._told:
+        if event not in self._warned:
             log.warning("file=%s event=%s reason=%r", self.name, event, reason)
-        self._told.add(event)
+        self._warned.add(event)
 
     def _lacks_past(self, checked: Checked, cold_until: int | None) -> bool:
         """Whether a read that began at a key frame must begin earlier; from its second key frame on it need not."""

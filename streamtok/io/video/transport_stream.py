@@ -1,7 +1,7 @@
 """Find the pictures of an MPEG transport stream file that lost packets have damaged (ISO/IEC 13818-1, 2.4.3).
 
 FFmpeg's demuxer marks the picture that it is assembling when it notices a loss, and its parser moves the mark to
-another one. The packets show more: each has a continuity counter, and the last one of a picture has stuffing, so that a
+another one. The packets show more. Each has a continuity counter, and the last one of a picture has stuffing. So a
 picture before a loss is known to be complete.
 """
 

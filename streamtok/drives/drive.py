@@ -39,6 +39,7 @@ class Problem(NamedTuple):
 
     stream: str
     text: str
+    frame_id: int | None = None
 
 
 @dataclass
@@ -144,9 +145,9 @@ class Drive(ABC):
             told[name] |= {"clock_reason": choice.reason if choice else ""}
         return told
 
-    def note(self, stream: str, text: str) -> None:
+    def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
         """Add to `problems` what was left out or guessed, unless the same text is there."""
-        problem = Problem(stream, text)
+        problem = Problem(stream, text, frame_id)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
         if len(self.problems) < LOGGED_PROBLEMS:
@@ -210,7 +211,7 @@ class Drive(ABC):
         """Count and note an image that does not become a frame."""
         self.counts[item.stream][reason] += 1
         place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
-        self.note(item.stream, f"{place}: {text}")
+        self.note(item.stream, f"{place}: {text}", item.frame_id)
 
     def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
         """Merge the cameras' items by capture time, in a reorder buffer of `depth` items."""

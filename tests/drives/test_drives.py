@@ -209,7 +209,7 @@ def test_corrupt_messages_in_a_bag_are_counted_and_listed(tmp_path):
     with open_drive(tmp_path / "d.bag") as drive:
         found = list(drive)
         assert drive.counts["front"] == {"frames": 7, "damaged": 3}
-        assert [problem.text.partition(":")[0] for problem in drive.problems] == ["frame 3", "frame 6", "frame 7"]
+        assert [problem.frame_id for problem in drive.problems] == [3, 6, 7]
     assert [frame.frame_id for frame in found] == [0, 1, 2, 4, 5, 8, 9]
 
 

@@ -16,7 +16,6 @@ from streamtok.names import name_errors
 SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PIECE_BYTES = 1 << 12  # read at once of a packed file: damage costs the content of one piece
-HEAD_BYTES = 1 << 20
 SIZE_UNKNOWN = (1 << 64) - 1  # zstd's content size if its header holds none
 
 
@@ -35,16 +34,15 @@ def bare_name(path: Path) -> str:
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
-def _find_unpacker(stream: BinaryIO) -> Callable[[], Any] | None:
-    """What makes an unpacker for a file; None if it is not packed."""
+def _unpack(stream: BinaryIO) -> Iterator[bytes] | None:
+    """The content of a packed file, piece by piece, as `_unpack_by` gives it; None if it is not packed."""
     head = stream.read(max(map(len, UNPACKERS)))
     stream.seek(0)
-    return next((make for magic, make in UNPACKERS.items() if head.startswith(magic)), None)
+    return next((_unpack_by(make(), make, stream) for magic, make in UNPACKERS.items() if head.startswith(magic)), None)
 
 
-def _unpack(stream: BinaryIO, make_unpacker: Callable[[], Any]) -> Iterator[bytes]:
-    """What is packed in a file, piece by piece; ends with an error of any kind if that is damaged or cut off."""
-    unpacker = make_unpacker()
+def _unpack_by(unpacker: Any, make_unpacker: Callable[[], Any], stream: BinaryIO) -> Iterator[bytes]:
+    """The content of a packed file; raises an error of any kind where that is damaged or cut off."""
     for data in iter(partial(stream.read, PIECE_BYTES), b""):
         while data := data.lstrip(b"\0") if unpacker.eof else data:  # several may follow one another, and zeros
             unpacker = make_unpacker() if unpacker.eof else unpacker
@@ -57,14 +55,10 @@ def _unpack(stream: BinaryIO, make_unpacker: Callable[[], Any]) -> Iterator[byte
 def read_head(path: Path, size: int) -> bytes:
     """The first bytes of a file, or of a packed file's content; empty if that is damaged."""
     with path.open("rb") as stream:
-        make_unpacker, head = _find_unpacker(stream), b""
-        if make_unpacker is None:
-            return stream.read(size)
+        pieces, head = _unpack(stream) or iter([stream.read(size)]), b""
         with suppress(Exception):  # every library has its own
-            for data in _unpack(stream, make_unpacker):
-                head += data[:size]
-                if len(head) >= size:
-                    break
+            while len(head) < size:
+                head += next(pieces)
         return head[:size]
 
 
@@ -73,7 +67,7 @@ def unpacked_size(path: Path) -> int:
     import zstandard
 
     with path.open("rb") as stream, suppress(zstandard.ZstdError):
-        size = zstandard.get_frame_parameters(stream.read(HEAD_BYTES)).content_size
+        size = zstandard.get_frame_parameters(stream.read(PIECE_BYTES)).content_size
         return 0 if size == SIZE_UNKNOWN else size
     return 0
 
@@ -87,14 +81,14 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
         ValueError: nothing can be unpacked.
     """
     with path.open("rb") as stream:
-        make_unpacker = _find_unpacker(stream)
-        if make_unpacker is None:
+        pieces = _unpack(stream)
+        if pieces is None:
             return None, ""
         unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
         reason = ""
         with name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
             try:
-                unpacked.writelines(_unpack(stream, make_unpacker))
+                unpacked.writelines(pieces)
             except Exception as error:  # every library has its own
                 if isinstance(error, OSError) and error.errno:
                     raise

@@ -1,1 +1,1 @@
-"""Where frames come from, and where decoded pictures go."""
+"""Sources of frames (cameras, files, sockets, the synthetic drive) and writers of decoded pictures."""

@@ -1,8 +1,8 @@
-"""The interface of everything that delivers frames (`streamtok.types.Frame`).
+"""The interface of all sources of frames (`streamtok.types.Frame`).
 
-Times are nanoseconds of the monotonic clock. A camera's frame carries the driver's time where there is one, else its
-arrival, taken before any conversion. A recording's frame carries the session's start (when the source was opened) plus
-its presentation time, whether or not it is played in real time.
+Times are nanoseconds of the monotonic clock. A camera's frame has the driver's time if there is one, else its arrival
+time, taken before any conversion. A recording's frame has the time when the source was opened plus its presentation
+time, whether or not it is played in real time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Source(ABC):
 
     Subclasses fill in `_open`, `_read` and `_close`. `state` is "up", "lost" (not delivering now, may come back) or
     "ended". `counts` holds `frames`, `reconnects`, `frozen` (times the image stood still for too long), `damaged`.
-    `read` is for whoever takes frames one by one; a `Capture` calls `check_limit`, `grab` and `release` on its thread.
+    Callers that take frames one by one use `read`; a `Capture` calls `check_limit`, `grab` and `release` on its thread.
     """
 
     kind, clock = "", ""

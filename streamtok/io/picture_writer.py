@@ -1,4 +1,4 @@
-"""Where decoded pictures go: a video file, one PNG, or a folder of PNGs, each frame with its presentation time.
+"""Write decoded pictures to a video file, one PNG, or a folder of PNGs, each with its presentation time.
 
 Pictures that are not RGB can only go to a folder, as .npy files.
 """

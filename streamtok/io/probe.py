@@ -1,4 +1,4 @@
-"""What a source is, found by opening it and reading from it a while: `streamtok doctor SOURCE`."""
+"""Inspect a source by opening it and reading some of its frames: `streamtok doctor SOURCE`."""
 
 from __future__ import annotations
 

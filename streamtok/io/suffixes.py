@@ -1,4 +1,4 @@
-"""Which files are videos and which are pictures, by their names."""
+"""Tell videos and pictures by the suffixes of their names."""
 
 from pathlib import Path
 

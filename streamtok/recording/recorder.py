@@ -61,7 +61,8 @@ class Recorder:
         self.error = ""
         self._infos: dict[str, tuple[Info | None, int]] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
-        self._events: dict[str, EventLog] = {}
+        self._log = EventLog(str(self.path), log, "path")
+        self._events: dict[str, EventLog] = {}  # by stream
         self._started = time.monotonic()
         self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
         self.unrecorded = self._queue.missed_by_stream
@@ -131,10 +132,11 @@ class Recorder:
         """Write the backlog and end the file, waiting for `timeout` s (None: until done). Closing twice is fine."""
         self._queue.close()
         self._thread.join(timeout)
-        for events in list(self._events.values()):
-            events.finish()
         if self._thread.is_alive():
             log.error("event=unfinished path=%s: cut off %g s after the end was asked for", self._writer.path, timeout)
+            return
+        for events in (self._log, *self._events.values()):
+            events.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -204,6 +206,7 @@ class Recorder:
         self._writer.flush()
         if self._sync_error is not None:
             raise self._sync_error
+        self._follow()
         free = self._writer.room
         if free < self.options.min_free_bytes:
             self._end_file()
@@ -218,7 +221,7 @@ class Recorder:
                     self._end_file()
                     raise
                 self._started = time.monotonic()  # no file descriptors are left: keep this file, rotate later
-                log.warning("event=rotation_postponed path=%s error=%s", self._writer.path, error)
+                self._log.add(time.monotonic_ns(), "rotation_postponed", {"times": 1}, error=error)
                 return
             self._end_file()
             self._writer = following
@@ -235,8 +238,24 @@ class Recorder:
         log.info("event=file path=%s", writer.path)
         return writer
 
+    def _follow(self) -> None:
+        """If the open file or its folder was moved, go on there, and say so; the next file needs a folder that exists.
+
+        Earlier files that are gone went with the folder.
+        """
+        was = self._writer.path
+        if not self._writer.follow():
+            return
+        now = self._writer.path
+        self._log.add(time.monotonic_ns(), "moved", {"times": 1}, to=now)
+        files = [now if path == was else path for path in self.paths]
+        self.paths = [path if path.exists() else now.with_name(path.name) for path in files]
+        if not self.path.parent.is_dir():
+            self.path = now.with_name(self.path.name)
+
     def _end_file(self) -> None:
         self._queue.write_missed(self._writer)
+        self._follow()
         if self._writer.is_removed:
             log.error("event=removed path=%s: someone has deleted what was recorded there", self._writer.path)
         self._writer.close()

@@ -102,12 +102,12 @@ class WriteQueue:
     def fail(self) -> None:
         """Accept no more jobs, and count those that wait as missed: the disk has failed."""
         with self._changed:
-            self._closing = self._failed = True
+            self._failed = True
             for job in self._jobs:
                 self._miss(job.stream, job.kind, 1, "disk")
             self._jobs.clear()
             self._bytes = self._tokens = 0
-            self._changed.notify_all()
+            self.close()
 
     def _fits(self, job: WriteJob) -> bool:
         if job.size == 0:

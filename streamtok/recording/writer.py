@@ -82,6 +82,7 @@ class RecordingWriter:
         if frames != "none" or pictures:
             _import_images()
         self._stream = path.open("xb")
+        self._place = self._find()
         with contextlib.suppress(OSError):  # tells `repair` that the file is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = _open_writer(self._stream)
@@ -113,7 +114,25 @@ class RecordingWriter:
     @property
     def is_removed(self) -> bool:
         """Whether the file has been deleted, so that nobody can open what is written."""
-        return os.fstat(self._stream.fileno()).st_nlink == 0
+        own = os.fstat(self._stream.fileno())
+        try:
+            return own.st_nlink == 0 and not os.path.samestat(own, self.path.stat())  # some file systems count no links
+        except OSError:
+            return True
+
+    def follow(self) -> bool:
+        """Whether the file was moved since the last call, alone or with its folder; `path` then says where to."""
+        now = self._find()
+        if now == self._place or self.is_removed:
+            return False
+        self.path = self._place = now
+        return True
+
+    def _find(self) -> Path:
+        """Where Linux says that the open file is; on other systems, where it was opened."""
+        with contextlib.suppress(OSError):
+            return Path(os.readlink(f"/proc/self/fd/{self._stream.fileno()}"))
+        return self.path
 
     def add_stream(self, name: str, info: Info | None, offset_ns: int) -> None:
         """Announce a stream, or a change in it; later messages refer to this info."""

@@ -1,13 +1,18 @@
 """What is recorded comes back; what could not be recorded is counted; what was cut off is recovered."""
 
 import json
+import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import msgpack
 import msgspec
@@ -20,6 +25,7 @@ from streamtok.recording.reader import open_recording
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
+from streamtok.recording.write_queue import WriteJob, WriteQueue
 from streamtok.types import Frame
 from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
@@ -328,12 +334,68 @@ def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_move
     assert len(list(open_recording(tmp_path / "moved" / "d_001.mcap").messages())) == 5
 
 
+def test_a_folder_that_is_moved_keeps_its_own_files_and_they_are_named_as_they_lie(tmp_path, caplog):
+    folder = tmp_path / "drives"
+    folder.mkdir()
+    with Recorder(folder / "d.mcap", RecorderOptions(wait=True, max_bytes=10_000, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        folder.rename(tmp_path / "moved")
+        assert eventually(lambda: recorder.paths == [tmp_path / "moved" / "d.mcap"])
+        for number in range(3):
+            for made, tokens in islice(messages(600), 200 * number, 200 * (number + 1)):
+                recorder.write_group(made, tokens)
+            assert eventually(lambda number=number: len(recorder.paths) > number + 1)
+    assert not recorder.error
+    assert sorted(recorder.paths) == sorted((tmp_path / "moved").iterdir())
+    assert recorder.counts["bytes"] == sum(path.stat().st_size for path in recorder.paths)
+    assert f"path={folder / 'd.mcap'} event=moved times=1 to={tmp_path / 'moved' / 'd.mcap'}" in caplog.text
+    assert len(list(open_recording(tmp_path / "moved").messages())) == 600
+
+
+def test_a_file_that_is_moved_is_followed_by_another_where_it_was(tmp_path):
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        (tmp_path / "other").mkdir()
+        (tmp_path / "d.mcap").rename(tmp_path / "other" / "e.mcap")
+        assert eventually(lambda: recorder.paths == [tmp_path / "other" / "e.mcap"])
+        (tmp_path / "other" / "e.mcap").unlink()
+        assert eventually(lambda: recorder.paths[1:] == [tmp_path / "d_001.mcap"])
+    assert not recorder.error
+
+
+def test_a_deleted_file_that_none_can_follow_yet_is_said_once_in_ten_seconds(tmp_path, caplog):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        free = os.dup(1)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            (tmp_path / "d.mcap").unlink()
+            assert eventually(lambda: "event=rotation_postponed" in caplog.text)
+            time.sleep(1)
+            assert caplog.text.count("event=rotation_postponed") == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert eventually(lambda: len(recorder.paths) == 2)
+    assert caplog.text.count("event=rotation_postponed times=") == 2  # and all that followed, at the end
+
+
 def test_a_folder_that_is_deleted_ends_the_recording_and_says_so(tmp_path):
     (tmp_path / "drives").mkdir()
     with Recorder(tmp_path / "drives" / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
         recorder.add_stream(info())
         shutil.rmtree(tmp_path / "drives")
         assert eventually(lambda: "d_001.mcap" in recorder.error)
+
+
+def test_what_a_disk_costs_that_fails_at_the_end_is_said(caplog):
+    queue = WriteQueue(1 << 20, False, Counter())
+    for _ in range(3):
+        queue.put(WriteJob("front", "tokens", 0, print))
+    queue.close()
+    queue.fail()
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["messages=1", "messages=2"]
 
 
 def test_of_a_folder_each_recording_is_a_new_file(tmp_path):

@@ -1,4 +1,4 @@
-"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read by PyAV; damaged pictures are dropped, as those of files are.
+"""Cameras behind a URL (RTSP, HTTP, UDP, SRT), read by PyAV; damaged pictures are dropped and counted.
 
 A picture's time is the stream's own, put on this machine's clock by the packet with the least delay. Pictures that the
 camera had buffered when it was opened keep their spacing, and network jitter is removed.

@@ -1,4 +1,4 @@
-"""Which picture a temporal unit of AV1 shows: the order hints in its headers (AV1 specification, 5.5, 5.9 and 7.20)."""
+"""Read from AV1 headers which picture a temporal unit shows, by order hints (AV1 specification, 5.5, 5.9 and 7.20)."""
 
 from __future__ import annotations
 

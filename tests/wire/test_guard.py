@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from itertools import islice
 
 import pytest
@@ -89,13 +90,35 @@ def test_a_reader_that_subscribes_without_end_is_cut_off_and_forgotten(context, 
 
 def test_a_request_without_end_is_cut_off(caplog):
     """libzmq keeps the parts of a message until its last one has come."""
-    with Served("front") as node, contextlib.suppress(OSError):
-        address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])
-        asker = shake_hands(socket.create_connection(address), b"DEALER")
-        asker.settimeout(2)  # nothing answers any more
-        for _ in range(4000):
+    with Served("front") as node:
+        flood_control(node)
+    assert "reason=flood" in caplog.text
+
+
+def flood_control(node, pause=None):
+    """Send a request without end until nothing answers any more; `pause` is ended once the connection is there."""
+    address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])
+    with contextlib.suppress(OSError), shake_hands(socket.create_connection(address), b"DEALER") as asker:
+        if pause is not None:
+            pause.set()
+        asker.settimeout(2)
+        for _ in range(1000):
             asker.sendall(50 * frame(bytes(4000), more=True))
-        pytest.fail("800 MB of one request were taken")
+        pytest.fail("200 MB of one request were taken")
+
+
+def test_a_connection_is_watched_although_its_descriptor_was_that_of_another_socket(caplog, monkeypatch):
+    """The sockets' events come apart, so the end of the old connection may be heard after the new one was accepted."""
+    pause, recv = threading.Event(), guard.recv_monitor_message
+    monkeypatch.setattr(guard, "recv_monitor_message", lambda monitor: pause.wait(30) and recv(monitor))
+    with Served("front") as node:
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        for connection in [shake_hands(socket.create_connection(address), b"SUB") for _ in range(20)]:
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+            connection.close()
+        flood_control(node, pause)
     assert "reason=flood" in caplog.text
 
 

@@ -49,6 +49,32 @@ def test_silent_connections_are_bounded_and_keep_no_reader_out(caplog):
         assert "reason=silent" in caplog.text
 
 
+def test_readers_beyond_the_number_of_strangers_all_stay(context, caplog):
+    with Served("front") as node, contextlib.ExitStack() as held:
+        readers = []
+        for count in (guard.MAX_STRANGERS // 2, guard.MAX_STRANGERS, guard.MAX_STRANGERS + 10):
+            while len(readers) < count:
+                readers.append(held.enter_context(context.socket(zmq.SUB)))
+                readers[-1].subscribe("tokens/")
+                readers[-1].connect(node.endpoint)
+            node.wait_subscribers(count)
+        node.publish(make_group(0))
+        assert all(reader.poll(30_000) for reader in readers)
+        assert "event=cut_off" not in caplog.text
+
+
+def test_the_last_of_many_peers_is_looked_at_too(caplog, monkeypatch):
+    """A look that has no time for all goes on with the others at the next tick."""
+    monkeypatch.setattr(guard, "LOOK_S", 1e-5)
+    monkeypatch.setattr(guard, "TICK_MS", 10)
+    with Served("front") as node, contextlib.ExitStack() as held:
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        for _ in range(20):
+            held.enter_context(shake_hands(socket.create_connection(address), b"SUB"))
+        flood_control(node)
+    assert "reason=flood" in caplog.text
+
+
 CROWD = """
 import socket, time
 from streamtok.wire import guard

@@ -65,7 +65,7 @@ class EvaluateSettings(CommandSettings):
     images: Switch = option(False, "every picture is its own clip")
     sequences: Switch = option(False, "a folder of pictures is one clip")
     baselines: Switch = option(False, "x264 and x265 at equal bits, grid average, the net without rounding")
-    drift: Annotated[Whole, Flag("GROUPS")] = option(0, "a bfloat16 receiver after so many groups (slow)")
+    drift: Annotated[Whole, Flag("GROUPS")] = option(0, "drift of a bfloat16 receiver after so many groups (slow)")
     motion: Off = Field(default=True, alias="no_motion", description="leave out flicker and warping error")
     i3d: File | None = option(None, "TorchScript I3D, for rFVD")
     inception: File | None = option(None, "TorchScript Inception, for rFID")

@@ -23,11 +23,11 @@ class ExportModelSettings(CommandSettings):
     """Which step to export, and in which format."""
 
     model: Annotated[Model, Flag("MODEL", positional=True)] = Field(description="preset name or checkpoint folder")
-    size: Size = Field(description="of the frames, height first")
+    size: Size = Field(description="frame size, height first")
     direction: Literal["encode", "decode"] = option("encode", "frames to tokens, or tokens to frames")
     format: Literal["onnx", "aoti", "tensorrt"] = option("onnx", "tensorrt is untried: we have no machine with it")
     out: Annotated[File, Flag(short="-o")] | None = option(None, "the file to write (default: MODEL_DIRECTION.onnx)")
-    groups: Count = option(8, "of the synthetic clip by which an ONNX file is compared with PyTorch")
+    groups: Count = option(8, "groups of a synthetic clip on which ONNX is compared with PyTorch")
 
 
 def run(settings: ExportModelSettings) -> int:

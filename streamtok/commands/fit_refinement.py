@@ -28,7 +28,7 @@ class FitRefinementSettings(CommandSettings):
     holdout: Annotated[Texts, Flag("NAME", nargs="+")] = option([], "leave out clips whose names begin like this")
     words: Count = option(1536, "codewords; 16 bits leave 1536 beside 64,000 codes")
     pictures: Count = option(160, f"crops of {CROP}x{CROP} to fit to")
-    seed: Whole = option(0, "of the crops and of the codebooks' start")
+    seed: Whole = option(0, "seed of the crops and of the first codebooks")
     out: Annotated[Folder, Flag(short="-o")] = option(Path("out/refinement"), "checkpoint folder to write")
 
 

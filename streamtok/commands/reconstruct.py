@@ -45,7 +45,7 @@ class ReconstructSettings(CommandSettings):
     checkpoint_enc: Annotated[File, Flag(long="--checkpoint_enc")] | None = option(None, "a published encoder.jit")
     checkpoint_dec: Annotated[File, Flag(long="--checkpoint_dec")] | None = option(None, "a published decoder.jit")
     tokenizer_type: Annotated[str, Flag("NAME", long="--tokenizer_type")] | None = option(
-        None, "of the checkpoint, such as DV4x8x8-360p (default: as its folder's name says)"
+        None, "type of the checkpoint, such as DV4x8x8-360p (default: by its folder's name)"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = option("float32", "precision of the network")
     device: Device = option("auto", "where the network runs: auto, cpu, cuda or cuda:N")
@@ -56,7 +56,7 @@ class ReconstructSettings(CommandSettings):
         None, "start afresh every N frames (default: never)"
     )
     output_fps: Annotated[Positive, Flag("FPS", long="--output_fps")] | None = option(
-        None, "of the videos written (default: the source's)"
+        None, "frame rate of the written videos (default: the source's)"
     )
     save_input: Annotated[Switch, Flag(long="--save_input")] = option(False, "also write what went in, as NAME_input")
     progress: Off = Field(default=True, alias="quiet", description="no progress bar")

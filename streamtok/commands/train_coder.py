@@ -29,9 +29,9 @@ class TrainCoderSettings(CommandSettings):
     data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
     holdout: Annotated[list[str], Flag("NAME")] = option([], "keep clips whose names begin like this to judge by")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
-    frames: Count = option(300, "of each file at most")
-    steps: Count = option(3000, "of training: 3,000 are six minutes of one core")
-    seed: Whole = option(0, "of the first weights and of the order of the data")
+    frames: Count = option(300, "frames of each file at most")
+    steps: Count = option(3000, "training steps; 3,000 take six minutes on one core")
+    seed: Whole = option(0, "seed of the first weights and of the order of the data")
 
     @model_validator(mode="after")
     def check_data(self) -> "TrainCoderSettings":

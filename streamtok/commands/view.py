@@ -42,10 +42,10 @@ class ViewSettings(NodeSettings):
     inputs: Annotated[Texts, Field(min_length=1), Flag("INPUT", positional=True)] = Field(
         description="endpoints of nodes, or one recording"
     )
-    port: Port = option(8088, "of the page; 0 for a free one")
+    port: Port = option(8088, "port of the page; 0 for a free one")
     address: Annotated[str, Flag("ADDRESS")] = option("127.0.0.1", "where the page is served")
     token: Annotated[str, Field(min_length=8), Flag("TOKEN")] | None = option(
-        None, "what a browser must know (default: a new one, beyond loopback)"
+        None, "token that a browser needs (default: a new one, beyond loopback)"
     )
     to: Annotated[str, Field(pattern=r"^(page|rerun|foxglove|.+\.rrd)$"), Flag("VIEWER")] = option(
         "page", "page, foxglove (serves ws://127.0.0.1:8765), rerun (one that runs here), or FILE.rrd"

@@ -33,6 +33,6 @@ class RunOptions(Strict):
     shard: Annotated[tuple[int, int], BeforeValidator(read_shard), Flag("i/N")] = option(
         (0, 1), "the i-th of N machines, counted from 0, which share the list"
     )
-    retries: Whole = option(1, "tries again for a broken drive, within this run")
-    check: Switch = option(False, "read what is done and compare its checksums")
+    retries: Whole = option(1, "retries of a broken drive within this run")
+    check: Switch = option(False, "compare the checksums of drives that are done")
     progress: bool = False

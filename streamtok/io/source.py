@@ -107,13 +107,15 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
 
 def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
     """Path and options of a file, as `split_file` gives them; errors hint at what else was meant."""
+    named, _, query = text.partition("?")
+    parent, series = Path(named).parent, re.sub(r"%\d*d", "*", Path(named).name)
+    if "*" in series and parent.is_dir() and not (Path(named).exists() or Path(text).exists()):
+        hint = f"images:{parent}?names={series}&{query or 'fps=25'}"
+        raise FileNotFoundError(f"source {text!r}: for a series write {hint}")
     path, options = split_file(text)
     if path.is_dir():
         raise ValueError(f"source {text!r} is a folder: write images:{text} for a folder of images")
     if not path.exists():
-        series = re.sub(r"%\d*d", "*", path.name)
-        if "*" in series and path.parent.is_dir():
-            raise FileNotFoundError(f"source {text!r}: for a series write images:{path.parent}?names={series}&fps=25")
         scheme = text.partition(":")[0]
         hint = f"; {scheme!r} is no kind of source" if ":" in text and "/" not in scheme else ""
         raise FileNotFoundError(f"source {text!r}: no such file{hint}. A source is {SPEC_HELP}")

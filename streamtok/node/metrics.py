@@ -49,7 +49,7 @@ HELP = {
     "resizes": "times that the picture's size changed",
     "reconnects": "times that a lost source came back",
     "frozen": "times that an image stood still for too long",
-    "missed": "frames that an outage of the camera must have cost",
+    "missed": "frames of the camera that never came",
     "damaged": "frames that could not be decoded",
     "deadline_misses": "groups published later than one group duration after their last frame",
     "publish_errors": "groups that the publisher refused or could not send",

@@ -122,7 +122,7 @@ def check_plain(value: object, where: str) -> None:
         raise ValueError(f"expected text, numbers, booleans, lists and maps, found {kind}{where}; put text in quotes")
 
 
-HOLD_HELP = "keep a token's level while the latent is so near to it (0.25): fewer bits, a little less quality"
+HOLD_HELP = "keep a token's level while the latent is within this margin (0.25): fewer bits, slightly less quality"
 Switch = Annotated[bool, BeforeValidator(check_switch)]
 Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its key and flag name the opposite
 Count = Annotated[int, Field(ge=1), Flag("N")]

@@ -37,10 +37,10 @@ class StreamDefaults(FrameSettings):
     policy: Literal["latest", "lossless"] | None = option(
         None, "latest: never behind; lossless: wait (default: by source)"
     )
-    tail: Literal["pad", "drop"] = option("pad", "the last, partial group")
+    tail: Literal["pad", "drop"] = option("pad", "what becomes of the last, partial group")
     max_frames: Count | None = option(None, "end each source after N frames")
     bitrate: Bitrate | None = option(
-        None, "of its messages, as 64k or 1.5M bits/s: by --hold up to 0.5 first (coded), then by leaving out frames"
+        None, "limit of its messages, as 64k or 1.5M bits/s: by --hold up to 0.5 first (coded), then by dropping frames"
     )
     required: Switch = True
     metadata: Metadata = Field(default={})
@@ -63,14 +63,14 @@ class RigSettings(PublishSettings, ComputeSettings, EncoderSettings):
         "auto: as measured once for this machine (default on a GPU); eager: PyTorch's layers; FILE: what "
         "auto has left (default on a CPU: our own layers in float32)",
     )
-    threads: Count | None = option(None, "of PyTorch on a CPU (default: PyTorch's choice); tokens depend on it")
+    threads: Count | None = option(None, "PyTorch's threads on a CPU (default: its own choice); tokens depend on it")
     batch_wait_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     bind: Endpoint = option("tcp://127.0.0.1:5555", "where to publish")
     compression: Literal["none", "zstd", "coded", "independent"] = option(
         "none", "of the tokens that are sent; coded: by the tokenizer's token coder, independent: each grid by itself"
     )
     rig_bitrate: Bitrate | None = option(
-        None, "of the messages of all streams together; each gets what it needs at equal effort, see --bitrate"
+        None, "limit of all streams' messages together, shared at equal effort; see --bitrate"
     )
     record: FileOrFolder | None = option(None, "also write the token stream to an MCAP file, or a new one in a folder")
     record_frames: Literal["none", "lossless", "lossy"] = option(

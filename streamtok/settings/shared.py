@@ -45,7 +45,7 @@ class CommandSettings(Strict):
 class NodeSettings(CommandSettings):
     """Settings of a command that keeps running and logs meanwhile."""
 
-    log_format: Literal["text", "json"] = option("text", "of the log on standard error")
+    log_format: Literal["text", "json"] = option("text", "format of the log on standard error")
 
 
 class EncoderSettings(NodeSettings):
@@ -62,11 +62,11 @@ class FrameSettings(Strict):
     fit: Literal["stretch", "crop", "pad"] = option("stretch", "how --size treats another aspect ratio")
     on_gap: Literal["reset", "bridge"] = option("reset", "missing frames: new keyframe, or go on without one")
     keyframe_drift: Annotated[float, Field(gt=0, le=1), Flag("SHARE")] | None = option(
-        None, "a keyframe also once this share of tokens is unlike the last keyframe's (0.9), a second apart at least"
+        None, "also a keyframe once this share of tokens differs from the last keyframe (0.9), at most one a second"
     )
     hold: Hold | None = option(None, HOLD_HELP)
     keyframe_interval: Annotated[float, Field(ge=0, allow_inf_nan=False), Flag("SECONDS")] = option(
-        10.0, "of capture time, 0 for never"
+        10.0, "capture time between keyframes, 0 for never"
     )
 
 

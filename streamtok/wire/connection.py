@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,15 +55,13 @@ class Connection:
     then it would stay silent for ever. `up` says whether the connection is established, `waited` whether it was down at
     some time since `connect`. `counts` has connected, disconnected, refused and overrun.
 
-    `intake` judges the data that comes: a connection at fault is replaced. `on_reached` is called when the node's
-    machine has answered, before the handshake.
+    `intake` judges the data that comes: a connection at fault is replaced.
     """
 
     socket: zmq.Socket
     endpoint: str
     curve: CurveClient | None = None
     intake: Intake = field(default_factory=Intake)
-    on_reached: Callable[[], None] = lambda: None
     up: bool = False
     waited: bool = False
     counts: Counter = field(default_factory=Counter)
@@ -88,7 +85,6 @@ class Connection:
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
                 self.intake.watch(told["value"])
-                self.on_reached()
             self._on_event(told["event"])
         fault = self.intake.judge()
         if fault is not None:

@@ -114,9 +114,7 @@ class Drain:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:
                     socket.subscribe(f"{kind}/{name}")
-        intake = Intake(self.lossless, self.limits.max_part + MAX_BACKLOG)
-        known = {} if self.join == "never" else self.infos
-        return Connection(socket, self.endpoint, self.curve, intake, lambda: self._joiner.connect_ahead(known.values()))
+        return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
 
     def _run(self) -> None:
         try:

@@ -1,11 +1,9 @@
 """Late join: fetches the current epoch over the control socket, and delivers it before the live messages."""
 
-import contextlib
 import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -38,7 +36,6 @@ class Joiner:
     """Holds back a stream's live messages until its epoch has come, or PATIENCE seconds have passed.
 
     Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `take_ready` often.
-    `connect_ahead` saves two round trips if the control endpoint is already known.
     """
 
     context: zmq.Context
@@ -48,18 +45,7 @@ class Joiner:
     capacity: int
     curve: CurveClient | None = None
     _joins: dict[str, _Join] = field(default_factory=dict)
-    _ahead: dict[tuple[str, str], zmq.Socket] = field(default_factory=dict)  # by stream and control endpoint
-    _ahead_until: float = 0.0
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
-
-    def connect_ahead(self, infos: Iterable[Info]) -> None:
-        """Connect to these streams' control endpoints for PATIENCE seconds, in parallel to the stream's handshake."""
-        wanted = {(info.stream, info.control) for info in infos if info.control is not None}
-        self._leave_ahead(wanted)  # keep the others: a stream may reconnect many times in a second
-        self._ahead_until = time.monotonic() + PATIENCE
-        for stream, control in wanted - self._ahead.keys():
-            with contextlib.suppress(ValueError, zmq.ZMQError):  # `ask` will report it
-                self._ahead[stream, control] = self._connect(control)
 
     def begin(self, stream: str) -> None:
         """Start holding back a stream's live messages."""
@@ -91,7 +77,7 @@ class Joiner:
             join.deadline = 0.0
             return
         try:
-            join.socket = self._ahead.pop((info.stream, info.control), None) or self._connect(info.control)
+            join.socket = control_socket(self.context, reachable(info.control, self.endpoint), self.curve)
             join.asked = info
             join.socket.send(encode(Request(id=1, op="epoch", stream=info.stream)), zmq.NOBLOCK)
         except (ValueError, zmq.ZMQError) as error:
@@ -100,8 +86,6 @@ class Joiner:
 
     def take_ready(self) -> list[tuple[str, list[TokenMessage]]]:
         """Streams whose join is over, each with the epoch's messages, followed by the live ones held back."""
-        if self._ahead and time.monotonic() > self._ahead_until:
-            self._leave_ahead()
         done = []
         for stream, join in list(self._joins.items()):
             messages = self._receive_epoch(stream, join)
@@ -112,17 +96,9 @@ class Joiner:
 
     def close(self) -> None:
         """Give up all joins and close their sockets."""
-        self._leave_ahead()
         for stream in list(self._joins):
             self._drop(stream)
         self._log.finish()
-
-    def _connect(self, control: str) -> zmq.Socket:
-        return control_socket(self.context, reachable(control, self.endpoint), self.curve)
-
-    def _leave_ahead(self, wanted: Set[tuple[str, str]] = frozenset()) -> None:
-        for key in self._ahead.keys() - wanted:
-            self._ahead.pop(key).close(0)
 
     def _note(self, stream: str, event: str, **facts: object) -> None:
         self._log.add(time.monotonic_ns(), event, {"joins": 1}, logging.WARNING, stream=stream, **facts)

@@ -593,7 +593,7 @@ def test_a_folder_without_a_drive_says_what_was_looked_for(tmp_path):
         ("waymo.tfrecord-00000-of-00010", bytes(100), "TFRecord"),
         ("file-000.parquet", b"PAR1" + bytes(100), r"Parquet, .*LeRobot"),
         ("day.tar", bytes(100), "an archive, which is not read here: unpack it"),
-        ("day.mp4.gz", gzip.compress(bytes(100)), "an archive"),
+        ("day.mp4.gz", gzip.compress(bytes(100), mtime=0), "an archive"),
         ("drives.txt", b"one.mcap\ntwo.mcap\n" * 99, "no video"),
     ],
 )

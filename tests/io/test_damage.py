@@ -229,6 +229,18 @@ def test_a_program_stream_that_is_cut_off_gives_what_came_before_and_counts_the_
         assert all(np.array_equal(one.image, right[number_of(one.image)]) for one in sure)
 
 
+@pytest.mark.parametrize("suffix", ["mpg", "hevc"])
+def test_pictures_before_the_damage_keep_their_numbers(tmp_path, suffix):
+    path = write_pictures(tmp_path / f"a.{suffix}", noisy(COUNT), "libx265", {"x265-params": f"{X265}:bframes=3"})
+    data = path.read_bytes()
+    for at in range(len(data) // 3, len(data) - 2000, len(data) // 12):
+        path.write_bytes(data[:at] + bytes(400) + data[at + 400 :])
+        with VideoReader(path) as video:
+            found = [(number_of(one.image), one.number) for one in video]
+        before = [one for n, one in enumerate(found) if one[0] == n]
+        assert before == [(n, n) for n in range(len(before))], at
+
+
 @pytest.mark.parametrize("name", ["mpeg2.mkv", "mpeg1.mp4", "mpeg2-ordered.mkv"])
 def test_a_picture_of_mpeg_2_that_is_missing_shows(whole, tmp_path, name):
     for place in range(COUNT - 2):

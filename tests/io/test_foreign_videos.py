@@ -2,7 +2,9 @@
 
 import io
 import logging
+import os
 import struct
+import threading
 from fractions import Fraction
 
 import av
@@ -106,6 +108,20 @@ def test_a_raw_stream_has_the_rate_of_its_headers(tmp_path, codec, suffix, optio
             assert found == [(n, n * 10**9 // fps) for n in range(COUNT)]
 
 
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "flv", "avi"])
+def test_the_frequency_of_a_clock_is_no_rate(tmp_path, suffix):
+    times = [40 * n + n % 7 for n in range(COUNT)]
+    path = write_video(tmp_path / f"a.{suffix}", noisy(COUNT), times, time_base=Fraction(1, 1000), rate=1000)
+    with VideoReader(path) as video:
+        assert video.fps is None or video.fps < 50
+
+
+def test_a_high_rate_is_that_of_the_pictures(tmp_path):
+    path = write_video(tmp_path / "a.mp4", noisy(COUNT), range(COUNT), time_base=Fraction(1, 2000), rate=2000)
+    with VideoReader(path) as video:
+        assert (video.fps, video.expected_frames) == (2000, COUNT)
+
+
 @pytest.mark.parametrize(
     ("codec", "suffix"), [("libx264", "avi"), ("libx264", "asf"), ("mpeg2video", "asf"), ("libx264", "mxf")]
 )
@@ -135,6 +151,13 @@ def test_a_stream_that_ffmpeg_does_not_know_by_its_first_bytes_is_known_by_its_n
     with VideoReader(tmp_path / "b.TS") as video:
         assert [number_of(one.image) for one in video] == list(range(COUNT))
         assert number_of(video.read_frame(7).image) == 7
+
+
+def test_a_pipe_of_no_video_is_not_opened_again_for_its_name(tmp_path):
+    os.mkfifo(tmp_path / "a.ts")
+    threading.Thread(target=lambda: (tmp_path / "a.ts").write_bytes(bytes(5000)), daemon=True).start()
+    with pytest.raises(ValueError, match="no frame that can be decoded"):
+        VideoReader(tmp_path / "a.ts")
 
 
 def test_a_size_that_changes_is_that_of_each_picture(tmp_path):

@@ -103,13 +103,16 @@ def test_a_folder_with_the_images_of_two_cameras_says_so_and_one_of_them_is_read
     caplog.clear()
     with open_source(f"images:{folder}?fps=10&names=right_*") as source:
         assert [image.path.name for image in source.images] == ["right_0.png", "right_1.png", "right_2.png"]
+    save(folder, ["left__7.png", "left__8.png"])
+    assert [image.path.name for image in list_images(folder, fps=1, log="left", names="*7*")] == ["left__7.png"]
+    assert len(list_images(folder, fps=1, names="")) == 8
     assert not caplog.text
     (folder / "x.heic").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no images \(.*\) named up_\*; it holds .png 6, .heic 1"):
+    with pytest.raises(ValueError, match=r"no images \(.*\) named up_\*; it holds .png 8, .heic 1"):
         open_source(f"images:{folder}?fps=10&names=up_*")
 
 
-@pytest.mark.parametrize("pattern", ["left_%d.png", "left_%04d.png", "left_*.png"])
+@pytest.mark.parametrize("pattern", ["left_%d.png", "left_%04d.png", "left_*.png", "left_%02d.png?fps=25"])
 def test_a_pattern_of_names_says_how_a_series_is_read(tmp_path, pattern):
     with pytest.raises(FileNotFoundError, match=r"for a series write images:.*\?names=left_\*.png&fps=25"):
         open_source(str(tmp_path / pattern))
@@ -127,10 +130,10 @@ def test_folders_of_folders_name_the_ones_with_images(tmp_path):
     ("text", "words"),
     [
         ("1\n2\n3\n", "3 times for 2 images"),
-        ("2\n1\n", "most of its times fall"),
         ("1\nx\n", "line 2"),
         ("", "no times"),
         ("1 c.png\n", "names none"),
+        ("1700000000 100000000\n1700000001 300000000\n", "names none"),  # s and ns
     ],
 )
 def test_timestamps_that_do_not_fit_are_refused(tmp_path, text, words):
@@ -255,6 +258,12 @@ def test_a_table_with_more_columns_says_which_are_time_and_name(tmp_path):
     [
         ['"1700000000.0","a 1.png"', '"1700000000.1","a 2.png"'],
         ["1700000000.0, a 1.png", "1700000000.1, a 2.png"],
+        ["1700000000.0,\ta 1.png", "1700000000.1,\ta 2.png"],
+        ["1700000000.0,a 1.png;", "1700000000.1,a 2.png;"],
+        ["# image timestamps", "1700000000.0,a 1.png", "1700000000.1,a 2.png"],
+        ["# time of each image, in seconds", "1700000000.0\ta 1.png", "1700000000.1\ta 2.png"],
+        ["timestamp,filename", "a 1.png,1700000000.0", "a 2.png,1700000000.1"],
+        ["1700000000.0,a 1.png", "1700000000.1,a 2.png", "# end of, timestamps"],
         ["a 1.png;1700000000.0", "a 2.png;1700000000.1"],
         ["2023-11-14T22:13:20Z,a 1.png", "2023-11-14T22:13:20.1Z,a 2.png"],
     ],
@@ -285,6 +294,34 @@ def test_the_column_of_times_is_found(lines, tmp_path):
     folder = save(tmp_path / "a", ["0.png", "1.png", "2.png"])
     (folder / "times.txt").write_text("\n".join(lines))
     assert play(f"images:{folder}")[0] == [(n, n * 100_000_000) for n in range(3)]
+
+
+@pytest.mark.parametrize("headings", [["# camera timestamps [s]"], ["# timestamps in seconds"], ["# frame times"]])
+@pytest.mark.parametrize("lines", [["0.0 a.png", "0.1 b.png"], ["a.png 0.0", "b.png 0.1"]])
+def test_a_heading_in_prose_names_no_columns(headings, lines, tmp_path):
+    folder = save(tmp_path / "f", ["a.png", "b.png", "c.png"])
+    (folder / "times.txt").write_text("\n".join(headings + lines))
+    found = [(image.path.name, image.time_ns) for image in list_images(folder)]
+    assert found == [("a.png", 0), ("b.png", 100_000_000)]
+
+
+@pytest.mark.parametrize("first", [7, 50])
+def test_numbers_that_are_names_of_files_are_names(first, tmp_path):
+    folder = save(tmp_path / "a", [f"{first + n}.png" for n in range(4)])
+    (folder / "times.txt").write_text("\n".join(f"{n + 1} {first + n}" for n in range(4)))
+    assert [image.time_ns for image in list_images(folder, unit="s")] == [(n + 1) * 10**9 for n in range(4)]
+    (folder / "times.txt").write_text("\n".join(f"{first + n} {n / 10}" for n in range(4)))
+    assert [image.time_ns for image in list_images(folder)] == [n * 10**8 for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"), [("3\n2\n1\n", True), ("3\n3\n3\n", False), ("1\n1\n2\n", False), ("2\n1\n", False)]
+)
+def test_times_most_of_which_fall_are_in_another_order(text, refused, tmp_path):
+    folder = save(tmp_path / "a", [f"{n}.png" for n in range(text.count("\n"))])
+    (folder / "times.txt").write_text(text)
+    with pytest.raises(ValueError, match="most of its times fall") if refused else contextlib.nullcontext():
+        list_images(folder, unit="s")
 
 
 def test_times_since_boot_and_lost_digits(tmp_path, caplog):

@@ -234,6 +234,7 @@ def test_each_refusal_says_what_it_is(clips):
             f"{web.base}/404": "404",
             f"{web.base}/html": "no video",
             web.base.replace("http", "rtsp"): "offers no video: are the port and the path right",
+            f"{web.base.replace('http', 'rtsp')}/ch01.264": "offers no video: are the port and the path right",
             f"rtsp://127.0.0.1:{closed}/": "nothing listens",
             f"rtsp://127.0.0.1:{silent.getsockname()[1]}/": "no answer within",
             "rtsp://camera.invalid/stream": "host 'camera.invalid' is not known",

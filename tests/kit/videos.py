@@ -21,9 +21,9 @@ def number_of(image):
     return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
 
 
-def write_video(path, images, ticks, codec="libx264", container_options=None, time_base=TICKS, **options):
+def write_video(path, images, ticks, codec="libx264", container_options=None, time_base=TICKS, rate=25, **options):
     with av.open(str(path), "w", container_options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=25, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = images.shape[1:3]
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = time_base

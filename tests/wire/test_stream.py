@@ -1,7 +1,6 @@
 """Publisher and subscriber over real sockets."""
 
 import asyncio
-import contextlib
 import socket
 import sys
 import threading
@@ -284,43 +283,6 @@ def test_a_link_that_hangs_is_left_although_nobody_is_told(monkeypatch):
         publisher.sendall(b"".join(frame(bytes(part), more=place < 2) for place, part in enumerate(pack(make_info()))))
         attach_filter(publisher, EVERYTHING)
         assert server.accept()
-
-
-def test_a_reader_that_comes_back_reaches_control_while_it_shakes_hands():
-    """Two handshakes, one after the other, would cost it two round trips more before it can decode."""
-    with contextlib.ExitStack() as stack:
-        server, control = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
-        reader = stack.enter_context(subscribe(endpoint_of(server), timeout=30))
-        server.settimeout(30)
-        control.settimeout(30)
-        info = make_info(control=endpoint_of(control), session="ab" * 16)
-        publisher = shake_hands(server.accept()[0], b"PUB")
-        publisher.sendall(b"".join(frame(bytes(part), more=place < 2) for place, part in enumerate(pack(info))))
-        assert eventually(lambda: reader.infos)
-        publisher.close()
-        stack.enter_context(server.accept()[0])  # which says nothing
-        assert control.accept()
-
-
-def test_a_reader_that_comes_back_again_and_again_reaches_control_once():
-    """A node that takes connections and ends them would else be asked for as many again, of each stream."""
-    with contextlib.ExitStack() as stack:
-        server, control = (stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2))
-        reader = stack.enter_context(subscribe(endpoint_of(server), timeout=30))
-        server.settimeout(30)
-        info = make_info(control=endpoint_of(control), session="ab" * 16)
-        publisher = shake_hands(server.accept()[0], b"PUB")
-        publisher.sendall(b"".join(frame(bytes(part), more=place < 2) for place, part in enumerate(pack(info))))
-        assert eventually(lambda: reader.infos)
-        publisher.close()
-        control.settimeout(30)
-        stack.enter_context(control.accept()[0])
-        for _ in range(5):
-            server.accept()[0].close()
-        stack.enter_context(server.accept()[0])
-        control.settimeout(0)
-        with pytest.raises(BlockingIOError):
-            control.accept()
 
 
 def endpoint_of(server):

@@ -14,13 +14,13 @@ Reader = Literal["subscribe", "record", "decode"]
 class SoakOptions(Strict):
     """Length, seed, readers and fault rate of a soak run."""
 
-    seconds: Seconds = option(60.0, "how long, from when everything runs")
-    seed: Whole = option(0, "of the faults and the camera")
-    every: Seconds = option(4.0, "between faults, on average")
+    seconds: Seconds = option(60.0, "duration, from when everything runs")
+    seed: Whole = option(0, "seed of the faults and the camera")
+    every: Seconds = option(4.0, "mean time between faults")
     readers: Annotated[list[Reader], BeforeValidator(read_list), Flag(long="--reader")] = option(
         ["subscribe", "record", "decode"], "only this reader (repeat it)"
     )
-    size: Size = option((64, 96), "of the camera's picture")
+    size: Size = option((64, 96), "size of the camera's picture")
     model: Model = option("nano", "preset name or checkpoint folder")
 
     def plan(self, faults: Iterable[str]) -> list[tuple[float, str]]:

@@ -110,7 +110,7 @@ def find_images(
     log: str = "",
 ) -> Found:
     """Find the images as `list_images` does, with times as they are written."""
-    files = _list_files(Path(folder), f"{escape(log)}__*" if log else names)
+    files = _list_files(Path(folder), {f"{escape(log)}__*" if log else "*", names or "*"})
     if timestamps is None and fps is not None:
         parse_rate(fps)
         images = [TimedImage(path, round(n * 1e9 / fps), n) for n, path in enumerate(files)]
@@ -140,19 +140,19 @@ def _warn_of_pairs(files: list[Path]) -> None:
         log.warning("folder=%s event=several_series reason=%r", files[0].parent, reason)
 
 
-def _list_files(folder: Path, names: str) -> list[Path]:
+def _list_files(folder: Path, patterns: set[str]) -> list[Path]:
     """The pictures of a folder, or of its data/ if that holds more. ValueError if there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"image folder {str(folder)!r}: no such folder")
     files, inside = _list_pictures(folder), _list_pictures(folder / "data") if (folder / "data").is_dir() else []
     files = inside if len(inside) > len(files) else files
-    files = [file for file in files if fnmatchcase(file.name, names)]
+    files = [file for file in files if all(fnmatchcase(file.name, pattern) for pattern in patterns)]
     if not files:
         inside_names = sorted(path.name for path in folder.iterdir() if path.is_dir() and _list_pictures(path))[:8]
         hint = f"; its folders {', '.join(inside_names)} do: name one of them" if inside_names else ""
         suffixes = Counter(path.suffix.lower() for path in folder.iterdir() if path.is_file()).most_common(3)
         hint += f"; it holds {', '.join(f'{suffix} {count}' for suffix, count in suffixes)}" if suffixes else ""
-        named = "" if names == "*" else f" named {names}"
+        named = "" if patterns == {"*"} else f" named {' and '.join(sorted(patterns - {'*'}))}"
         raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){named}{hint}")
     return files
 
@@ -190,7 +190,7 @@ def _time_by_file(files: list[Path], path: Path, unit: str | None) -> Found:
     """The images with times from the file `path`."""
     if not path.is_file():
         raise FileNotFoundError(f"timestamps file {str(path)!r}: no such file")
-    times = read_times_file(path, unit)
+    times = read_times_file(path, unit, {file.stem for file in files})
     images = _match_lines(files, times, path)
     given = {image.path for image in images}
     untimed = [file for file in files if file not in given]
@@ -205,7 +205,7 @@ def _match_lines(files: list[Path], found: TimesFile, path: Path) -> list[TimedI
     if all(name is not None for name in found.names):
         return _match_names(files, times, [str(name) for name in found.names], path)
     if len(times) == len(files):
-        if 2 * sum(b <= a for a, b in itertools.pairwise(times)) >= len(times):
+        if 2 * sum(b < a for a, b in itertools.pairwise(times)) >= max(len(times), 3):
             raise ValueError(f"{path}: most of its times fall; expected the order of the images, or lines with names")
         return [TimedImage(*each, numbered=True) for each in zip(files, times, found.numbers, strict=True)]
     lines = dict(zip(found.numbers, times, strict=True))

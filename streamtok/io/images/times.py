@@ -22,12 +22,13 @@ import logging
 import re
 import statistics
 from calendar import timegm
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from time import strptime
 from typing import NamedTuple
 
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.names import nearest
 
 log = logging.getLogger("streamtok.io")
@@ -36,7 +37,7 @@ UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 DATE = re.compile(
     r"(\d{4})[-/](\d\d)[-/](\d\d)[ T](\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:Z|([-+]\d\d):?(\d\d))?", re.IGNORECASE
 )
-IS_TIME = re.compile(rf"[-+]?[\d.,]+(e[-+]?\d+)?|{DATE.pattern}", re.IGNORECASE)
+IS_TIME = re.compile(rf"[-+]?(\d+,\d+|[\d.]+)(e[-+]?\d+)?|{DATE.pattern}", re.IGNORECASE)
 PADDED = re.compile(r"0\d+")
 UNIT_IN_BRACKETS = re.compile(r"[\[(].*?[\])]")
 UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec)\b", re.IGNORECASE)
@@ -141,26 +142,27 @@ def find_times_file(folder: Path) -> Path | None:
     return next((path for path in places if path.is_file() and (path.suffix != ".json" or _read_lines(path))), None)
 
 
-def read_times_file(path: Path, unit: str | None = None) -> TimesFile:
-    """Read a times file; ValueError names the file and the line that cannot be read."""
+def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] = ()) -> TimesFile:
+    """Read a times file of images with these names without suffix; ValueError names the file and the line that cannot
+    be read."""
     rows: dict[int, list[str]] = {}  # by the number of the line, from 1
     numbers: list[int] = []
-    columns, headings = None, 0
+    headings: list[str] = []
     for number, line in enumerate(_read_lines(path), 1):
         line = line.strip().replace('"', "")
         if line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line)):
             if unit is None and (named := UNIT_IN_HEADING.search(line)):
                 unit = named[1].lower().removesuffix("ec")
-            headings += 1
-            columns = _find_columns(line) or columns
+            headings.append("" if rows else line)
         elif line:
             rows[number] = _split_line(line)
-            numbers.append(number - headings - 1)
+            numbers.append(number - len(headings) - 1)
     if not rows:
         raise ValueError(f"{path} holds no times: expected a line for each image, or in JSON one list of numbers")
     if numbers[-1] >= 2 * len(numbers) - 2:  # a blank line after each time is only spacing
         numbers = list(range(len(numbers)))
-    if columns is None and _are_numbered(list(rows.values())):
+    columns = next(filter(None, (_find_columns(line, next(iter(rows.values()))) for line in reversed(headings))), None)
+    if columns is None and _are_numbered(list(rows.values()), stems):
         columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
     lines = [_take_columns(row, columns) for row in rows.values()]
     place = str(path)
@@ -190,25 +192,33 @@ def _read_lines(path: Path) -> list[str]:
 
 def _split_line(line: str) -> list[str]:
     """Split a line at semicolons or tabs (then numbers may have decimal commas), else at commas, else at spaces."""
-    mark = next((mark for mark in ";\t," if mark in line), None)
-    return [line] if DATE.fullmatch(line) else [part.strip() for part in line.split(mark)]
+    mark = next((mark for mark in ";\t," if mark in line.rstrip(";\t, ")), None)
+    return [line] if DATE.fullmatch(line) else [part.strip().rstrip(";\t, ") for part in line.split(mark)]
 
 
-def _find_columns(heading: str) -> tuple[int, int | None] | None:
-    """The columns of the time and of the file name (or None) by a heading; None if it has no column for the time."""
+def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None:
+    """The columns of the time and of the file name (or None) by a heading of a table with this first row; None if it is
+    prose, or has no column for the time."""
     names = _split_line(UNIT_IN_BRACKETS.sub("", heading.lstrip("# ")))
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
+    if not times or len(names) != len(row) or not IS_TIME.fullmatch(row[times[0]]):
+        return None
+    if len(names) < (2 if re.search("[;\t,]", heading) else 3):
+        return None
     files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
-    return (times[0], files[0] if files else None) if len(names) > 1 and times else None
+    files += [index for index, text in enumerate(row) if Path(text).suffix.lower() in IMAGE_SUFFIXES]
+    return times[0], files[0] if files else None
 
 
-def _are_numbered(rows: list[list[str]]) -> bool:
-    """Whether each line is an increasing number and a time."""
+def _are_numbered(rows: list[list[str]], stems: Collection[str]) -> bool:
+    """Whether each line is a number, which counts lines or the files of these stems, and a time."""
     if not all(len(row) == 2 and row[0].isdecimal() and IS_TIME.fullmatch(row[1]) for row in rows):
         return False
     numbers = [int(row[0]) for row in rows]
-    named = any(PADDED.fullmatch(row[1]) for row in rows)  # zero-padded as file names are
-    return not named and numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] < 2 * len(numbers)
+    named = sum(row[1] in stems or bool(PADDED.fullmatch(row[1])) for row in rows)  # zero-padded as file names are
+    counted = {0, 1} | {int(stem) for stem in stems if stem.isdecimal()}
+    rising = numbers == sorted(set(numbers)) and numbers[-1] - numbers[0] < 2 * len(numbers)
+    return rising and numbers[0] in counted and 2 * named <= len(rows)
 
 
 def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tuple[str, str | None]:
@@ -219,7 +229,7 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
         text, name = (*filter(None, row), "", "")[:2]
         if name and not IS_TIME.fullmatch(text):
             text, name = name, text
-    return text.replace(",", "."), name or None
+    return text.replace(",", ".") if IS_TIME.fullmatch(text) else text, name or None
 
 
 def _read_time(text: str) -> int | Decimal:

@@ -44,13 +44,14 @@ class Checked(NamedTuple):
     """A PyAV frame, None if a packet gave none; `damage` says why it must not be used, empty if it may be used.
 
     `disturbed`: pictures before this one may be missing unreported, as decoders drop some after damage. `timed`: its
-    packet has a presentation time.
+    packet has a presentation time. `pts`: that of a packet which gave no frame.
     """
 
     frame: Any
     damage: str = ""
     disturbed: bool = False
     timed: bool = True
+    pts: int | None = None
 
 
 class Loss(NamedTuple):
@@ -101,6 +102,7 @@ class CleanDecoder:
         self._reported: dict[int, int] = {}  # the same for refused packets, reported already: a frame may still come
         self._shown = 0  # presentation time of the last frame that came out
         self._held: list[tuple[Checked, int]] = []  # frames that came out but may still prove damaged, with orders
+        self._unplaced: list[tuple[Checked, int]] = []  # refused, with orders: they take their place by order alone
         self._losses = [Loss(0, None, BEFORE_KEY)] if self._context.name in MARK_KEYS else []
         self._key: tuple[int | None, int] = None, 0  # presentation time and order of the last one that came out
         self._clean_since: dict[int | None, int] = {}  # orders by presentation time: see `Order`
@@ -130,7 +132,7 @@ class CleanDecoder:
             if extradata := new_extradata(packet):
                 self._describe(extradata)
             if refusal := self._refusal(packet, marked):
-                yield self._refused(refusal, pts)
+                yield from self._refuse(refusal, pts)
                 return
             if packet.is_discard and packet.is_keyframe:  # an edit list starts after it: decoded but not output
                 self._pass_key(pts, self._fed)
@@ -140,20 +142,21 @@ class CleanDecoder:
                 order = self._order.see(bytes(packet))
                 bare = self._without_sei(packet) if order.has_sei else packet
                 if order.empty or not bare.size:  # a decoder ignores it, or takes it for the end of the stream
-                    yield self._refused("nothing is in it", pts)
+                    yield from self._refuse("nothing is in it", pts)
                     return
                 yield from self._follow(order, packet)
                 packet = bare
         try:
             frames = self._context.decode(packet)
         except av.FFmpegError as error:
-            yield self._refused(f"the decoder refuses it: {error.strerror}", pts)
+            yield from self._refuse(f"the decoder refuses it: {error.strerror}", pts)
             return
         for frame in frames:
             if self._context.name in HAVE_EXIF and packet is not None:
                 frame.opaque = [find_orientation(bytes(packet)[:LONGEST_EXIF])[0]]  # a list: PyAV needs a new object
             yield from self._take(frame)
         if packet is None or not packet.size:  # as PyAV ends a file
+            self._place_refused(self._fed + 1)
             yield from self._release(everything=True)
 
     def _refusal(self, packet: Any, marked: bool) -> str:
@@ -175,9 +178,15 @@ class CleanDecoder:
             order = self._orders.pop(key, self._reported.get(key, order))
             self._shown = self._shown if frame.pts is None else frame.pts
         damage = self._judge(frame, order, self._clean_since.pop(key, None))  # also if it was reported already
+        self._place_refused(order)
         if key is None or key not in self._reported:
             self._held.append((Checked(frame, damage, disturbed, frame.pts is not None), order))
         yield from self._release()
+
+    def _place_refused(self, order: int) -> None:
+        """Hold the unplaced ones before the frame of this order: the pictures decoded before them have come out."""
+        self._held += [one for one in self._unplaced if one[1] < order]
+        self._unplaced = [one for one in self._unplaced if one[1] >= order]
 
     def _release(self, everything: bool = False) -> Iterator[Checked]:
         """The held frames that precede, in decoding order, every packet whose picture is still to come out."""
@@ -223,13 +232,16 @@ class CleanDecoder:
             bare.time_base = packet.time_base
         return bare
 
-    def _refused(self, reason: str, pts: int | None) -> Checked:
-        refused = Checked(None, self.damage or reason, True, _to_time(pts) is not None)
+    def _refuse(self, reason: str, pts: int | None) -> Iterator[Checked]:
+        refused = Checked(None, self.damage or reason, True, _to_time(pts) is not None, pts)
         self._remember(self._reported, pts)
         if pts is not None:
             self._orders.pop(pts, None)
         self._lose(Loss(self._fed, pts, DEPENDS))
-        return refused
+        if refused.timed and not self._counted:
+            yield refused
+        else:
+            self._unplaced.append((refused, self._fed))
 
     def _lose(self, loss: Loss) -> None:
         loss = loss._replace(pts=_to_time(loss.pts))

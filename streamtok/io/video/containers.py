@@ -5,6 +5,7 @@ A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are ex
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
@@ -31,7 +32,8 @@ RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_ty
 WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data after a seek if the connection closes
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
-LEAST_FPS, MOST_FPS = Fraction(1, 3600), 1000  # trusted of headers: some hold the frequency of their clock instead
+# Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
+LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
 # Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
@@ -87,11 +89,13 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # 12:00.mp4 is not of a protocol "12"
     named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
+    again = named and not form and (scheme in ("http", "https") or Path(target).is_file())  # a pipe is read once
     try:
         return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
     except (av.error.InvalidDataError, EOFError):
-        if named and not form:
-            return open_with_options(target, live, named)
+        if again:
+            with contextlib.suppress(av.FFmpegError, OSError):
+                return open_with_options(target, live, named)
         raise
 
 
@@ -108,9 +112,12 @@ def makes_up_times(container: Any) -> bool:
 
 def read_rate(container: Any, stream: Any) -> Fraction | None:
     """Pictures per second of a video stream by its headers; None if they do not say."""
-    said = (stream.codec_context and stream.codec_context.framerate, stream.guessed_rate)
-    rates = said[:1] if makes_up_times(container) else (stream.average_rate, *said)
-    return next((rate for rate in rates if rate and LEAST_FPS <= rate <= MOST_FPS), None)
+    coded, guessed = stream.codec_context and stream.codec_context.framerate, stream.guessed_rate
+    if makes_up_times(container):
+        rates = [(coded, MOST_RAW_FPS)]
+    else:  # the guess is made from the first times, so it bears out a higher average
+        rates = [(stream.average_rate, max(MOST_FPS, 2 * (guessed or 0))), (coded, MOST_FPS), (guessed, MOST_FPS)]
+    return next((rate for rate, most in rates if rate and LEAST_FPS <= rate <= most), None)
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:

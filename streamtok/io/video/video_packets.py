@@ -61,24 +61,22 @@ class VideoDecoder(Generic[Key]):
         self._waiting[number] = key
         self._next += 1
         for checked in self._decoder.decode(packet):
-            yield from self._match_result(checked, number)
+            yield from self._match_result(checked)
 
     def flush(self) -> Iterator[Decoded[Key]]:
         """The pictures that the decoder still holds, and the units that never gave one."""
         for checked in self._decoder.decode(None):
-            yield from self._match_result(checked, None)
+            yield from self._match_result(checked)
         yield from self._give_up(self._next)
 
-    def _match_result(self, checked: Checked, fed: int | None) -> Iterator[Decoded[Key]]:
-        """The result of a frame's unit, or of the unit just `fed` if there is no frame."""
-        frame, damage, *_ = checked
-        if frame is None:
-            if fed is not None:
-                yield Decoded(self._waiting.pop(fed), None, damage)
-            return
-        yield from self._give_up(frame.pts - LONGEST_REORDER)
-        if frame.pts in self._waiting:
-            yield Decoded(self._waiting.pop(frame.pts), None if damage else to_image(frame), damage)
+    def _match_result(self, checked: Checked) -> Iterator[Decoded[Key]]:
+        """The result of a frame's unit, or of a unit that gave none."""
+        frame, damage = checked.frame, checked.damage
+        if frame is not None:
+            yield from self._give_up(frame.pts - LONGEST_REORDER)
+        number = checked.pts if frame is None else frame.pts
+        if number in self._waiting:
+            yield Decoded(self._waiting.pop(number), None if damage else to_image(frame), damage)
 
     def _give_up(self, before: int) -> Iterator[Decoded[Key]]:
         for number in [number for number in self._waiting if number < before]:

@@ -1,4 +1,4 @@
-# Every target sets up its own virtual environment in .venv; the second run starts at once.
+# The first target that you run sets up a virtual environment in .venv; later runs reuse it.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -17,13 +17,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## the whole pipeline on this machine: a drive in, tokens over ZeroMQ, pictures out
+demo: $(STAMP)  ## the whole pipeline on this machine: encode a drive, send tokens over ZeroMQ, decode pictures
 	$(BIN)/streamtok demo --source '$(SOURCE)' --model '$(MODEL)' --out '$(OUT)'
 
-test: $(STAMP)  ## every promise, in short form (minutes on two cores)
+test: $(STAMP)  ## the tests, without slow and GPU tests (minutes on two cores)
 	$(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist worksteal
 
-test-slow: $(STAMP)  ## the long forms: an hour of soak (SOAK_SECONDS), kill -9, long drives
+test-slow: $(STAMP)  ## the slow tests: an hour of soak (SOAK_SECONDS), kill -9, long drives
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m 'slow and not gpu'
 
 lint: $(STAMP)  ## style and types

@@ -143,17 +143,20 @@ def go_over_twice(times: Sequence[int] | np.ndarray) -> bool:
     Times that are merely out of order do not: more than one in `FALLS` falls, or fewer than `LEAST_BACK` in a row lie
     back. Nor do parts in another order, nor interleaved times, whose sorted steps there are the usual ones. But times
     interleaved over more than `FAR_NS`, longer than recorders buffer, are a second run, and count. So do a few wrong
-    times, fewer than `LEAST_BACK`, further than `FAR_NS` from their neighbours: sorting would put them first or last.
+    times, fewer than `LEAST_BACK`, further than `FAR_NS` from those beside them, which sorting would move over more
+    than `LEAST_BACK` others.
     """
     values = np.array(times, float)
     written = np.diff(values)
     if FALLS * np.sum(written < 0) > len(values):
         return False
-    far = np.flatnonzero(np.abs(written) > FAR_NS)
-    if np.any((np.diff(far) < LEAST_BACK) & (np.diff(np.sign(written[far])) != 0)):
-        return True
-    is_back = values < np.maximum.accumulate(values)
     ordered = np.sort(values)
+    far = np.flatnonzero(np.abs(written) > FAR_NS)
+    is_few = (np.diff(far) < LEAST_BACK) & (np.diff(np.sign(written[far])) != 0)
+    for before, last in zip(far[:-1][is_few], far[1:][is_few], strict=True):
+        if np.ptp(np.searchsorted(ordered, values[before : last + 1])) > LEAST_BACK:
+            return True
+    is_back = values < np.maximum.accumulate(values)
     steps = np.diff(ordered)
     usual = np.median(steps[steps > 0]) if np.any(is_back) else 0.0
     for begin, end in np.flatnonzero(np.diff(is_back, prepend=False, append=False)).reshape(-1, 2).tolist():

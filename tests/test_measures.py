@@ -97,6 +97,16 @@ def test_batches_that_fill_each_other_up_go_over_nothing_twice():
     assert not go_over_twice(early)
 
 
+@pytest.mark.parametrize("pause", [0, 10, 4000])
+@pytest.mark.parametrize("step", [0.1, 6])
+def test_images_that_changed_places_at_a_pause_set_no_clock_back(step, pause):
+    times = (np.arange(200) * step + pause * (np.arange(200) >= 100)) * 10**9
+    for written in ([98, 100, 99, 101], [100, 98, 99, 101], [98, 100, 101, 99]):
+        assert not go_over_twice([*times[:98], *times[written], *times[102:]])
+    times[100] = times[30] + 1
+    assert go_over_twice(times), "a wrong one"
+
+
 @pytest.mark.parametrize("back", [0.2, 0.5, 0.8])
 def test_a_clock_that_was_set_back_by_any_part_of_a_step_is_seen(back):
     steps = np.arange(400) * 33_000_000

@@ -1,9 +1,9 @@
 """Read ROS 1 and ROS 2 bags without ROS, by rosbags and SQLite, and recover messages of damaged ones."""
 
 import struct
+import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 from pathlib import Path
 
 from streamtok.drives.bag1_salvage import IMAGES, salvage_bag1
@@ -94,13 +94,13 @@ class BagDrive(MessageDrive):
     def __init__(self, parts: Parts, kind: str, options: ReadOptions | None = None, path: Path | None = None) -> None:
         self.kind = kind
         super().__init__(path or parts.paths[0], parts.notes)
-        note = partial(self.note, "")
-        self.files, faults = open_each(parts.paths, lambda each: FILES[kind](each, note))
+        drive = weakref.proxy(self)  # else files and drive hold each other, and what was unpacked stays
+        self.files, faults = open_each(parts.paths, lambda each: FILES[kind](each, lambda text: drive.note("", text)))
         for file in filter(lambda file: file.damage, self.files):
             name = f"{file.path.name}: " if len(self.files) > 1 else ""
             faults.append(f"{name}it has no usable index ({file.damage}); reading what is there")
         for text in faults:
-            note(text)
+            self.note("", text)
         topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))
         encoding = "ros1" if kind == "bag" else "cdr"
         self.choose_cameras(dict.fromkeys(topics, encoding), options or ReadOptions())

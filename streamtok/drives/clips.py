@@ -7,17 +7,18 @@ from pathlib import Path
 from streamtok.io.video.containers import open_container
 
 MOST_CAMERAS = 64  # on a vehicle
-CAMERA = re.compile("cam|front|rear|back|left|right|wide|narrow|wrist", re.IGNORECASE)
-DATE = re.compile(r"\d{8}\D?\d{6}|\d{4}(-\d\d){2}\D\d\d(-\d\d){1,2}")
-ID = re.compile(r"(?<!\d)0\d{2,}$|\b(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{8}\b")  # episode_000012, cabc30fc-e7726578
+CAMERA = re.compile("cam(era)?s?(?![a-z])|front|rear|back|left|right|wide|narrow|wrist", re.IGNORECASE)
+DAY, TIME = r"(19|20)\d\d{0}(0[1-9]|1[0-2]){0}(0[1-9]|[12]\d|3[01])", r"([01]\d|2[0-3]){0}[0-5]\d({0}[0-5]\d)"
+DATE = re.compile(rf"(?<!\d){DAY.format('')}\D?{TIME.format('')}\d*|{DAY.format('-')}\D{TIME.format('-')}?")
+CLIP = re.compile(r"(episode|file|clip|scene)[_-]?\d+$|^[0-9a-f]{8}-[0-9a-f]{8}$")  # of LeRobot, of BDD
+NO_LENGTH = ("mpegts", "mpeg")  # of these containers: it is that of what is there of a file that is cut off
 LENGTHS_DIFFER = 1.1  # times; cameras of a vehicle start and stop together
 
 
 def why_clips(videos: list[str]) -> str:
     """Why videos in one folder are a drive each, in words; empty if they are the cameras of one drive.
 
-    Their names decide: one camera at several times, names of cameras, or zero-padded numbers and ids. Otherwise their
-    lengths do.
+    Their names decide: one camera at several times, names of cameras, or names of episodes. Otherwise their lengths do.
     """
     names = [Path(video).stem for video in videos]
     if len(names) > MOST_CAMERAS:
@@ -26,8 +27,8 @@ def why_clips(videos: list[str]) -> str:
         return "videos of one camera at several times are clips"
     if len(names) < 2 or any(map(CAMERA.search, names)):
         return ""
-    if any(map(ID.search, names)):
-        return "videos named by numbers or ids are clips; names with cam, front, left, ... are cameras"
+    if all(map(CLIP.search, names)):
+        return "videos named as episodes are clips; names with cam, front, left, ... are cameras"
     seconds = list(filter(None, map(_read_seconds, videos)))
     longer = max(seconds, default=0) > LENGTHS_DIFFER * min(seconds, default=0)
     return "videos of different lengths are clips; names with cam, front, left, ... are cameras" if longer else ""
@@ -36,5 +37,5 @@ def why_clips(videos: list[str]) -> str:
 def _read_seconds(video: str) -> float:
     """A video's duration by its container, s; 0 if unknown."""
     with contextlib.suppress(ValueError, OSError), open_container(video)[0] as container:
-        return (container.duration or 0) / 1e6
+        return 0.0 if container.format.name in NO_LENGTH else (container.duration or 0) / 1e6
     return 0.0

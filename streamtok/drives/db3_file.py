@@ -181,7 +181,8 @@ def _read_rows(database: apsw.Connection, note: Callable[[str], None]) -> Iterat
     while nothing <= MOST_MISSES:
         try:
             for row in database.execute(question, (at,)):
-                at, misses, nothing = row[0], misses + nothing, 0
+                if row[0] > at:  # damage links pages to earlier ones
+                    at, misses, nothing = row[0], misses + nothing, 0
                 yield row
             break
         except apsw.Error:

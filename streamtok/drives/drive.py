@@ -4,24 +4,25 @@ import heapq
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, median
 from typing import Any, NamedTuple, Self
 
 from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
 from streamtok.io.images.stills import DamagedFrame
-from streamtok.measures import TimeJudge
+from streamtok.measures import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, TimeJudge
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
 MOST_AHEAD, FASTER = 10, 4  # a jump above both 10 and 4 times the steps in that time is a counter that restarted
-FASTEST_NS = 4_000_000  # the step while none is known yet
+FASTEST_NS = 4_000_000  # the step from number to number while none is known yet
 TURNED_AHEAD = 1000  # the largest jump that is a gap where the clock was set back, so that time does not tell
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
@@ -38,13 +39,19 @@ class Problem(NamedTuple):
 
     stream: str
     text: str
+    frame_id: int | None = None
 
 
 @dataclass
 class Progress:
-    """How far one camera has been read; `offset` is its stored numbers minus those given, since the last restart."""
+    """How far one camera has been read; `offset` is its stored numbers minus those given, since the last restart.
+
+    `paces` are the latest steps (ns) from number to number; those from image to image are longer where images are lost.
+    """
 
     judge: TimeJudge
+    uneven: bool = False
+    paces: deque[float] = field(default_factory=deque)
     next_id: int = 0
     turn: int = 0
     last_ns: int = 0
@@ -53,8 +60,8 @@ class Progress:
 
     def counts_anew(self, ahead: int, went_ns: int) -> bool:
         """Whether a number `ahead` of the expected one means a restarted counter; `went_ns` is 0 if time is unknown."""
-        fits = FASTER * went_ns / (self.judge.usual_step or FASTEST_NS)
-        return ahead < 0 or ahead > (max(MOST_AHEAD, fits) if went_ns else TURNED_AHEAD)
+        usual = (mean if self.uneven else median)(self.paces) if len(self.paces) >= LEAST_STEPS else FASTEST_NS
+        return ahead < 0 or ahead > (max(MOST_AHEAD, FASTER * went_ns / usual) if went_ns else TURNED_AHEAD)
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -138,9 +145,9 @@ class Drive(ABC):
             told[name] |= {"clock_reason": choice.reason if choice else ""}
         return told
 
-    def note(self, stream: str, text: str) -> None:
+    def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
         """Add to `problems` what was left out or guessed, unless the same text is there."""
-        problem = Problem(stream, text)
+        problem = Problem(stream, text, frame_id)
         if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
         if len(self.problems) < LOGGED_PROBLEMS:
@@ -154,7 +161,8 @@ class Drive(ABC):
     def start_progress(self, stream: str) -> Progress:
         """The progress of a camera before its first image."""
         clock = self.find_clock(stream)
-        return Progress(TimeJudge(clock.uneven, clock.steps))
+        kept = BURST_STEPS if clock.uneven else USUAL_STEPS
+        return Progress(TimeJudge(clock.uneven, clock.steps), clock.uneven, deque(maxlen=kept))
 
     def find_clock(self, stream: str) -> Choice:
         """The clock of a camera."""
@@ -178,6 +186,8 @@ class Drive(ABC):
         if by_time and step.was_set:
             self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
         missing = step.missing if by_time else max(0, ahead)  # a gap in time becomes one in the numbers
+        if progress.numbered and known is not None and not anew and not turned:
+            progress.paces.append(went_ns / (1 + missing))
         number = progress.next_id + missing if known is None or anew else known
         if item.frame_id is not None:
             progress.numbered, progress.offset = True, item.frame_id - number
@@ -201,7 +211,7 @@ class Drive(ABC):
         """Count and note an image that does not become a frame."""
         self.counts[item.stream][reason] += 1
         place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
-        self.note(item.stream, f"{place}: {text}")
+        self.note(item.stream, f"{place}: {text}", item.frame_id)
 
     def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
         """Merge the cameras' items by capture time, in a reorder buffer of `depth` items."""

@@ -89,9 +89,9 @@ def list_videos(path: Path) -> list[str]:
     return [str(video) for video in sorted(filter(is_video, path.iterdir()))]
 
 
-def list_below(path: Path) -> list[str]:
+def list_below(path: Path, find: ImageFinder) -> list[str]:
     """The names of the drives in the folders below `path`."""
-    walk, find = FolderWalk(path), ImageFinder()
+    walk = FolderWalk(path)
     return [drive for folder in walk.folders_in(path) for drive in _drives_in(folder, walk, find)]
 
 

@@ -75,7 +75,8 @@ def has_images(path: Path, find: ImageFinder) -> bool:
     """Whether images with times lie in a folder itself, or in its data/; logs images without times."""
     there = bool(list_image_folders(path, 0, find))
     timed = there and find.have_times(path)
-    if there and not timed and not (path.name == "data" and path.parent in find.left_out):
+    same = {path, path.parent} if path.name == "data" else {path}
+    if there and not timed and find.left_out.isdisjoint(same):
         find.left_out.add(path)
         log.warning("path=%s event=left_out reason='its images have no times'", path)
     return timed
@@ -92,7 +93,7 @@ def find_logs(path: Path, find: ImageFinder) -> Logs:
 def belong_together(folders: list[Path], find: ImageFinder) -> bool:
     """Whether folders of images are the cameras of one drive: their names differ, and their times overlap.
 
-    False if one of them is another kind of drive. Folders without times are not compared.
+    False if one of them is another kind of drive. Cameras without times are not compared.
     """
     cameras: set[Path] = set()
     spans: list[tuple[int, int]] = []
@@ -100,10 +101,10 @@ def belong_together(folders: list[Path], find: ImageFinder) -> bool:
         others = bool(list_files(folder).paths) or any(map(is_video, folder.iterdir()))
         found = [] if others else list_image_folders(folder, DEEPEST - 1, find)
         names = {each.relative_to(folder if each != folder else folder.parent) for each in found}
-        if not found or names & cameras:
+        timed, _ = _list_timed({str(each): each for each in found}, find)
+        if not timed or names & cameras:  # none with times: those of this drive lie deeper
             return False
         cameras |= names
-        timed, _ = _list_timed({str(each): each for each in found}, find)
         times = [[image.time_ns for image in found.images] for found in timed.values()]
         spans += [(min(each), max(each)) for each in times]
     return len(spans) < 2 or any(max(a[0], b[0]) <= min(a[1], b[1]) for a, b in itertools.combinations(spans, 2))
@@ -161,7 +162,10 @@ def open_picture(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
 
 def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
     """Open one video file as a drive: a camera per video stream (cam0, cam1, ...), or for the one in `options`."""
-    container, _ = open_container(str(path), stream=options.get("stream", 0))  # raises at once if it is no video
+    try:
+        container, _ = open_container(str(path), stream=options.get("stream", 0))  # raises at once if it is no video
+    except ValueError as error:
+        raise ValueError("; ".join(filter(None, (str(error), explain_format(path))))) from error
     with container:
         count = len(video_streams(container))
     chosen = [options.get("stream")] if "stream" in options or count == 1 else range(count)

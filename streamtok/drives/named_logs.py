@@ -1,7 +1,7 @@
 """Group images whose names hold their recording, their camera and their time.
 
 LOG__CAMERA__TIME.jpg (nuScenes): a folder holds one camera of many recordings, and its images are split between two
-folders (samples, sweeps). LOG_cam0_TIME.jpg (Lyft): one folder holds all cameras.
+folders (samples, sweeps). LOG_cam0_TIME.jpg (Lyft): one folder holds all cameras; a folder with one is that camera.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ def folders_of(logs: Logs) -> set[Path]:
 
 def _names_in(folder: Path) -> set[tuple[str, str, str]]:
     """(recording, camera, pattern of names) of images in a folder or its data/; empty if one is named otherwise."""
-    found = set()
+    found, together = set(), False
     inside = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
     for file in (file for place in inside for file in place.iterdir() if is_image(file)):
         match = NAME.fullmatch(file.stem)
         if match is None:
             return set()
         found.add((match[2], match[3] or match[4], f"{escape(match[1])}[0-9]*"))
-    return found
+        together = together or not match[3]
+    return set() if together and len({camera for _, camera, _ in found}) < 2 else found

@@ -32,10 +32,9 @@ from streamtok.drives.folders import HEAD_BYTES, find_kind, head_kind, list_reco
 from streamtok.drives.image_folders import ImageFinder
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.message_drive import ReadOptions
-from streamtok.drives.other_formats import explain_format
 from streamtok.drives.topics import Topics
 from streamtok.io.messages.depth import DepthRange
-from streamtok.io.suffixes import IMAGE_SUFFIXES, is_video
+from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.recording.packing import read_head
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
@@ -53,24 +52,25 @@ def open_drive(
     ValueError for a file that cannot be read or lacks a topic that was asked for. A file with a wrong suffix is read by
     its contents, with a note in `problems`.
     """
-    name, (path, options) = str(path), find_drive(path)
-    read_options = ReadOptions(topics, clock, depth_range)
+    return _open(str(path), ReadOptions(topics, clock, depth_range), ImageFinder())
+
+
+def _open(name: str, read_options: ReadOptions, find: ImageFinder) -> Drive:
+    path, options = find_drive(name)
     if name.startswith(PARTS):
         recording = recording_of(path)
         return _open_parts(recording, recording.paths[0].parent, read_options)
     if path.is_dir() and options:
-        return open_images(path, topics, options, ImageFinder())
+        return open_images(path, read_options.topics, options, find)
     if path.is_dir():
-        return _open_folder(path, read_options)
+        return _open_folder(path, read_options, find)
     if not path.is_file():
         raise ValueError(f"drive {name!r} is a pipe, which is read once: use `streamtok encode` or `ingest`")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return open_picture(path, topics, options)
+        return open_picture(path, read_options.topics, options)
     kind = find_kind(path)
     if kind == "video":
-        if not is_video(path) and (other := explain_format(path)):
-            raise ValueError(f"{path}: {other}")
-        return open_video(path, topics, options)
+        return open_video(path, read_options.topics, options)
     try:
         drive = _open_parts(Parts([path]), path, read_options)
     except ValueError as error:
@@ -83,14 +83,14 @@ def open_drive(
     return drive
 
 
-def _open_folder(path: Path, read_options: ReadOptions) -> Drive:
+def _open_folder(path: Path, read_options: ReadOptions, find: ImageFinder) -> Drive:
     """Open the drive that lies in a folder itself, or whose cameras lie in the folders below."""
-    find, recordings = ImageFinder(), list_recordings(path)
-    names = list_videos(path) + list_below(path) if recordings else drives_in(path, find)
+    recordings = list_recordings(path)
+    names = list_videos(path) + list_below(path, find) if recordings else drives_in(path, find)
     if recordings:
         drive = _open_parts(_choose_recording(path, recordings), path, read_options)
     elif len(names) == 1 and names != [str(path)]:
-        drive = open_drive(names.pop(), read_options.topics, read_options.clock, read_options.depth_range)
+        drive = _open(names.pop(), read_options, find)
         drive.note("", f"is the only drive in {path}")
     elif names and str(path) not in names:
         raise _explain_several(path, names)

@@ -23,8 +23,8 @@ def explain_format(path: Path) -> str:
     """What to do with a file or folder in a format that is not supported, in words; empty for any other."""
     files = itertools.islice(path.rglob("*"), LOOKED_AT) if path.is_dir() else ()
     for file in (path, *files):
-        ends = {suffix.lower().partition("-")[0] for suffix in file.suffixes} or {file.name}
+        end = file.suffix.lower().partition("-")[0] or file.name  # .tfrecord-00000-of-00010
         for suffixes, (name, advice) in FORMATS.items():
-            if not ends.isdisjoint(suffixes):
+            if end in suffixes:
                 return f"{file.name} is {name}, which is not read here: {advice}"
     return ""

@@ -79,6 +79,8 @@ def open_source(
         kind = "camera" if is_snapshot(spec) else ask_web(spec)
         if kind == "file":
             return VideoSource(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
+        if kind == "pictures":  # slow or small ones would not fill in time what FFmpeg reads to recognize them
+            return CameraSource(NetworkCamera(spec, form="mjpeg"), stream, max_frames=max_frames)
         return _open_camera(f"{SNAPSHOT}{spec}" if kind == "picture" else spec, stream, max_frames)
     path, options = _find_file(spec)
     if path.suffix == ".sdp":

@@ -12,10 +12,10 @@ IMAGE_SUFFIXES |= {".jpg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".tif": "tif
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file of a folder is a video. Hidden ones do not count: macOS writes ._NAME beside the files."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    """Whether it is a video, and no folder or pipe. Hidden ones do not count: macOS writes ._NAME beside the files."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file of a folder is a picture; see `is_video`."""
+    """Whether a file of a folder is a picture, by its name; see `is_video`."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mcap.reader import Summary
     from mcap.records import Channel, Schema, Statistics
 
+DATA_END = RECORD.pack(spec.OP_DATA_END, 4)
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
 DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
@@ -94,15 +96,16 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         reader = SeekingReader(stream)
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
-        last = max(summary.chunk_indexes, key=lambda c: c.chunk_start_offset, default=None) if summary else None
-        stream.seek(last.chunk_start_offset if last else 0)
-        if last and stream.read(RECORD.size) != RECORD.pack(spec.OP_CHUNK, last.chunk_length - RECORD.size):
-            return None  # the summary is wrong, or bytes were lost or added before it
+        stream.seek(end - FOOTER_BYTES + RECORD.size)
+        data_end = struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4  # it comes before the summary
+        stream.seek(data_end)
+        if stream.read(len(DATA_END)) != DATA_END:
+            return None  # bytes were lost or added before it
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
-    if summary is None or summary.statistics is None or not _lists_everything(summary, summary.statistics):
+    statistics, chunks = summary.statistics if summary else None, []
+    if summary is None or statistics is None or not _lists_everything(summary, statistics, data_end):
         return None
-    statistics, chunks = summary.statistics, []
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
         chunks.append(Chunk(c.chunk_start_offset, c.chunk_length, *times, True, dict(c.message_index_offsets)))
@@ -122,11 +125,16 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     return contents
 
 
-def _lists_everything(summary: Summary, told: Statistics) -> bool:
-    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it."""
+def _lists_everything(summary: Summary, told: Statistics, data_end: int) -> bool:
+    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it.
+
+    It is wrong if chunks overlap, or run over the end of the data.
+    """
+    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
+    apart = all(a + length <= b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)]))
     known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
     found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
-    return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
+    return known and apart and found == (told.chunk_count, told.metadata_count, told.attachment_count)
 
 
 def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:

@@ -1,12 +1,12 @@
 """Read files and messages that are packed by zstd, gzip, bzip2, xz or LZ4."""
 
 import bz2
-import gzip
 import lzma
-import shutil
 import tempfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -15,18 +15,18 @@ from streamtok.names import name_errors
 
 SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-COPY_BYTES = 1 << 20
+PIECE_BYTES = 1 << 12  # read at once of a packed file: damage costs the content of one piece
 SIZE_UNKNOWN = (1 << 64) - 1  # zstd's content size if its header holds none
 
 
-READERS: dict[bytes, Callable[[Any], Any]] = {
-    ZSTD_MAGIC: lambda file: import_module("zstandard").ZstdDecompressor().stream_reader(file, read_across_frames=True),
-    b"\x04\x22\x4d\x18": lambda file: import_module("lz4.frame").open(file),
-    b"\x1f\x8b\x08": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
+UNPACKERS: dict[bytes, Callable[[], Any]] = {
+    ZSTD_MAGIC: lambda: import_module("zstandard").ZstdDecompressor().decompressobj(),
+    b"\x04\x22\x4d\x18": lambda: import_module("lz4.frame").LZ4FrameDecompressor(),
+    b"\x1f\x8b\x08": partial(zlib.decompressobj, 16 + zlib.MAX_WBITS),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\0": lzma.LZMADecompressor,
 }
-"""{magic bytes: the function that opens such a file for reading}"""
+"""{magic bytes: the function that makes an unpacker for such a file}"""
 
 
 def bare_name(path: Path) -> str:
@@ -34,21 +34,32 @@ def bare_name(path: Path) -> str:
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
-def _open_packed(stream: BinaryIO) -> Any:
-    """A reader of a packed file's content; None if it is not packed."""
-    head = stream.read(max(map(len, READERS)))
+def _unpack(stream: BinaryIO) -> Iterator[bytes] | None:
+    """The content of a packed file, piece by piece, as `_unpack_by` gives it; None if it is not packed."""
+    head = stream.read(max(map(len, UNPACKERS)))
     stream.seek(0)
-    return next((read(stream) for magic, read in READERS.items() if head.startswith(magic)), None)
+    return next((_unpack_by(make(), make, stream) for magic, make in UNPACKERS.items() if head.startswith(magic)), None)
+
+
+def _unpack_by(unpacker: Any, make_unpacker: Callable[[], Any], stream: BinaryIO) -> Iterator[bytes]:
+    """The content of a packed file; raises an error of any kind where that is damaged or cut off."""
+    for data in iter(partial(stream.read, PIECE_BYTES), b""):
+        while data := data.lstrip(b"\0") if unpacker.eof else data:  # several may follow one another, and zeros
+            unpacker = make_unpacker() if unpacker.eof else unpacker
+            yield unpacker.decompress(data)
+            data = unpacker.unused_data or b""
+    if not unpacker.eof:
+        raise ValueError("it is cut off")
 
 
 def read_head(path: Path, size: int) -> bytes:
     """The first bytes of a file, or of a packed file's content; empty if that is damaged."""
     with path.open("rb") as stream:
-        packed = _open_packed(stream)
-        try:
-            return (packed or stream).read(size)
-        except Exception:  # every library has its own
-            return b""
+        pieces, head = _unpack(stream) or iter([stream.read(size)]), b""
+        with suppress(Exception):  # every library has its own
+            while len(head) < size:
+                head += next(pieces)
+        return head[:size]
 
 
 def unpacked_size(path: Path) -> int:
@@ -56,7 +67,7 @@ def unpacked_size(path: Path) -> int:
     import zstandard
 
     with path.open("rb") as stream, suppress(zstandard.ZstdError):
-        size = zstandard.get_frame_parameters(stream.read(COPY_BYTES)).content_size
+        size = zstandard.get_frame_parameters(stream.read(PIECE_BYTES)).content_size
         return 0 if size == SIZE_UNKNOWN else size
     return 0
 
@@ -70,14 +81,14 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
         ValueError: nothing can be unpacked.
     """
     with path.open("rb") as stream:
-        packed = _open_packed(stream)
-        if packed is None:
+        pieces = _unpack(stream)
+        if pieces is None:
             return None, ""
         unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
         reason = ""
         with name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
             try:
-                shutil.copyfileobj(packed, unpacked, COPY_BYTES)
+                unpacked.writelines(pieces)
             except Exception as error:  # every library has its own
                 if isinstance(error, OSError) and error.errno:
                     raise

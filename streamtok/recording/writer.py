@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -29,9 +29,6 @@ from streamtok.preprocessing.pixels import name_encoding
 from streamtok.recording import format as form
 from streamtok.types import Frame
 from streamtok.wire.message import Info, TokenHeader, encode
-
-if TYPE_CHECKING:
-    from mcap.writer import Writer
 
 CHUNK_BYTES = 1 << 20  # of tokens and packets; a raw frame is a chunk of its own
 STILLS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}  # {codec of a packet: format in the message}
@@ -79,15 +76,18 @@ class RecordingWriter:
         self._streams: dict[str, StreamEntry] = {}
         self._schemas: dict[str, int] = {}
         self._last_utc = 0
-        if frames != "none" or pictures:
-            _import_images()
+        with needs_extra("recording", "record"):
+            from mcap.writer import CompressionType, Writer
+
+            if frames != "none" or pictures:
+                _import_images()
         self._stream = path.open("xb")
         self._place = self._find()
         with contextlib.suppress(OSError):  # tells `repair` that the file is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._writer = _open_writer(self._stream)
         try:
             with name_errors(path):
+                self._writer = Writer(self._stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
                 self._begin(metadata)
         except BaseException:
             self.abandon()
@@ -269,12 +269,6 @@ def _same_constants(first: Info | None, second: Info) -> bool:
     if first is None:
         return False
     return msgspec.structs.replace(second, **{name: getattr(first, name) for name in CHANGING}) == first
-
-
-def _open_writer(stream: BinaryIO) -> Writer:
-    with needs_extra("recording", "record"):
-        from mcap.writer import CompressionType, Writer
-    return Writer(stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
 
 
 def _import_images() -> None:

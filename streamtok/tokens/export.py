@@ -1,5 +1,6 @@
 """Exports tokens for other tools: WebDataset shards, Parquet tables, and the LeRobot v3 layout."""
 
+import tempfile
 from pathlib import Path
 
 from streamtok.extras import needs_extra
@@ -14,8 +15,8 @@ FORMATS = ("webdataset", "parquet", "lerobot")
 def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions | None = None) -> dict[str, int]:
     """Write the tokens of `source` into the new folder `out` in the format `to`, one of FORMATS; returns counts.
 
-    It takes constant memory. Raises ValueError if the folder is not empty, or if the files come from different
-    tokenizers.
+    It takes constant memory, and leaves no files after an error. Raises ValueError if the folder is not empty, or if
+    the files come from different tokenizers.
     """
     options, out = options or ExportOptions(), Path(out)
     if to not in FORMATS:
@@ -23,10 +24,15 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: give a new one")
     if to == "webdataset":
-        with name_errors(out):
-            return export_webdataset(source, out, options)
-    with needs_extra("this export", "dataset"):
-        from streamtok.tokens.lerobot import export_lerobot
-        from streamtok.tokens.parquet import export_parquet
-    with name_errors(out):
-        return (export_parquet if to == "parquet" else export_lerobot)(source, out, options)
+        write = export_webdataset
+    else:
+        with needs_extra("this export", "dataset"):
+            from streamtok.tokens.lerobot import export_lerobot
+            from streamtok.tokens.parquet import export_parquet
+        write = export_parquet if to == "parquet" else export_lerobot
+    out.mkdir(parents=True, exist_ok=True)
+    with name_errors(out), tempfile.TemporaryDirectory(prefix=".", dir=out) as unfinished:
+        counts = write(source, Path(unfinished), options)
+        for path in Path(unfinished).iterdir():
+            path.rename(out / path.name)
+    return counts

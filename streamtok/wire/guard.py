@@ -29,6 +29,7 @@ MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
 LOOK_S = 0.01  # CPU time per tick, enough for some hundred peers: the encoder waits meanwhile (the GIL)
+Key = tuple[zmq.Socket, int]  # a monitor and a descriptor, which another monitor's connection may get meanwhile
 EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 
 
@@ -68,8 +69,8 @@ class PeerGuard:
     def __init__(self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None) -> None:
         self._allowed = allowed
         self._keys = self._list_keys()
-        self._peers: dict[int, Peer] = {}  # by descriptor, the least recently checked first
-        self._strangers: dict[int, Peer] = {}  # those that may not have completed the handshake, the oldest first
+        self._peers: dict[Key, Peer] = {}  # the least recently checked first
+        self._strangers: dict[Key, Peer] = {}  # those that may not have completed the handshake, the oldest first
         self._log = EventLog("publish", log, "socket")
         self._monitors = {self._watch(socket): socket is stream for socket in sockets}  # and whether it is the XPUB
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
@@ -101,78 +102,78 @@ class PeerGuard:
         while True:
             for monitor, _ in poller.poll(TICK_MS if self._peers else None):
                 event = recv_monitor_message(monitor)
-                self._take(event["event"], event["value"], self._monitors[monitor])
+                self._take(event["event"], (monitor, event["value"]))
             if self._peers and time.monotonic() >= due:
                 due = time.monotonic() + TICK_MS / 1e3
                 self._look_around()
                 self._limit_subscriptions()
                 self._shut_out()
 
-    def _take(self, event: int, descriptor: int, subscribes: bool) -> None:
+    def _take(self, event: int, key: Key) -> None:
         if event == zmq.EVENT_LISTENING:
-            shield_listener(descriptor)
+            shield_listener(key[1])
         elif event == zmq.EVENT_ACCEPTED:
-            self._accept(descriptor, subscribes)
+            self._accept(key)
         else:
-            self._forget(descriptor)
+            self._forget(key)
 
-    def _accept(self, descriptor: int, subscribes: bool) -> None:
-        link = find_link(descriptor)
+    def _accept(self, key: Key) -> None:
+        link = find_link(key[1])
         if link is None:
             return
         link.drop(RESETS)  # it may have been accepted before its listener was shielded
-        self._forget(descriptor)
-        self._peers[descriptor] = self._strangers[descriptor] = Peer(link, time.monotonic(), subscribes)
+        self._forget(key)
+        self._peers[key] = self._strangers[key] = Peer(link, time.monotonic(), subscribes=self._monitors[key[0]])
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if most != resource.RLIM_INFINITY and descriptor >= most - RESERVED:
-            self._cut(descriptor, "files")
+        if most != resource.RLIM_INFINITY and key[1] >= most - RESERVED:
+            self._cut(key, "files")
         elif len(self._strangers) > MAX_STRANGERS:
             self._meet_oldest()
 
-    def _forget(self, descriptor: int) -> None:
-        self._peers.pop(descriptor, None)
-        self._strangers.pop(descriptor, None)
+    def _forget(self, key: Key) -> None:
+        self._peers.pop(key, None)
+        self._strangers.pop(key, None)
 
     def _meet_oldest(self) -> None:
         """Cut off the oldest stranger, unless it has completed the handshake meanwhile."""
-        descriptor = next(iter(self._strangers))
-        state = self._strangers.pop(descriptor).link.look()
+        key = next(iter(self._strangers))
+        state = self._strangers.pop(key).link.look()
         if state is not None and state.received < GREETING:
-            self._cut(descriptor, "silent")
+            self._cut(key, "silent")
 
     def _look_around(self) -> None:
         """Cut off peers that sent too much or are gone, which libzmq cannot see; after LOOK_S the rest wait a tick."""
         now, began = time.monotonic(), time.thread_time()
-        for descriptor in list(self._peers):
+        for key in list(self._peers):
             if time.thread_time() - began > LOOK_S:
                 return
-            peer = self._peers.pop(descriptor)
+            peer = self._peers.pop(key)
             state = peer.link.look()
             if state is None:
-                self._forget(descriptor)
+                self._forget(key)
                 continue
-            self._peers[descriptor] = peer
+            self._peers[key] = peer
             gone = state.is_gone(peer.dropped)
             peer.note(state, now)
             if gone or peer.debt > BURST:
-                self._cut(descriptor, "gone" if gone else "flood")
+                self._cut(key, "gone" if gone else "flood")
 
     def _limit_subscriptions(self) -> None:
         """Cut off the readers that sent most, until the subscriptions of all, which libzmq keeps, are few enough."""
-        sent = {descriptor: peer.received for descriptor, peer in self._peers.items() if peer.subscribes}
+        sent = {key: peer.received for key, peer in self._peers.items() if peer.subscribes}
         if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
             return
-        for descriptor in sorted(sent, key=lambda number: sent[number], reverse=True):
+        for key in sorted(sent, key=sent.__getitem__, reverse=True):
             if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
                 return
-            self._cut(descriptor, "flood")
-            del sent[descriptor]
+            self._cut(key, "flood")
+            del sent[key]
 
     def _shut_out(self) -> None:
         before, self._keys = self._keys, self._list_keys()
         if before - self._keys:
-            for descriptor in list(self._peers):
-                self._cut(descriptor, "key_removed")
+            for key in list(self._peers):
+                self._cut(key, "key_removed")
 
     def _list_keys(self) -> set[tuple[str, int]]:
         """Names and times of the key files; the previous ones if the folder cannot be read now."""
@@ -182,9 +183,9 @@ class PeerGuard:
         except OSError:
             return self._keys
 
-    def _cut(self, descriptor: int, reason: str) -> None:
-        peer = self._peers[descriptor]
-        self._forget(descriptor)
+    def _cut(self, key: Key, reason: str) -> None:
+        peer = self._peers[key]
+        self._forget(key)
         if reason == "flood":
             peer.link.drop(EVERYTHING)
         if peer.link.end_input():

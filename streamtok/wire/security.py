@@ -143,12 +143,10 @@ def generate(folder: str | Path, client: str = "client") -> list[Path]:
     if not re.fullmatch(NAME, client) or client == "server":
         raise ValueError(f"client name {client!r}: expected letters, digits, _ or -, and not 'server'")
     (folder / "allowed").mkdir(parents=True, exist_ok=True)
-    if (folder / f"{client}.key_secret").exists():
+    made = _make_pair(folder, client)
+    if not made:
         raise ValueError(f"{folder / client}.key_secret exists; choose another --name, or remove it first")
-    made = [] if (folder / "server.key_secret").exists() else _make_pair(folder, "server")
-    made += _make_pair(folder, client)
-    made.append(allow(folder / f"{client}.key", folder))
-    return made
+    return [*_make_pair(folder, "server"), *made, allow(folder / f"{client}.key", folder)]
 
 
 def allow(public_key: str | Path, folder: str | Path) -> Path:
@@ -189,8 +187,12 @@ def _checked(key: bytes, path: Path) -> bytes:
 
 
 def _make_pair(folder: Path, name: str) -> list[Path]:
-    """Write a key pair atomically; the secret file is never readable by others."""
+    """Write a key pair, never readable by others; returns no files if there is a secret one, which is kept."""
     with name_errors(folder / f"{name}.key_secret"), tempfile.TemporaryDirectory(dir=folder) as private:
-        made = [Path(path) for path in zmq.auth.create_certificates(private, name)]
-        os.chmod(made[1], 0o600)
-        return [path.rename(folder / path.name) for path in made]
+        public, secret = (Path(path) for path in zmq.auth.create_certificates(private, name))
+        secret.chmod(0o600)
+        try:
+            os.link(secret, folder / secret.name)  # unlike a rename, this overwrites nothing
+        except FileExistsError:
+            return []
+        return [public.rename(folder / public.name), folder / secret.name]

@@ -297,6 +297,14 @@ def test_a_counter_that_begins_anew_wherever_is_no_loss_and_time_tells_what_is_m
     assert "its counter jumps" in notes
 
 
+@pytest.mark.parametrize("first", [12, 300])
+def test_images_lost_where_few_come_are_counted(tmp_path, first):
+    """As of 30 a second two are kept, from the beginning or for a while."""
+    shots = [(n, START_NS + n * STEP_NS // 3) for n in range(500) if n < first or n > 450 or n % 15 == 0]
+    ids, lost, notes = read_numbered(tmp_path / "slow.bag", shots)
+    assert (ids, lost, notes) == ([100 + n for n, _ in shots], 500 - len(shots), "")
+
+
 def test_a_counter_that_comes_back_or_is_another_one_behind_a_clock_set_back_goes_on(tmp_path):
     far = 4_000_000_000
     stray, back, again = ({n: n + far for n in places} for places in ([10], range(10, 30), range(30, 60)))

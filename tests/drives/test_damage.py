@@ -88,13 +88,16 @@ def test_a_file_whose_first_bytes_or_first_chunk_are_damaged_is_read(tmp_path, c
 
 
 @pytest.mark.parametrize("bit", [0, 2, 5])
-def test_a_chunk_that_no_longer_says_what_it_is_is_read_by_the_index(tmp_path, bit):
+@pytest.mark.parametrize("chunk", [0, 2, -1])
+def test_a_chunk_that_no_longer_says_what_it_is_is_read_by_the_index(tmp_path, chunk, bit):
     path = write_checked(tmp_path / "d.mcap", "ZSTD")
-    path.write_bytes(damage(path.read_bytes(), "flip", McapFile(path).chunks[0].offset, bit))
+    path.write_bytes(damage(path.read_bytes(), "flip", McapFile(path).chunks[chunk].offset, bit))
     assert read(path).numbers == ALL
 
 
-def test_an_index_that_lies_is_not_believed(tmp_path):
+@pytest.mark.parametrize("lie", [1 << 60, 1, -1, 4096])
+@pytest.mark.parametrize("chunks", [slice(1, None), slice(2, 3), slice(-1, None)])
+def test_an_index_that_lies_is_not_believed(tmp_path, chunks, lie):
     from mcap.writer import Writer
 
     path = tmp_path / "d.mcap"
@@ -105,8 +108,9 @@ def test_an_index_that_lies_is_not_believed(tmp_path):
         channel = writer.register_channel("/cam/image_raw", "cdr", schema)
         for shot in regular(COUNT):
             writer.add_message(channel, shot.log_ns, ros_message(shot), shot.log_ns)
-        for index in writer._Writer__chunk_indices if hasattr(writer, "_Writer__chunk_indices") else ():
-            index.chunk_start_offset += 1 << 60
+        writer._Writer__finalize_chunk()
+        for index in writer._Writer__chunk_indices[chunks]:
+            index.chunk_start_offset += lie
         writer.finish()
     assert read(path).numbers == ALL
 
@@ -243,6 +247,24 @@ def test_cells_of_another_type_cost_their_own_images(tmp_path):
     with open_drive(path) as drive:
         assert len(list(drive)) == 10
         assert drive.account()["front"]["damaged"] == 2
+
+
+def test_a_database_that_links_a_page_twice_comes_to_an_end(tmp_path):
+    frames = frames_of("front", 60)
+    path = write_bag2(tmp_path / "d", frames) / "d.db3"
+    with closing(sqlite3.connect(path)) as database:
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'messages'")
+    data = bytearray(path.read_bytes())
+    size, root = struct.unpack_from(">H", data, 16)[0], (root - 1) * struct.unpack_from(">H", data, 16)[0]
+    cells = [root + place for place in struct.unpack_from(">9H", data, root + 12)]  # each begins with a page's number
+    data[cells[6] : cells[6] + 4] = data[cells[3] : cells[3] + 4]
+    (lost,) = struct.unpack_from(">I", data, cells[7])
+    data[(lost - 1) * size : lost * size] = bytes(size)
+    path.write_bytes(data)
+    with open_drive(path) as drive:
+        found = list(drive)
+    assert 30 < len(found) < len(frames)
+    assert_same_frames(found, [frames[frame.frame_id] for frame in found])
 
 
 def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):

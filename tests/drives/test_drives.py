@@ -209,7 +209,7 @@ def test_corrupt_messages_in_a_bag_are_counted_and_listed(tmp_path):
     with open_drive(tmp_path / "d.bag") as drive:
         found = list(drive)
         assert drive.counts["front"] == {"frames": 7, "damaged": 3}
-        assert [problem.text.partition(":")[0] for problem in drive.problems] == ["frame 3", "frame 6", "frame 7"]
+        assert [problem.frame_id for problem in drive.problems] == [3, 6, 7]
     assert [frame.frame_id for frame in found] == [0, 1, 2, 4, 5, 8, 9]
 
 
@@ -535,6 +535,15 @@ def test_cameras_that_only_names_tell_apart_are_two(tmp_path):
     assert [len(read(name)) for name in names] == [5, 12]
 
 
+@pytest.mark.parametrize("name", ["basler_camera", "run_cam0"])
+def test_folders_with_images_of_one_name_are_a_camera_each(tmp_path, name):
+    for folder in ("left", "right"):
+        put_images(tmp_path / folder, [f"{name}_{START_NS + n * STEP_NS}" for n in range(5)])
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    with open_drive(tmp_path) as drive:
+        assert [frame.stream for frame in drive] == 5 * ["left", "right"]
+
+
 def put_images(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -607,6 +616,12 @@ def test_a_file_that_is_no_drive_says_what_it_is_and_what_to_do(tmp_path, name, 
         ValueError, match="holds no drive" + (f": .*{what}" if path.suffix not in (".bin", ".txt") else "")
     ):
         open_drive(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["clip.v1.zip", "drive.h5.bin", "cam.tar-1", "rec.parquet", "film.gz"])
+def test_a_video_is_one_whatever_it_is_called(tmp_path, name):
+    write_video(tmp_path / "v.mp4", numbered(5), range(0, 5 * 512, 512))
+    assert len(read((tmp_path / "v.mp4").rename(tmp_path / name))) == 5
 
 
 def test_files_that_are_nothing_are_named_where_they_are_several(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,13 +154,19 @@ def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
 @pytest.mark.parametrize(
     ("names", "lengths", "reason"),
     [
-        (["episode_000000", "episode_000001"], [20, 20], "named by numbers or ids"),
-        (["cabc30fc-e7726578", "b1c66a42-6f7d68ca"], [20, 20], "named by numbers or ids"),
+        (["episode_000000", "episode_000001"], [20, 20], "named as episodes"),
+        (["file-000", "file-001"], [20, 20], "named as episodes"),
+        (["cabc30fc-e7726578", "b1c66a42-6f7d68ca"], [20, 20], "named as episodes"),
+        (["20190809122700", "20190809122800"], [20, 20], "one camera at several times"),
+        (["campus_1", "campus_2"], [20, 40], "different lengths"),
         (["2019-08-09_12-27-front", "2019-08-09_12-28-front"], [20, 20], "one camera at several times"),
         (["city", "highway"], [20, 40], "different lengths"),
         (["2019-08-09_12-27-front", "2019-08-09_12-27-back"], [20, 20], ""),
         (["cam_001", "cam_002"], [20, 40], ""),
         (["23404442", "29838012"], [20, 20], ""),
+        (["12345678901234", "12345678901299"], [20, 20], ""),
+        (["0a1b2c3d", "0a1b2c3e"], [20, 20], ""),
+        (["sensor_000", "sensor_001"], [20, 20], ""),
         (["fcamera", "ecamera", "dcamera"], [20, 20, 5], ""),
     ],
 )
@@ -173,6 +180,21 @@ def test_videos_in_a_folder_are_cameras_or_clips_by_their_names_and_lengths(tmp_
     else:
         with open_drive(tmp_path) as drive:
             assert drive.streams == sorted(names)
+
+
+def test_a_file_that_is_cut_off_splits_no_vehicle(tmp_path):
+    for name, count in (("a", 20), ("b", 40)):
+        write_video(tmp_path / f"{name}.ts", numbered(count), range(0, count * 512, 512))
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+
+
+def test_a_pipe_or_a_folder_called_as_a_video_is_none(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").mkdir()
+    write_video(tmp_path / "front.mp4", numbered(5), range(0, 5 * 512, 512))
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    with open_drive(tmp_path) as drive:
+        assert [frame.stream for frame in drive] == 5 * ["front"]
 
 
 def test_folders_in_a_folder_called_data_are_found(tmp_path):
@@ -253,9 +275,10 @@ def test_links_in_circles_show_no_camera_twice(tmp_path):
             assert sorted(drive.streams) == ["front", "rear"]
 
 
-def test_what_is_wrong_with_a_folder_is_said_once(tmp_path, caplog):
-    write_tum(tmp_path / "front", lambda number: number % 10 != 4)
-    put_image(tmp_path / "maps" / "data" / "a.png", 0)
+@pytest.mark.parametrize("below", [".", "2026/05/06"])
+def test_what_is_wrong_with_a_folder_is_said_once(tmp_path, caplog, below):
+    write_tum(tmp_path / below / "front", lambda number: number % 10 != 4)
+    put_image(tmp_path / below / "maps" / "data" / "a.png", 0)
     with open_drive(tmp_path) as drive:
         assert drive.streams == ["rgb"]
     assert caplog.text.count("event=images_without_time") == 1

@@ -2,6 +2,7 @@
 
 import bz2
 import cProfile
+import gc
 import gzip
 import lzma
 import shutil
@@ -16,6 +17,7 @@ import lz4.frame
 import numpy as np
 import pytest
 import yaml
+import zstandard
 
 from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
@@ -31,6 +33,7 @@ from tests.kit.recordings import info, messages
 from tests.tokens.test_full_disks import full_disk
 
 FRAMES = frames_of("front", 36)
+PACKERS = {gzip: ".gz", bz2: ".bz2", lzma: ".xz", lz4.frame: ".lz4", zstandard: ".zst"}
 
 
 def thirds(count: int = 3):
@@ -207,20 +210,19 @@ def test_bags_packed_by_zstd_are_read_with_and_without_their_folder(tmp_path, st
 
 
 @pytest.mark.parametrize("kind", ["mcap", "bag", "db3"])
-@pytest.mark.parametrize("pack", [gzip, bz2, lzma, lz4.frame], ids=["gz", "bz2", "xz", "lz4"])
+@pytest.mark.parametrize("pack", PACKERS, ids=PACKERS.values())
 def test_parts_packed_by_any_common_program_are_read(tmp_path, kind, pack):
     if kind == "db3":
         write_db3_parts(tmp_path / "d")
     else:
         write_parts(tmp_path / "d", kind)
-    suffix = {gzip: ".gz", bz2: ".bz2", lzma: ".xz", lz4.frame: ".lz4"}[pack]
     for path in sorted(path for path in (tmp_path / "d").iterdir() if path.suffix == f".{kind}"):
-        path.with_name(path.name + suffix).write_bytes(pack.compress(path.read_bytes()))
+        path.with_name(path.name + PACKERS[pack]).write_bytes(pack.compress(path.read_bytes()))
         path.unlink()
     found, notes = read(tmp_path / "d")
     assert_same_frames(found, FRAMES)
     assert "damaged" not in notes
-    last = max((tmp_path / "d").glob(f"*{suffix}"))
+    last = max((tmp_path / "d").glob(f"*{PACKERS[pack]}"))
     last.write_bytes(last.read_bytes()[:-20])
     found, notes = read(tmp_path / "d")
     assert len(found) >= 24
@@ -239,6 +241,39 @@ def test_a_packed_file_that_is_cut_off_gives_what_is_there(tmp_path):
     path.write_bytes(whole[:4])
     with pytest.raises(ValueError, match="nothing of it can be unpacked"):
         read(path)
+
+
+@pytest.mark.parametrize("pack", PACKERS, ids=PACKERS.values())
+def test_packed_files_that_are_cut_off_or_longer_lose_no_more_than_a_block(tmp_path, pack):
+    data = write_mcap(tmp_path / "d.mcap", FRAMES).read_bytes()
+    path = tmp_path / f"d.mcap{PACKERS[pack]}"
+    blocks = [pack.compress(data[at : at + 5000]) for at in range(0, len(data), 5000)]
+    path.write_bytes(b"".join(blocks[:-1]) + blocks[-1][:-8])
+    found, notes = read(path)
+    assert_same_frames(found, FRAMES[: len(found)])
+    assert len(found) > len(FRAMES) // 2
+    assert "its compression is damaged (it is cut off); what comes before is read" in notes
+    for behind, said in ((b"no part of it", True), (bytes(9000), False), (b"".join(blocks), False)):
+        path.write_bytes(b"".join(blocks) + behind)
+        found, notes = read(path)
+        assert_same_frames(found, FRAMES)
+        assert ("its compression is damaged" in notes) == said
+
+
+@pytest.mark.parametrize("kind", ["mcap", "bag", "db3"])
+def test_what_was_unpacked_is_gone_with_the_drive(tmp_path, monkeypatch, kind):
+    path = {"mcap": write_mcap, "bag": write_bag1, "db3": write_bag2}[kind](tmp_path / f"d.{kind}", FRAMES)
+    path = next(path.glob("*.db3"), path)
+    packed = tmp_path / f"packed.{kind}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "unpacked"))
+    gc.disable()
+    try:
+        assert len(read(packed)[0]) == len(FRAMES)
+        assert not list((tmp_path / "unpacked").iterdir())
+    finally:
+        gc.enable()
 
 
 def test_cameras_recorded_at_one_time_in_files_of_their_own_are_one_drive(tmp_path):
@@ -287,8 +322,6 @@ def test_parts_of_our_own_past_999_come_in_order(tmp_path):
 @pytest.mark.parametrize("unpacked", ["whole", "cut off"])
 def test_a_file_that_lies_there_packed_and_unpacked_counts_once(tmp_path, unpacked):
     """Players of ROS 2 unpack beside the packed file, and leave it there; killed, they leave a part of it."""
-    import zstandard
-
     folder = write_bag2(tmp_path / "bag", FRAMES)
     plain = folder / "bag.db3"
     data = plain.read_bytes()

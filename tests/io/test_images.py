@@ -285,6 +285,8 @@ def test_tables_as_other_programs_write_them(lines, encoding, tmp_path):
         ["frame;time_ms", "0;0", "1;100", "2;200"],
         ["id\ttimestamp\tfilename", "7\t0\t0.png", "8\t100000\t1.png", "9\t200000\t2.png"],
         ["id timestamp (us) filename", "7 0 0.png", "8 100000 1.png", "9 200000 2.png"],
+        ["id,time (ms),filename", "7,0,0.png,", "8,100,1.png,", "9,200,2.png,"],
+        ["id,time (ms),filename,remark", "7,0,0.png", "8,100,1.png", "9,200,2.png"],
         ["0,0;0.png", "0,1;1.png", "0,2;2.png"],
         ["0.png\t0,0", "1.png\t0,1", "2.png\t0,2"],
         ["frame,utc", "0,2024-05-01T12:00:00Z", "1,2024-05-01T12:00:00.1Z", "2,2024-05-01T12:00:00.2Z"],

@@ -27,7 +27,8 @@ class Driver:
 
     def get(self, name):
         if name == cv2.CAP_PROP_POS_MSEC:
-            return time.monotonic() * 1000 - AGE_MS if self.stamps else 0.0
+            stamp = self.stamps if isinstance(self.stamps, bool) else self.stamps.pop(0)
+            return time.monotonic() * 1000 - AGE_MS if stamp else 0.0
         return {cv2.CAP_PROP_FRAME_HEIGHT: 8, cv2.CAP_PROP_FRAME_WIDTH: 16, cv2.CAP_PROP_FPS: 30}.get(name, 0)
 
     def grab(self):
@@ -77,6 +78,19 @@ def test_an_image_that_cannot_be_decoded_is_damaged_and_the_camera_goes_on(plug)
     assert (source.counts["damaged"], source.counts["reconnects"]) == (2, 0)
 
 
+def test_a_picture_without_a_stamp_leaves_the_others_theirs(plug):
+    device = plug(Driver([BLUE] * 4, [True, False, True, True]))
+    device.connect()
+    assert [device.grab().timed for _ in range(4)] == [True, False, True, True]
+
+
+def test_images_that_cannot_be_decoded_count_also_where_the_camera_is_lost(plug):
+    device = plug(Driver([BLUE, *[None] * 40, BLUE]))
+    with CameraSource(device, max_frames=2) as source:
+        assert all(source.read(5) for _ in range(2))
+    assert source.counts["damaged"] == 40
+
+
 def test_a_camera_of_which_nothing_can_be_decoded_is_lost(plug):
     device = plug(Driver([None] * 1000))
     device.connect()
@@ -89,3 +103,6 @@ def test_what_was_asked_and_is_not_given_is_said(plug, caplog):
     assert (device.size, device.fps) == ((8, 16), 30)
     assert "asked=(720, 1280) given=(8, 16)" in caplog.text
     assert "asked=60 given=30" in caplog.text
+    caplog.clear()
+    plug(Driver([BLUE]), fps=29.97).connect()
+    assert not caplog.text

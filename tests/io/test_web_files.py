@@ -13,7 +13,7 @@ from streamtok.io.base import EndOfSource
 from streamtok.io.cameras import network_camera
 from streamtok.io.cameras.network_camera import NetworkCamera, ask_web
 from streamtok.io.source import open_source
-from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
+from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, numbered, write_video
 from tests.kit.web import Server, part_of
 
 COUNT = 30
@@ -103,20 +103,21 @@ def test_a_playlist_that_has_no_end_is_played_and_nothing_of_it_is_left_out(tmp_
     assert np.allclose(np.diff([frame.capture_ns for frame in frames]), 40_000_000, atol=100_000)
 
 
-def test_pictures_that_come_as_one_without_end_are_a_camera(monkeypatch):
+@pytest.mark.parametrize(("pause", "count"), [(0.02, 40), (0.4, 5)])
+def test_pictures_that_come_as_one_without_end_are_a_camera(monkeypatch, pause, count):
     monkeypatch.setattr(network_camera, "OPEN_S", 0.5)
-    pictures = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(COUNT)]
+    pictures = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in numbered(COUNT)]
 
     def send():
         for picture in itertools.cycle(pictures):
-            time.sleep(0.02)
+            time.sleep(pause)
             yield picture
 
     with (
         Server(lambda path, headers: (200, {"Content-Type": "image/jpeg"}, send())) as web,
         open_source(f"{web.base}/live") as source,
     ):
-        frames = [source.read(5) for _ in range(40)]
+        frames = [source.read(5) for _ in range(count)]
         assert isinstance(source.device, NetworkCamera)
     numbers = [number_of(frame.image) for frame in frames]
     assert all((b - a) % COUNT == 1 for a, b in itertools.pairwise(numbers))

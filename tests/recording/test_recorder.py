@@ -315,7 +315,7 @@ def test_a_disk_that_takes_no_more_ends_the_recording_and_the_rest_is_counted(tm
 
 def test_a_disk_without_room_for_a_beginning_is_named_and_nothing_is_left(tmp_path):
     with full_disk(10), pytest.raises(OSError, match=r"d\.mcap"):
-        Recorder(tmp_path / "d.mcap")
+        Recorder(tmp_path / "d.mcap", RecorderOptions("lossless"))
     assert not list(tmp_path.iterdir())
 
 
@@ -525,3 +525,11 @@ def test_packets_of_video_that_could_not_be_decoded_again_are_recorded_as_pictur
     assert [frame.frame_id for frame in found] == [frame.frame_id for frame in kept]
     assert all(np.array_equal(one.image, other.image) for one, other in zip(found, kept, strict=True))
     assert [frame.frame_id for frame in found if frame.packet is None] == [*range(3, 10), *range(26, 30)]
+
+
+@pytest.mark.parametrize("module", ["mcap.writer", "mcap_protobuf.schema"])
+def test_a_missing_package_is_told_and_leaves_no_file(tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"recording needs the extra 'record': .*mcap"):
+        Recorder(tmp_path / "d.mcap", RecorderOptions("lossless"))
+    assert not [*tmp_path.iterdir()]

@@ -171,6 +171,8 @@ def test_streams_have_topics_of_their_own_that_ros_takes():
     assert groups.name_topics(["rear-left", "0"]) == {"rear-left": "streamtok/rear_left", "0": "streamtok/_0"}
     with pytest.raises(ValueError, match="rear-left, rear_left"):
         groups.name_topics(["rear-left", "front", "rear_left"])
+    with pytest.raises(ValueError, match=r"0, _0 .*no digit"):
+        groups.name_topics(["0", "_0"])
 
 
 def test_a_token_message_is_read_and_a_damaged_one_refused():

@@ -32,7 +32,9 @@ def test_a_full_disk_is_said_with_the_file_and_leaves_nothing(tmp_path, token_fi
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_an_export_onto_a_full_disk_names_its_folder(tmp_path, token_file, groups_of, to):
+def test_an_export_onto_a_full_disk_names_its_folder_and_can_be_repeated(tmp_path, token_file, groups_of, to):
     tokens = token_file(tmp_path / "a.safetensors", groups_of([200]))
     with full_disk(1000), pytest.raises(OSError, match="out"):
         export(tokens, tmp_path / "out", to)
+    assert not [*tmp_path.glob("out/*")]
+    assert export(tokens, tmp_path / "out", to)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from itertools import islice
 
 import pytest
@@ -48,6 +49,32 @@ def test_silent_connections_are_bounded_and_keep_no_reader_out(caplog):
         assert "reason=silent" in caplog.text
 
 
+def test_readers_beyond_the_number_of_strangers_all_stay(context, caplog):
+    with Served("front") as node, contextlib.ExitStack() as held:
+        readers = []
+        for count in (guard.MAX_STRANGERS // 2, guard.MAX_STRANGERS, guard.MAX_STRANGERS + 10):
+            while len(readers) < count:
+                readers.append(held.enter_context(context.socket(zmq.SUB)))
+                readers[-1].subscribe("tokens/")
+                readers[-1].connect(node.endpoint)
+            node.wait_subscribers(count)
+        node.publish(make_group(0))
+        assert all(reader.poll(30_000) for reader in readers)
+        assert "event=cut_off" not in caplog.text
+
+
+def test_the_last_of_many_peers_is_looked_at_too(caplog, monkeypatch):
+    """A look that has no time for all goes on with the others at the next tick."""
+    monkeypatch.setattr(guard, "LOOK_S", 1e-5)
+    monkeypatch.setattr(guard, "TICK_MS", 10)
+    with Served("front") as node, contextlib.ExitStack() as held:
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        for _ in range(20):
+            held.enter_context(shake_hands(socket.create_connection(address), b"SUB"))
+        flood_control(node)
+    assert "reason=flood" in caplog.text
+
+
 CROWD = """
 import socket, time
 from streamtok.wire import guard
@@ -89,13 +116,35 @@ def test_a_reader_that_subscribes_without_end_is_cut_off_and_forgotten(context, 
 
 def test_a_request_without_end_is_cut_off(caplog):
     """libzmq keeps the parts of a message until its last one has come."""
-    with Served("front") as node, contextlib.suppress(OSError):
-        address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])
-        asker = shake_hands(socket.create_connection(address), b"DEALER")
-        asker.settimeout(2)  # nothing answers any more
-        for _ in range(4000):
+    with Served("front") as node:
+        flood_control(node)
+    assert "reason=flood" in caplog.text
+
+
+def flood_control(node, pause=None):
+    """Send a request without end until nothing answers any more; `pause` is ended once the connection is there."""
+    address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])
+    with contextlib.suppress(OSError), shake_hands(socket.create_connection(address), b"DEALER") as asker:
+        if pause is not None:
+            pause.set()
+        asker.settimeout(2)
+        for _ in range(1000):
             asker.sendall(50 * frame(bytes(4000), more=True))
-        pytest.fail("800 MB of one request were taken")
+        pytest.fail("200 MB of one request were taken")
+
+
+def test_a_connection_is_watched_although_its_descriptor_was_that_of_another_socket(caplog, monkeypatch):
+    """The sockets' events come apart, so the end of the old connection may be heard after the new one was accepted."""
+    pause, recv = threading.Event(), guard.recv_monitor_message
+    monkeypatch.setattr(guard, "recv_monitor_message", lambda monitor: pause.wait(30) and recv(monitor))
+    with Served("front") as node:
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        for connection in [shake_hands(socket.create_connection(address), b"SUB") for _ in range(20)]:
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+            connection.close()
+        flood_control(node, pause)
     assert "reason=flood" in caplog.text
 
 

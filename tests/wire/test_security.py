@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -398,6 +399,18 @@ def test_keys_are_written_whole_or_not_at_all(tmp_path, room):
     with full_disk(room), pytest.raises(OSError, match="allowed"):
         allow(tmp_path / "client.key", tmp_path / "other")
     assert not list((tmp_path / "other" / "allowed").iterdir())
+
+
+def test_two_who_make_the_same_keys_at_once_overwrite_nothing(tmp_path):
+    for number in range(20):
+        folder = tmp_path / str(number)
+        with ThreadPoolExecutor() as pool:
+            made = [pool.submit(generate, folder) for _ in range(4)]
+        assert sum(future.exception() is None for future in made) == 1
+        for name in ("server", "client"):
+            pair = [load_public(folder / f"{name}{suffix}") for suffix in (".key", ".key_secret")]
+            assert pair[0] == pair[1]
+        assert load_public(folder / "allowed" / "client.key") == pair[0]
 
 
 def test_key_files_that_are_wrong_say_so(folder):

@@ -66,7 +66,9 @@ def name_topics(streams: Sequence[str]) -> dict[str, str]:
     topics = {name: "streamtok/" + re.sub(r"^(?=\d)", "_", name.replace("-", "_")) for name in streams}
     twice = [name for name, topic in topics.items() if list(topics.values()).count(topic) > 1]
     if twice:
-        raise ValueError(f"streams {', '.join(twice)} have the same topics in ROS, which takes no dash: rename one")
+        raise ValueError(
+            f"streams {', '.join(twice)} get one name in ROS, which takes no dash and no digit first: rename one"
+        )
     return topics
 
 

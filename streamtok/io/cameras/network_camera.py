@@ -101,13 +101,13 @@ class NetworkCamera(Device):
 
     kind, clock = "network camera", "the stream's own times, put on this machine's clock; arrival where it has none"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, form: str | None = None) -> None:
         verifies(url)  # raises at once for a wrong option
         self.url, self.name = url, without_password(url)
         self.size: tuple[int, int] | None = None
         self.fps: float | None = None
         self._container: Any = None
-        self._form: str | None = None  # FFmpeg's demuxer, if its own choice was wrong
+        self._form = form  # FFmpeg's demuxer, if its own choice is wrong or takes it too long
 
     def connect(self) -> None:
         """Open the stream; raises OSError that says what is wrong."""
@@ -230,9 +230,9 @@ def make_opener(url: str) -> tuple[OpenerDirector, str]:
     return build_opener(*handlers), bare
 
 
-def ask_web(url: str) -> Literal["file", "picture", "camera"]:
-    """Ask the server what a URL gives: a video file with an end, one picture per request, or a camera's stream (also
-    if it does not answer)."""
+def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
+    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures without end as one,
+    or a camera's stream (also if it does not answer)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "camera"
@@ -243,7 +243,7 @@ def ask_web(url: str) -> Literal["file", "picture", "camera"]:
             if "mpegurl" in kind or parts.path.endswith(".m3u8"):
                 return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
-                return "picture" if _is_one_picture(answer) else "camera"
+                return "picture" if _is_one_picture(answer) else "pictures"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):

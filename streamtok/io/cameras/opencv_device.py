@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.names import without_password
@@ -18,6 +19,7 @@ log = logging.getLogger("streamtok.io")
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is trusted if it is not in the future and not older than this."""
 MOST_DAMAGED = 30  # in a row
+SAME_RATE = 0.002  # 29.97 is 30 per second
 
 
 class OpenCVDevice(Device):
@@ -46,6 +48,7 @@ class OpenCVDevice(Device):
         self._requested = size, fps, format
         self._capture: Any = None
         self._driver_time, self._driver_proven = api == "v4l2", False
+        self._damaged = 0  # since the last image
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
@@ -66,7 +69,7 @@ class OpenCVDevice(Device):
         self.size = (height, width) if height > 0 and width > 0 else None
         self.fps = rate if 0 < rate <= 1000 else None
         for asked, given in zip(self._requested, (self.size, self.fps), strict=False):
-            if asked not in (None, given):
+            if asked is not None and (given is None or not np.allclose(asked, given, atol=0, rtol=SAME_RATE)):
                 log.warning("device=%s event=not_as_asked asked=%s given=%s", self.name, asked, given)
 
     def grab(self) -> Grabbed | None:
@@ -74,15 +77,18 @@ class OpenCVDevice(Device):
 
         Images that cannot be decoded (Motion JPEG over a bad cable) are dropped and counted; 30 in a row are a loss.
         """
-        for damaged in range(MOST_DAMAGED):
+        for _ in range(MOST_DAMAGED):
             if not self._capture.grab():
                 return None
-            capture_ns = self._driver_ns(time.monotonic_ns())
+            arrival_ns = time.monotonic_ns()
+            driver_ns = self._driver_ns(arrival_ns)
             fetched, image = self._capture.retrieve()
             if fetched and image is not None and image.size:
                 grey = image.ndim == 2 or image.shape[2] == 1
                 rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
-                return Grabbed(rgb, capture_ns, damaged=damaged, timed=self._driver_time)
+                damaged, self._damaged = self._damaged, 0
+                return Grabbed(rgb, driver_ns or arrival_ns, damaged=damaged, timed=driver_ns is not None)
+            self._damaged += 1
         return None
 
     def release(self) -> None:
@@ -91,17 +97,18 @@ class OpenCVDevice(Device):
             self._capture.release()
             self._capture = None
 
-    def _driver_ns(self, arrival_ns: int) -> int:
-        """The driver's monotonic time of the image (OpenCV gives it in ms for V4L2), or `arrival_ns` if it has none."""
+    def _driver_ns(self, arrival_ns: int) -> int | None:
+        """The driver's monotonic time of the image (OpenCV gives it in ms for V4L2); None if it has none."""
         if not self._driver_time:
-            return arrival_ns
+            return None
         driver_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         if driver_ns > 0 and (self._driver_proven or 0 <= arrival_ns - driver_ns < NEWEST_DRIVER_AGE_NS):
             self._driver_proven = True  # later an older time is fine: the image waited while this process was suspended
             return min(driver_ns, arrival_ns)
-        self._driver_time = False
-        log.info("device=%s event=no_driver_time used=arrival", self.name)
-        return arrival_ns
+        if not self._driver_proven:
+            self._driver_time = False
+            log.info("device=%s event=no_driver_time used=arrival", self.name)
+        return None
 
     def _request_format(self) -> None:
         size, fps, pixel_format = self._requested

@@ -201,11 +201,11 @@ def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None
     prose, or has no column for the time."""
     names = _split_line(UNIT_IN_BRACKETS.sub("", heading.lstrip("# ")))
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
-    if not times or len(names) != len(row) or not IS_TIME.fullmatch(row[times[0]]):
+    marked = len(names) > 1 and re.search("[;\t,]", heading)
+    fits = times and len(row) > times[0] and IS_TIME.fullmatch(row[times[0]])
+    if not fits or not (marked or len(names) == len(row) > 2):
         return None
-    if len(names) < (2 if re.search("[;\t,]", heading) else 3):
-        return None
-    files = [index for index, name in enumerate(names) if NAME_COLUMN.search(name) and index not in times]
+    files = [index for index, name in enumerate(names[: len(row)]) if NAME_COLUMN.search(name) and index not in times]
     files += [index for index, text in enumerate(row) if Path(text).suffix.lower() in IMAGE_SUFFIXES]
     return times[0], files[0] if files else None
 

@@ -127,9 +127,13 @@ def print_result(text: str) -> None:
 def end_process(status: int) -> int:
     """Return the status, or exit at once if a daemon thread still runs; to be called last.
 
-    Such a thread may be inside OpenCV or libzmq, which abort if the interpreter shuts down meanwhile.
+    Such a thread may be inside OpenCV or libzmq, which abort if the interpreter shuts down meanwhile. Without other
+    threads signals are ignored from here on, so that a late one does not change the status.
     """
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if not others:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     if not any(thread.daemon for thread in others):
         return status
     logging.shutdown()

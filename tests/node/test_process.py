@@ -43,6 +43,20 @@ def test_a_process_with_a_daemon_thread_ends_at_once_with_its_status_and_its_wor
     assert (done.returncode, done.stdout) == (3, "last words\n")
 
 
+ENDING = """
+import atexit, os, signal
+from streamtok.node.process import end_process
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+print("last words")
+raise SystemExit(end_process(0))
+"""
+
+
+def test_a_signal_to_a_process_that_is_ending_does_not_change_its_status():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "last words\n")
+
+
 LIMIT = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))

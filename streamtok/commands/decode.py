@@ -6,6 +6,7 @@ streamtok decode tcp://127.0.0.1:5555 --stream front -o front.mp4 --max-frames 3
 streamtok decode tcp://127.0.0.1:5555 -o zmq:tcp://127.0.0.1:5556        (JPEG on frames/<stream>)
 """
 
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,6 +88,11 @@ def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
 
     Raises ValueError if the model is not the stream's tokenizer, TimeoutError if no stream comes in time.
     """
+    with until_stopped(settings) as stop:  # from the start: imports take a second
+        return _decode_stream(settings, stop)
+
+
+def _decode_stream(settings: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
     from streamtok.coding.coder import FILE
     from streamtok.node.live_decoder import LiveDecoder
     from streamtok.node.live_view import first_info, load_for_stream, open_sink, show_pictures
@@ -96,18 +102,15 @@ def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
     names = [settings.stream] if settings.stream else None
     to_file = settings.out != "window" and not settings.out.startswith("zmq:")  # a file has to get every picture
     beside = [settings.model] if settings.model and (Path(settings.model) / FILE).is_file() else []
-    with (
-        until_stopped(settings) as stop,
-        subscribe(
-            settings.input,
-            names,
-            join=settings.join,
-            until_end=True,
-            curve=load_keys(CurveClient, settings.curve),
-            lossless=to_file,
-            coders=beside,
-        ) as subscription,
-    ):
+    with subscribe(
+        settings.input,
+        names,
+        join=settings.join,
+        until_end=True,
+        curve=load_keys(CurveClient, settings.curve),
+        lossless=to_file,
+        coders=beside,
+    ) as subscription:
         info = first_info(subscription, stop, settings.stream, settings.timeout)
         if info is None:
             return {"shown": 0}

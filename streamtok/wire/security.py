@@ -5,7 +5,6 @@ A server folder holds `server.key_secret` and `allowed/`, one `.key` file per cl
 """
 
 import logging
-import os
 import re
 import shutil
 import stat
@@ -192,7 +191,8 @@ def _make_pair(folder: Path, name: str) -> list[Path]:
         public, secret = (Path(path) for path in zmq.auth.create_certificates(private, name))
         secret.chmod(0o600)
         try:
-            os.link(secret, folder / secret.name)  # unlike a rename, this overwrites nothing
+            (folder / secret.name).touch(0o600, exist_ok=False)  # claim the name: a rename alone would overwrite
         except FileExistsError:
             return []
-        return [public.rename(folder / public.name), folder / secret.name]
+        secret = secret.rename(folder / secret.name)
+        return [public.rename(folder / public.name), secret]

@@ -7,7 +7,7 @@ from pathlib import Path
 from streamtok.io.video.containers import open_container
 
 MOST_CAMERAS = 64  # on a vehicle
-CAMERA = re.compile("cam(era)?s?(?![a-z])|front|rear|back|left|right|wide|narrow|wrist", re.IGNORECASE)
+CAMERA = re.compile("(?i:cam(era)?s?)(?![a-z])|(?i:front|rear|back|left|right|wide|narrow|wrist)")  # camA, not campus
 DAY, TIME = r"(19|20)\d\d{0}(0[1-9]|1[0-2]){0}(0[1-9]|[12]\d|3[01])", r"([01]\d|2[0-3]){0}[0-5]\d({0}[0-5]\d)"
 DATE = re.compile(rf"(?<!\d){DAY.format('')}\D?{TIME.format('')}\d*|{DAY.format('-')}\D{TIME.format('-')}?")
 CLIP = re.compile(r"(episode|file|clip|scene)[_-]?\d+$|^[0-9a-f]{8}-[0-9a-f]{8}$")  # of LeRobot, of BDD

@@ -12,8 +12,12 @@ IMAGE_SUFFIXES |= {".jpg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".tif": "tif
 
 
 def is_video(path: Path) -> bool:
-    """Whether it is a video, and no folder or pipe. Hidden ones do not count: macOS writes ._NAME beside the files."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    """Whether it is a video, and no folder or pipe. Hidden ones do not count: macOS writes ._NAME beside the files.
+
+    A dangling link counts, so that opening it reports what is missing.
+    """
+    named = path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    return named and (path.is_file() or not path.exists())
 
 
 def is_image(path: Path) -> bool:

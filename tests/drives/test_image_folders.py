@@ -163,6 +163,7 @@ def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
         (["city", "highway"], [20, 40], "different lengths"),
         (["2019-08-09_12-27-front", "2019-08-09_12-27-back"], [20, 20], ""),
         (["cam_001", "cam_002"], [20, 40], ""),
+        (["camA", "cameraB"], [20, 40], ""),
         (["23404442", "29838012"], [20, 20], ""),
         (["12345678901234", "12345678901299"], [20, 20], ""),
         (["0a1b2c3d", "0a1b2c3e"], [20, 20], ""),
@@ -195,6 +196,13 @@ def test_a_pipe_or_a_folder_called_as_a_video_is_none(tmp_path):
     assert list_drives(str(tmp_path)) == [str(tmp_path)]
     with open_drive(tmp_path) as drive:
         assert [frame.stream for frame in drive] == 5 * ["front"]
+
+
+def test_a_video_that_is_a_link_to_nothing_is_reported(tmp_path):
+    (tmp_path / "front.mp4").symlink_to("not_fetched")
+    write_video(tmp_path / "left.mp4", numbered(5), range(0, 5 * 512, 512))
+    with pytest.raises(FileNotFoundError, match="front.mp4"):
+        open_drive(tmp_path)
 
 
 def test_folders_in_a_folder_called_data_are_found(tmp_path):

@@ -201,8 +201,8 @@ def test_a_pipe_or_a_folder_called_as_a_video_is_none(tmp_path):
 def test_a_video_that_is_a_link_to_nothing_is_reported(tmp_path):
     (tmp_path / "front.mp4").symlink_to("not_fetched")
     write_video(tmp_path / "left.mp4", numbered(5), range(0, 5 * 512, 512))
-    with pytest.raises(FileNotFoundError, match="front.mp4"):
-        open_drive(tmp_path)
+    with open_drive(tmp_path) as drive, pytest.raises(FileNotFoundError, match=r"front\.mp4"):
+        list(drive)
 
 
 def test_folders_in_a_folder_called_data_are_found(tmp_path):

@@ -250,8 +250,7 @@ class Lane:
             return True
         if resized:
             return False
-        late = self._last_capture_ns is not None and capture_ns <= self._last_capture_ns
-        return late or (bool(self.frame_ids) and frame_id <= self.frame_ids[-1])
+        return self._last_capture_ns is not None and capture_ns <= self._last_capture_ns
 
     def _is_keyframe_due(self, capture_ns: int) -> bool:
         interval_ns, since_ns = round(self.options.keyframe_interval * 1e9), capture_ns - self.keyframe_ns

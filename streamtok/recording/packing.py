@@ -85,19 +85,25 @@ def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
         if pieces is None:
             return None, ""
         unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
-        reason = ""
         with name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
-            try:
-                unpacked.writelines(pieces)
-            except Exception as error:  # every library has its own
-                if isinstance(error, OSError) and error.errno:
-                    raise
-                reason = f"its compression is damaged ({error}); what comes before is read"
-            unpacked.flush()
+            reason = _write_pieces(pieces, unpacked)
     if not unpacked.tell():
         unpacked.close()
         raise ValueError(f"{path}: nothing of it can be unpacked")
     return unpacked, reason
+
+
+def _write_pieces(pieces: Iterator[bytes], unpacked: IO[bytes]) -> str:
+    """Write what can be unpacked; returns what is missing, in words. OSError if the disk fails."""
+    try:
+        unpacked.writelines(pieces)
+    except Exception as error:  # every library has its own
+        if isinstance(error, OSError) and error.errno:
+            raise
+        return f"its compression is damaged ({error}); what comes before is read"
+    finally:
+        unpacked.flush()
+    return ""
 
 
 def unpack_message(data: bytes | memoryview) -> bytes | memoryview:

@@ -127,8 +127,7 @@ def open_nodes(settings: ViewSettings) -> "LiveShow":
     from streamtok.view.pictures import Models
     from streamtok.wire.security import CurveClient, load_keys
 
-    curve = load_keys(CurveClient, settings.curve)
-    return LiveShow(settings.inputs, Models(settings.model, settings.device), curve)
+    return LiveShow(settings.inputs, Models(settings.model, settings.device), load_keys(CurveClient, settings.curve))
 
 
 def view_beside(endpoint: str, port: int) -> None:

@@ -24,7 +24,7 @@ Span = tuple[int, int]
 CLOCKS: tuple[ClockName, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
 ARRIVAL_SAMPLE = 128  # if the header's clock is not usable: bursts of arrival need a longer sample
-SAME_BASE_NS = 60 * 10**9
+SAME_BASE_NS = 10 * 10**9  # GPS time is 18 s ahead of UTC, TAI 37 s
 MOST_WAITING = 64  # images without a time, held until one with a time comes
 RECENT = 4  # images back in which copies are sought
 MOST_NS = (1 << 63) - 1
@@ -79,12 +79,31 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    other = next((choice for choice in choices.values() if choice.clock != "header"), None)
-    far = [name for name, choice in choices.items() if choice.clock == "header" and not _on_log_base(samples[name])]
-    if other is not None and far and len(far) < len(choices):
-        reason = "the stamps of other cameras are not usable, and these are of another clock"
-        choices |= {name: _choice(samples[name], "log", reason) for name in far}
+    for name in _find_other_bases(samples, choices):
+        reason = f"{choices[name].clock} times are of another clock than other cameras' times"
+        choices[name] = _choice(samples[name], "log", reason)
     return choices
+
+
+def _find_other_bases(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> list[Camera]:
+    """The cameras whose clock is far from that of logging, if this differs between cameras which were logged together.
+
+    The pace of logging tells that a file was converted. Its times of logging then say nothing about stamps.
+    """
+    lags, middles, live = {}, [], any(choice.clock != "header" for choice in choices.values())
+    for name, choice in choices.items():
+        pairs = [
+            (time_ns, each.log) for each in samples[name] if 0 < (time_ns := getattr(each, choice.clock)) <= MOST_NS
+        ]
+        if pairs:
+            times, logged = zip(*pairs, strict=True)
+            middles.append((median(times), median(logged)))
+            lags[name] = median(logged) - median(times)
+            live = live or 2 * (logged[-1] - logged[0]) >= times[-1] - times[0]
+    apart, logged_apart = (max(each) - min(each) for each in zip(*middles, strict=True)) if lags else (0, 0)
+    if not live or apart <= logged_apart or max(lags.values()) - min(lags.values()) < SAME_BASE_NS:
+        return []
+    return [name for name, lag in lags.items() if abs(lag) >= SAME_BASE_NS]
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
@@ -100,7 +119,7 @@ def choose_clock(stamps: Sequence[Stamps]) -> Choice:
 
 def find_clock_fault(times: Sequence[int]) -> str:
     """Why the times of successive images are not usable as a clock, in words; empty if they are."""
-    known = [time_ns for time_ns in times if time_ns]
+    known = [time_ns for time_ns in times if time_ns > 0]
     if 2 * len(known) < len(times) or not known:
         return "are zero"
     if max(known) > MOST_NS:
@@ -124,10 +143,6 @@ def _put_in_order(times: list[int]) -> list[int]:
     places = {time_ns: place for place, time_ns in enumerate(sorted(times))}
     near = all(abs(places[time_ns] - place) < REORDER_FRAMES for place, time_ns in enumerate(times))
     return sorted(times) if near and len(places) == len(times) else times
-
-
-def _on_log_base(stamps: Sequence[Stamps]) -> bool:
-    return abs(median(each.log - each.header for each in stamps if each.header)) < SAME_BASE_NS
 
 
 class RecentImages:

@@ -238,7 +238,7 @@ class MessageDrive(Drive):
             return Timed(stream, known.capture_ns, message.log_ns, image, error, known.frame_id, session=known.session)
         clock = self.clocks[stream].clock if stream in self.clocks else "header"
         times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
-        time_ns = getattr(times, clock) & MOST_NS
+        time_ns = max(0, getattr(times, clock)) & MOST_NS
         number = image.seq if image is not None and message.topic in self._numbered else None
         return Timed(stream, time_ns, message.log_ns, image, error, number)
 

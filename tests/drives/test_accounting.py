@@ -162,6 +162,18 @@ def test_an_image_that_was_logged_at_a_wrong_time_keeps_its_place(tmp_path, log_
     assert found.times == [shot.stamp_ns for shot in shots]
 
 
+@pytest.mark.parametrize("most_ns", [3 * STEP_NS, 10 * STEP_NS])
+def test_images_that_arrive_in_any_order_are_sorted(tmp_path, most_ns):
+    delays = np.random.default_rng(1).integers(0, most_ns, 200).tolist()
+    shots = [
+        dataclasses.replace(shot, log_ns=shot.stamp_ns + delay)
+        for shot, delay in zip(regular(200), delays, strict=True)
+    ]
+    found = read(write(tmp_path / "d.mcap", sorted(shots, key=lambda shot: shot.log_ns)))
+    assert found.numbers == list(range(200))
+    assert (found.account["clock"], found.account["lost"]) == ("header", 0)
+
+
 def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
     shots = regular(80)
     late = [dataclasses.replace(shot, log_ns=shot.log_ns + 150_000_000) for shot in shots]

@@ -141,6 +141,23 @@ def test_json_of_another_shape_is_no_file_of_times(tmp_path, form):
         assert [frame.capture_ns for frame in drive] == times
 
 
+@pytest.mark.parametrize("inside", ["data_rect", "data_rgb"])
+def test_times_of_kitti_360_are_found(tmp_path, inside):
+    write_kitti(tmp_path / "data_2d_raw" / "drive_0000_sync", DATES)
+    (tmp_path / "data_2d_raw/drive_0000_sync/image_02/data").rename(
+        tmp_path / "data_2d_raw/drive_0000_sync/image_02" / inside
+    )
+    assert read(tmp_path)[0] == ALL
+
+
+def test_images_without_times_are_named_however_deep_they_lie(tmp_path):
+    folder = tmp_path / "raw" / "kitchen" / "00" / "traj0" / "images0"
+    for number in ALL:
+        put_image(folder / f"im_{number}.png", number)
+    with pytest.raises(ValueError, match=rf"images0: no times for its {COUNT} images"):
+        open_drive(tmp_path)
+
+
 def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
     for number in range(64):
         (tmp_path / f"{number}.mp4").write_bytes(b"no video")

@@ -136,7 +136,7 @@ def read_times_in_names(names: list[str], unit: str | None = None, place: str = 
 def find_times_file(folder: Path) -> Path | None:
     """The times file that belongs to a folder of images, if there is one."""
     places = [folder / name for name in FILE_NAMES]
-    if folder.name == "data":
+    if folder.name.partition("_")[0] == "data":  # data_rect of KITTI-360
         places += [folder.parent / name for name in FILE_NAMES]
     places += [folder.parent / f"{folder.name}.txt", folder.parent / "times.txt"]
     return next((path for path in places if path.is_file() and (path.suffix != ".json" or _read_lines(path))), None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -39,6 +40,7 @@ from streamtok.recording.packing import unpack_message
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 DEFAULT_DEPTH: DepthRange = (0.0, 10.0)
+OTHER_PICTURES = re.compile(r"(image|picture|video|rgbd)s?(array|stamped)?_?$|theora", re.IGNORECASE)
 Other = TypeVar("Other")
 Parse = Callable[[memoryview], ImageMessage]
 
@@ -173,6 +175,8 @@ class MessageDrive(Drive):
         for topic, encoding in encodings.items():
             if not image_kind(topic.kind):
                 others.setdefault(topic.name, topic.kind or encoding or "of no type")
+                if OTHER_PICTURES.search(topic.kind):
+                    self.note("", f"{topic.name} is left out: {topic.kind} is not read")
                 continue
             label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
             try:

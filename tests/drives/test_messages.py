@@ -350,6 +350,25 @@ def test_a_camera_that_cannot_be_read_does_not_refuse_the_others(tmp_path):
         open_drive(write(tmp_path / "e.mcap", [odd]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("theora_image_transport/msg/Packet", True),
+        ("my_msgs/msg/StampedImage", True),
+        ("realsense2_camera_msgs/msg/RGBD", True),
+        ("stereo_msgs/msg/DisparityImage", True),
+        ("sensor_msgs/msg/CameraInfo", False),
+        ("visualization_msgs/msg/ImageMarker", False),
+    ],
+)
+def test_pictures_of_a_type_that_is_not_read_are_named(tmp_path, kind, named):
+    messages = [image(frame, frame.image, "rgb8") for frame in FRAMES]
+    path = write(tmp_path / "d.mcap", [ros("/front/image_raw", messages), ros("/rear/image_raw", messages, kind)])
+    frames, notes = read(path)
+    assert len(frames) == len(FRAMES)
+    assert (f"/rear/image_raw is left out: {kind} is not read" in notes) == named
+
+
 def test_a_file_without_topics_says_why(tmp_path):
     path = write(tmp_path / "d.mcap", [ros("/a/image_raw", [image(FRAMES[0], FRAMES[0].image, "rgb8")])])
     path.write_bytes(path.read_bytes()[:30])

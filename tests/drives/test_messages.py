@@ -1,6 +1,7 @@
 """Images in every message that carries them, told by type and encoding, never by a topic's name."""
 
 import base64
+import dataclasses
 import io
 import json
 import struct
@@ -209,6 +210,39 @@ def test_video_is_decoded_whatever_message_it_comes_in(tmp_path, carrier, codec)
         data = [np.frombuffer(packet, np.uint8) for packet in packets]
         messages = [cdr(kind, frame=frame, data=each, **fields) for frame, each in zip(FRAMES, data, strict=True)]
     found, _ = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, kind)]))
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+@pytest.mark.parametrize("form", ["H.264", "avc1", "x264", "hvc1.1.6.L93.B0", "libx265", "h264; rgb8"])
+@pytest.mark.parametrize("lengths", [False, True], ids=["Annex B", "AVCC"])
+def test_video_is_decoded_however_its_codec_is_named_and_its_units_are_set_apart(tmp_path, form, lengths):
+    codec = "h265" if "hvc" in form or "265" in form else "h264"
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    stored = [set_apart_by_lengths(packet) if lengths else packet for packet in packets]
+    messages = [compressed(*each, form) for each in zip(FRAMES, stored, strict=True)]
+    found, notes = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, "sensor_msgs/msg/CompressedImage")]))
+    assert not notes
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+def set_apart_by_lengths(packet: bytes) -> bytes:
+    units = [unit.rstrip(b"\0") for unit in packet.split(b"\0\0\1") if unit.rstrip(b"\0")]
+    return b"".join(struct.pack(">I", len(unit)) + unit for unit in units)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_an_empty_video_message_costs_no_picture(tmp_path, codec):
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    messages = [compressed(*each, codec) for each in zip(FRAMES, packets, strict=True)]
+    between = dataclasses.replace(FRAMES[4], capture_ns=FRAMES[4].capture_ns - 10_000_000)
+    stored = timed(messages)
+    stored.insert(4, (between.capture_ns, compressed(between, b"", codec)))
+    path = write(tmp_path / "d.mcap", [("/front", "sensor_msgs/msg/CompressedImage", "ros2msg", "cdr", stored)])
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert drive.account()["front"]["damaged"] == 1
     for frame, expected in zip(found, decode(packets, codec), strict=True):
         np.testing.assert_array_equal(frame.image, expected)
 

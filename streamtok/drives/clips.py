@@ -30,7 +30,7 @@ def why_clips(videos: list[str]) -> str:
     if len(names) > MOST_CAMERAS:
         return f"more than {MOST_CAMERAS} videos are clips"
     runs = {(RUN.sub("", name), *RUN.findall(name)) for name in names}
-    if len({name for name, *_ in runs}) < len(runs):
+    if len({rest for rest, *_ in runs}) < len(runs) or len(set(names)) < len(names):
         return "videos of one camera at several times are clips"
     if len(names) < 2 or any(map(CAMERA.search, names)):
         return ""

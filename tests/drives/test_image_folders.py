@@ -213,6 +213,12 @@ def test_videos_in_a_folder_are_cameras_or_clips_by_their_names_and_lengths(tmp_
             assert drive.streams == sorted(names)
 
 
+def test_videos_that_differ_in_their_suffix_alone_are_a_drive_each(tmp_path):
+    for name in ("front.mp4", "front.mkv"):
+        write_video(tmp_path / name, numbered(5), range(0, 5 * 512, 512))
+    assert len(list_drives(str(tmp_path))) == 2
+
+
 def test_a_file_that_is_cut_off_splits_no_vehicle(tmp_path):
     for name, count in (("a", 20), ("b", 40)):
         write_video(tmp_path / f"{name}.ts", numbered(count), range(0, count * 512, 512))

@@ -302,6 +302,35 @@ def test_parts_of_a_motion_jpeg_are_found_whatever_their_heads_say(head):
     assert [(number_of(one.image), one.damaged) for one in grabbed] == [(n, 0) for n in range(20)]
 
 
+MULTIPART = {"Content-Type": "multipart/x-mixed-replace; boundary=f"}
+
+
+@pytest.mark.parametrize(("before", "end"), [(b"", b"\n"), (b"a preamble\r\n\r\n", b"\r\n")])
+def test_parts_of_a_motion_jpeg_may_have_unix_lines_or_text_before_them(before, end):
+    files = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(20)]
+    body = before + b"".join(b"--f%bContent-Type: image/jpeg%b%b" % (end, 2 * end, data + end) for data in files)
+    with Server(lambda path, headers: (200, MULTIPART, body)) as web:
+        device = open_source(f"{web.base}/stream").device
+        device.connect()
+        grabbed = list(iter(device.grab, None))
+        device.release()
+    assert [(number_of(one.image), one.damaged) for one in grabbed] == [(n, 0) for n in range(20)]
+
+
+def test_a_picture_in_which_the_connection_breaks_is_counted_as_damaged():
+    files = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(8)]
+    parts = [b"--f\r\nContent-Length: %d\r\nContent-Type: image/jpeg\r\n\r\n%b" % (len(data), data) for data in files]
+    body = b"".join(parts[:-1]) + parts[-1][: len(parts[-1]) // 2]
+    with Server(lambda path, headers: (200, MULTIPART, body)) as web:
+        device = NetworkCamera(f"{web.base}/stream")
+        found = []
+        for _ in range(2):
+            device.connect()
+            found += [one.damaged for one in iter(device.grab, None)]
+        device.release()
+    assert found == [0] * 7 + [1] + [0] * 6
+
+
 def test_a_camera_that_sends_no_picture_is_asked_less_and_less():
     asked = []
 

@@ -7,6 +7,7 @@ camera had buffered when it was opened keep their spacing, and network jitter is
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from http.client import HTTPException, HTTPResponse
@@ -39,6 +40,7 @@ LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
 MOST_PLAYLIST = 1 << 24  # bytes
 PAGES = "text/html", "multipart"
+PARTS = re.compile(rb"\s*--.*(\r\n|\n(.+\n)*content-length:)", re.I)  # of Motion JPEG as FFmpeg's `mpjpeg` finds them
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
 MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # delay that counts as late, and how long it is tolerated
@@ -107,6 +109,7 @@ class NetworkCamera(Device):
         self.size: tuple[int, int] | None = None
         self.fps: float | None = None
         self._container: Any = None
+        self._damaged = 0  # pictures since the last good one
         self._form = form  # FFmpeg's demuxer, if its own choice is wrong or takes it too long
 
     def connect(self) -> None:
@@ -129,7 +132,7 @@ class NetworkCamera(Device):
         self._waiting: deque[Waiting] = deque()
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
-        self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
+        self._waits, self._marked, self._clean = 0, 0, False
         self._ended = self._failed = self._warned = False
 
     def grab(self) -> Grabbed | None:
@@ -231,8 +234,8 @@ def make_opener(url: str) -> tuple[OpenerDirector, str]:
 
 
 def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
-    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures without end as one,
-    or a camera's stream (also if it does not answer)."""
+    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures that only their JPEG
+    markers tell apart, or another stream of a camera (also if it does not answer)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "camera"
@@ -244,6 +247,8 @@ def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
                 return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture" if _is_one_picture(answer) else "pictures"
+            if kind.startswith("multipart") and not PARTS.match(answer.read1(1 << 10)):
+                return "pictures"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):

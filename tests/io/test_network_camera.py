@@ -137,6 +137,18 @@ def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
     assert np.all(np.diff([frame.frame_id for frame in frames]) >= 1)
 
 
+def test_rtp_packets_that_come_twice_cost_nothing(clips):
+    big = [n for n, parts in enumerate(clips["libx264"]) if len(parts) > 2 and n > 20]
+    again = {(picture, 1): place % 4 for place, picture in enumerate(big[:8])}
+    with Camera(clips["libx264"], udp=True) as camera:
+        right = {number_of(frame.image): frame.image for frame in read(camera.url(), COUNT + 20)[0]}
+    with Camera(clips["libx264"], udp=True, again=again) as camera:
+        frames, source = read(camera.url(), COUNT)
+    assert len(again) == 8
+    assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames)
+    assert source.counts["damaged"] == 0
+
+
 def test_rtp_over_udp_is_read_by_its_sdp_file_and_what_is_lost_is_left_out(clips, tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(("127.0.0.1", 0))

@@ -6,7 +6,9 @@ camera had buffered when it was opened keep their spacing, and network jitter is
 
 from __future__ import annotations
 
+import itertools
 import logging
+import operator
 import re
 import time
 from collections import deque
@@ -28,7 +30,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
-from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
+from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, copy_packet
 from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
@@ -47,7 +49,8 @@ MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # delay that counts as la
 MOST_EARLY_NS = 5_000_000_000  # the longest that a picture of a playlist waits until it is due
 MOST_BACK_NS = 500_000_000  # backward steps of time up to this are reordering by the codec
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
-RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # in log lines: the RTP demuxer marks no packet
+RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
+LEAST_PART, MOST_PART, PROBE = 64, 1500, 16  # bytes, of the parts that RTP cuts pictures into
 
 
 class StreamClock:
@@ -209,7 +212,24 @@ class NetworkCamera(Device):
             lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
             self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
             if packet is None or packet.size:
-                return packet
+                return copy_packet(packet, without_copies(bytes(packet))) if packet and self._rtp else packet
+
+
+def without_copies(data: bytes) -> bytes:
+    """An access unit without parts that follow themselves: FFmpeg takes an RTP packet that came twice for two."""
+    for at in range(0, len(data), LEAST_PART):
+        again = data.find(data[at : at + PROBE], at + 1, at + MOST_PART)
+        length = again - at
+        if length >= LEAST_PART:
+            same = _count_same(data[at:again], data[again : again + length])
+            same += _count_same(data[max(at - length, 0) : at][::-1], data[at:again][::-1])
+            data = data[:at] + data[again:] if same >= length else data
+    return data
+
+
+def _count_same(one: bytes, other: bytes) -> int:
+    """How many of the first bytes are the same."""
+    return sum(1 for _ in itertools.takewhile(bool, map(operator.eq, one, other)))
 
 
 def _enable_ffmpeg_log() -> None:

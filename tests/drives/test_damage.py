@@ -154,7 +154,7 @@ def test_parts_that_are_named_by_time_and_number_are_one_recording(tmp_path):
     assert list_drives(str(tmp_path / "d")) == [str(tmp_path / "d")]
 
 
-def write_bag(path: Path) -> Path:
+def write_bag(path: Path, compression: str = "BZ2") -> Path:
     from rosbags.rosbag1 import Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -163,7 +163,7 @@ def write_bag(path: Path) -> Path:
     image, header, time = (store.types[kind] for kind in kinds)
     writer = Writer(path)
     writer.chunk_threshold = 500
-    writer.set_compression(Writer.CompressionFormat.BZ2)
+    writer.set_compression(Writer.CompressionFormat[compression])
     with writer:
         topic = writer.add_connection("/cam/image_raw", kinds[0], typestore=store)
         for shot in regular(COUNT):
@@ -186,12 +186,13 @@ def test_to_list_a_folder_unpacks_no_bag_that_is_damaged(tmp_path):
 
 @settings(deadline=None, max_examples=100)
 @given(
+    compression=st.sampled_from(["BZ2", "LZ4"]),
     what=st.sampled_from(["flip", "zeros", "gone", "more"]),
     place=st.floats(0, 1, exclude_max=True),
     size=st.integers(1, 64),
 )
-def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, what, place, size):
-    path = write_bag(tmp_path_factory.mktemp("d") / "d.bag")
+def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, compression, what, place, size):
+    path = write_bag(tmp_path_factory.mktemp("d") / "d.bag", compression)
     data = path.read_bytes()
     at = len(b"#ROSBAG V2.0\n") + int((len(data) - 13) * place)
     path.write_bytes(damage(data, what, at, size))

@@ -137,52 +137,26 @@ def write_video_messages(path, frames, packets, codec):
     return path
 
 
-@pytest.mark.parametrize("chunking", [True, False])
-def test_a_truncated_mcap_gives_what_was_whole(tmp_path, chunking):
-    frames = frames_of("front", 40)
-    whole = write_mcap(tmp_path / "d.mcap", frames, chunking=chunking).read_bytes()
-    cut = tmp_path / "cut.mcap"
-    cut.write_bytes(whole[: int(len(whole) * 0.6)])
-    with open_drive(cut) as drive:
-        found = list(drive)
-        assert any("cut off" in problem.text for problem in drive.problems)
-    assert 15 < len(found) < 40
-    assert_same_frames(found, frames[: len(found)])
-
-
-@settings(deadline=None, max_examples=40)
-@given(share=st.floats(0.001, 0.999))
-def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_factory, share):
+@settings(deadline=None, max_examples=60)
+@given(share=st.floats(0.001, 0.999), chunking=st.booleans())
+@example(share=0.6, chunking=False)
+def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_factory, share, chunking):
     folder = tmp_path_factory.getbasetemp()
-    path = folder / "whole.mcap"
+    path = folder / f"whole{chunking}.mcap"
     if not path.exists():
-        write_mcap(path, frames_of("front", 20), chunk_size=20_000)
+        write_mcap(path, frames_of("front", 20), chunk_size=20_000, chunking=chunking)
     whole = path.read_bytes()
     cut = folder / "cut.mcap"
     cut.write_bytes(whole[: max(1, int(len(whole) * share))])
-    if len(McapFile(cut).channels if share > 0.01 else ()):
-        found = read(cut)
+    if len(McapFile(cut).channels if cut.stat().st_size >= 8 else ()):
+        with open_drive(cut) as drive:
+            found = list(drive)
+            assert any("cut off" in problem.text for problem in drive.problems)
         assert_same_frames(found, frames_of("front", len(found)))
+        assert share != 0.6 or 5 < len(found) < 20
     else:
         with pytest.raises(ValueError, match=r"cut\.mcap"):
             read(cut)
-
-
-def test_a_damaged_chunk_costs_its_own_frames(tmp_path):
-    frames = frames_of("front", 40)
-    path = write_mcap(tmp_path / "d.mcap", frames)
-    chunks = McapFile(path).chunks
-    data = bytearray(path.read_bytes())
-    place = chunks[3].offset + chunks[3].length // 2
-    data[place] ^= 0xFF
-    path.write_bytes(data)
-    with open_drive(path) as drive:
-        found = list(drive)
-        assert any("chunk at byte" in problem.text for problem in drive.problems)
-    times = {frame.capture_ns for frame in found}
-    lost = [frame.frame_id for frame in frames if frame.capture_ns not in times]
-    assert 0 < len(lost) <= 8
-    assert lost == list(range(lost[0], lost[-1] + 1))
 
 
 def test_a_lost_index_is_done_without(tmp_path):
@@ -227,24 +201,6 @@ def test_a_bag_that_was_cut_off_or_never_closed_gives_its_first_frames(tmp_path,
         assert drive.problems
     assert 5 < len(found) < 30
     assert_same_frames(found, frames[: len(found)])
-
-
-def test_a_damaged_chunk_of_a_bag_costs_its_own_frames(tmp_path):
-    from rosbags.rosbag1 import Reader, Writer
-
-    frames = frames_of("front", 30)
-    path = write_bag1(tmp_path / "d.bag", frames, compression=Writer.CompressionFormat.LZ4)
-    with Reader(path) as reader:
-        place = sorted(reader.chunks.values(), key=lambda chunk: chunk.datapos)[2]
-    data = bytearray(path.read_bytes())
-    data[place.datapos + 5 : place.datapos + 200] = b"\xff" * 195
-    path.write_bytes(data)
-    with open_drive(path) as drive:
-        found = list(drive)
-        assert any("damaged" in problem.text for problem in drive.problems)
-    assert found[0].capture_ns == frames[0].capture_ns
-    assert found[-1].capture_ns == frames[-1].capture_ns
-    assert 20 < len(found) < 30
 
 
 def test_a_truncated_db3_gives_the_rows_that_are_there(tmp_path):

@@ -28,9 +28,9 @@ from streamtok.recording.repair import repair
 from streamtok.recording.writer import RecordingWriter
 from streamtok.tokens.dataset import TokenDataset
 from streamtok.tokens.tracks import find_drives
+from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, frames_of, write_bag1, write_bag2, write_mcap
 from tests.kit.recordings import info, messages
-from tests.tokens.test_full_disks import full_disk
 
 FRAMES = frames_of("front", 36)
 PACKERS = {gzip: ".gz", bz2: ".bz2", lzma: ".xz", lz4.frame: ".lz4", zstandard: ".zst"}

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from streamtok.commands import info as info_command
-from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
 from streamtok.engine.loading import load
 from streamtok.engine.optimized import describe_engine
@@ -23,7 +22,6 @@ from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
-from streamtok.settings.rig import load_rig
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
@@ -274,27 +272,6 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
         assert infos[name].replay
         capture_ns, utc_ns = infos[name].clock
         assert abs(ours[-1].capture_ns - capture_ns + utc_ns - time.time_ns()) < 600e9  # it was made just now
-
-
-def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
-    from streamtok.recording.network_recorder import NetworkRecorder
-
-    endpoint = f"ipc://{tmp_path}/i"
-    rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    node = make_node(load_rig(None, rig_values), tokenizer)
-    thread = threading.Thread(target=node.run, daemon=True)
-    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
-    reader = NetworkRecorder(endpoint, recorder, until_end=True)
-    thread.start()
-    reader.run(seconds=60)
-    reader.close()
-    thread.join()
-    recorder.close()
-    assert recorder.counts["missed"] == 0
-    assert recorder.counts["frames"] == 75
-    assert not reader.rejects.counts
-    result = assert_identical(tmp_path / "d.mcap", tokenizer)
-    assert result["compared"] == recorder.counts["tokens"] > 15
 
 
 def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):

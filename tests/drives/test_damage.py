@@ -20,9 +20,10 @@ from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
 from streamtok.types import Frame
-from tests.drives.test_accounting import ALL, START_NS, STEP_NS, read, regular, ros_message, write
-from tests.kit.drives import assert_same_frames, foxglove, frames_of, write_bag2
+from tests.kit.drives import START_NS, assert_same_frames, foxglove, frames_of, write_bag2
+from tests.kit.shots import STEP_NS, read, regular, ros_message, write
 
+ALL = list(range(80))
 COUNT = len(ALL)
 CHUNK = 5  # images in one, at most
 FIRST = 900  # byte behind the first chunk: an unclosed file says only there what its topics are

@@ -151,7 +151,8 @@ def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_fac
     if len(McapFile(cut).channels if cut.stat().st_size >= 8 else ()):
         with open_drive(cut) as drive:
             found = list(drive)
-            assert any("cut off" in problem.text for problem in drive.problems)
+            told = {problem.text.partition(":")[0] for problem in drive.problems}
+        assert told & {"it has no end", "its index cannot be read; the chunks were found without it"}
         assert_same_frames(found, frames_of("front", len(found)))
         assert share != 0.6 or 5 < len(found) < 20
     else:

@@ -19,6 +19,7 @@ from streamtok.node.live_view import first_info
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO, build
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_info
 
 ENDLESS = "synthetic:32x48@50?seed=3"
@@ -58,15 +59,14 @@ def test_decode_says_which_stream_is_not_there(stream, text, endpoint):
 
 def test_decode_waits_for_a_node_as_subscribe_does(endpoint, caplog, monkeypatch):
     monkeypatch.setattr("streamtok.node.live_view.TOLD_S", 0.3)
-    stop, found = threading.Event(), []
-    with subscribe(endpoint) as subscription:
-        waiting = threading.Thread(target=lambda: found.append(first_info(subscription, stop, "front")))
-        waiting.start()
-        with Served("rear", bind=endpoint) as node:
-            assert eventually(lambda: "has announced no stream front yet" in caplog.text)
-            node.do(lambda publisher: publisher.add_stream(make_info("front")))
-            waiting.join(60)
-    assert found[0].stream == "front"
+    with (
+        subscribe(endpoint) as subscription,
+        beside(first_info, subscription, threading.Event(), "front") as waiting,
+        Served("rear", bind=endpoint) as node,
+    ):
+        assert eventually(lambda: "has announced no stream front yet" in caplog.text)
+        node.do(lambda publisher: publisher.add_stream(make_info("front")))
+        assert waiting.result(60).stream == "front"
 
 
 @pytest.mark.parametrize("command", [ingest, record, replay])

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from tests.kit.drives import frames_of, rig, write_bag1
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS
 from tests.kit.recordings import header, info
+from tests.kit.threads import beside
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 
@@ -160,11 +160,9 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
 def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
     endpoint, tokenizer = f"ipc://{tmp_path}/i", build(VIDEO)
     rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    thread = threading.Thread(target=make_node(load_rig(None, rig_values), tokenizer).run, daemon=True)
-    thread.start()
     arguments = ["--record-frames", "lossless", "--json", "--max-seconds", "60"]
-    assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0
-    thread.join()
+    with beside(make_node(load_rig(None, rig_values), tokenizer).run):
+        assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["frames"], printed.get("missed", 0), printed["malformed"]) == (75, 0, {})
     settings = read_settings(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "verify": True})
@@ -181,10 +179,8 @@ def test_the_record_command_counts_what_it_refuses_under_its_own_name(tmp_path, 
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1")
         arguments = [f"tcp://127.0.0.1:{port}", "-o", str(tmp_path / "d.mcap"), "--json", "--max-seconds", "2"]
-        recording = threading.Thread(target=record_command.main, args=[arguments])
-        recording.start()
-        while not socket.recv().startswith(b"\x01tokens/"):
-            pass
-        socket.send_multipart([b"tokens/front", b"\xc1"])
-        recording.join()
+        with beside(record_command.main, arguments):
+            while not socket.recv().startswith(b"\x01tokens/"):
+                pass
+            socket.send_multipart([b"tokens/front", b"\xc1"])
     assert json.loads(capsys.readouterr().out)["malformed"] == {"record.parts": 1}

@@ -23,6 +23,7 @@ from streamtok.io.cameras.played_device import MachineClock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.watch import Backoff, FreezeWatch
+from tests.kit.threads import beside
 from tests.kit.web import Server
 
 
@@ -183,11 +184,8 @@ def test_max_frames_and_close_end_it_and_no_thread_is_left():
         assert "5 frames" in source.end_reason
     source = played("camera:synthetic:48x64@100")
     source.open()
-    waiting = threading.Thread(target=lambda: read_until(source, lambda frames: False))
-    waiting.start()
-    source.close()
-    waiting.join(5)
-    assert not waiting.is_alive()
+    with beside(read_until, source, lambda frames: False):
+        source.close()
     assert threading.active_count() == before
     with pytest.raises(EndOfSource, match="closed"):
         source.read(0)

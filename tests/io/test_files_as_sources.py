@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import os
-import threading
 
 import av
 import cv2
@@ -20,6 +19,7 @@ from streamtok.io.source import open_frames, open_source
 from streamtok.training.footage import survey
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import ingest
+from tests.kit.threads import beside
 from tests.kit.videos import PLAIN, number_of, numbered, write_two_streams, write_video
 
 PICTURE = np.kron(np.random.default_rng(0).integers(0, 2, (4, 6, 3), np.uint8) * 255, np.ones((8, 8, 1), np.uint8))
@@ -92,10 +92,8 @@ def test_any_name_of_a_file_is_read(raw, tmp_path, monkeypatch, name):
 
 def test_a_pipe_is_read_to_its_end(raw, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(raw.read_bytes()))
-    writer.start()
-    assert read(f"{tmp_path}/pipe?fps=25") == [(n, n, 40 * n) for n in range(12)]
-    writer.join()
+    with beside((tmp_path / "pipe").write_bytes, raw.read_bytes()):
+        assert read(f"{tmp_path}/pipe?fps=25") == [(n, n, 40 * n) for n in range(12)]
     with pytest.raises(ValueError, match="is a pipe, which is read once"):
         open_drive(tmp_path / "pipe")
     with raw.open() as stream:

@@ -1,7 +1,6 @@
 """Live, recorded and replayed: the same tokens to the bit."""
 
 import json
-import threading
 import time
 from dataclasses import replace
 
@@ -27,6 +26,7 @@ from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS, ingest
+from tests.kit.threads import beside
 
 
 @pytest.fixture(scope="module")
@@ -244,20 +244,11 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
 
     ingest(tmp_path / "d.mcap", tokenizer)
     endpoint = f"ipc://{tmp_path}/r"
-    node = ReplayNode(
-        read_settings(
-            ReplaySettings,
-            None,
-            {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode,
-        ),
-        tokenizer,
-    )
-    thread = threading.Thread(target=node.run, daemon=True)
-    thread.start()
-    with streamtok.subscribe(endpoint, timeout=30, until_end=True) as subscription:
+    values = {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode
+    node = ReplayNode(read_settings(ReplaySettings, None, values), tokenizer)
+    with beside(node.run), streamtok.subscribe(endpoint, timeout=30, until_end=True) as subscription:
         found = list(subscription)
         infos = dict(subscription.infos)
-    thread.join()
     recorded = list(open_recording(tmp_path / "d.mcap").messages())
     assert len(found) == len(recorded)
     for name in ("front", "rear"):

@@ -26,14 +26,6 @@ ENDLESS = "synthetic:32x48@50?seed=3"
 CONTROL = "tcp://127.0.0.1:5999"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    """A checkpoint folder of a tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    streamtok.save(build(VIDEO), folder)
-    return str(folder)
-
-
 def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "streamtok.cli", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -168,37 +160,10 @@ print("stopped" if stop.is_set() else "goes on")
 
 
 def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
-    status = ingest.main(
-        [
-            "--source",
-            "synthetic:40x50@30?frames=7",
-            "--source",
-            "synthetic:40x50@30?frames=9",
-            "--stream",
-            "front",
-            "--model",
-            model,
-            "--bind",
-            endpoint,
-            "--size",
-            "32x48",
-            "--fit",
-            "crop",
-            "--tail",
-            "drop",
-            "--max-frames",
-            "8",
-            "--keyframe-interval",
-            "0.1",
-            "--on-gap",
-            "bridge",
-            "--device",
-            "cpu",
-            "--deterministic",
-            "--no-realtime",
-            "--json",
-        ]
-    )
+    sources = ["--source", "synthetic:40x50@30?frames=7", "--source", "synthetic:40x50@30?frames=9"]
+    options = ["--stream", "front", "--size", "32x48", "--fit", "crop", "--tail", "drop", "--max-frames", "8"]
+    options += ["--keyframe-interval", "0.1", "--on-gap", "bridge", "--device", "cpu", "--deterministic"]
+    status = ingest.main([*sources, "--model", model, "--bind", endpoint, *options, "--no-realtime", "--json"])
     summary = json.loads(capsys.readouterr().out)
     assert status == 0
     assert list(summary["streams"]) == ["front", "cam1"]
@@ -277,17 +242,8 @@ def test_replay_says_what_is_wrong(arguments, status, message, model, tmp_path, 
 
 def test_ingest_says_at_once_that_the_package_for_its_compression_is_missing(endpoint, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    arguments = [
-        "--source",
-        ENDLESS,
-        "--bind",
-        endpoint,
-        "--compression",
-        "zstd",
-        "--model",
-        "/a/model/that/is/not/there",
-    ]
-    assert ingest.main(arguments) == 1
+    arguments = ["--source", ENDLESS, "--bind", endpoint, "--compression", "zstd"]
+    assert ingest.main([*arguments, "--model", "/a/model/that/is/not/there"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "compression 'zstd' (not 'none') needs the extra 'zstd': pip install 'zstandard" in line
 

@@ -331,13 +331,11 @@ def test_wrong_settings_say_what_is_allowed(values, text):
         read_settings(ReplaySettings, None, {"path": "d.mcap", **values})
 
 
-def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, capsys):
-    import streamtok
+def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, model, capsys):
     from streamtok.commands.replay import main
 
     ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
-    streamtok.save(tokenizer, tmp_path / "model")
-    arguments = [str(tmp_path / "d.mcap"), "--verify", "--model", str(tmp_path / "model"), "--json"]
+    arguments = [str(tmp_path / "d.mcap"), "--verify", "--model", model, "--json"]
     assert main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["different"] == 0

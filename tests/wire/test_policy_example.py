@@ -43,20 +43,8 @@ def cameras():
 
 
 def test_the_policy_acts_on_both_cameras_at_its_rate(cameras, capsys):
-    arguments = [
-        "--stream",
-        "front",
-        "--stream",
-        "left",
-        "--rate",
-        "20",
-        "--steps",
-        "4",
-        "--ticks",
-        "20",
-        "--max-age",
-        "30",
-    ]
+    arguments = ["--stream", "front", "--stream", "left", "--rate", "20"]
+    arguments += ["--steps", "4", "--ticks", "20", "--max-age", "30"]
     assert policy.main([cameras.endpoint, *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [str(tick) for tick in range(20)]

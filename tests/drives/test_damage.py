@@ -20,7 +20,7 @@ from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
 from streamtok.types import Frame
-from tests.kit.drives import START_NS, assert_same_frames, foxglove, frames_of, write_bag2
+from tests.kit.drives import START_NS, assert_same_frames, foxglove, frames_of, write_bag2, write_topic
 from tests.kit.shots import STEP_NS, read, regular, ros_message, write
 
 ALL = list(range(80))
@@ -31,20 +31,9 @@ FIRST = 900  # byte behind the first chunk: an unclosed file says only there wha
 
 def write_checked(path: Path, compression: str, closed: bool = True) -> Path:
     """An MCAP file of another recorder with checksums, closed or not."""
-    from mcap.writer import CompressionType, Writer
+    from mcap.writer import CompressionType
 
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=400, compression=CompressionType[compression])
-        writer.start(profile="ros2")
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
-        channel = writer.register_channel("/cam/image_raw", "cdr", schema)
-        for shot in regular(COUNT):
-            writer.add_message(channel, shot.log_ns, ros_message(shot), shot.log_ns)
-        if closed:
-            writer.finish()
-        else:
-            writer.flush()
-    return path
+    return write(path, regular(COUNT), closed=closed, compression=CompressionType[compression])
 
 
 def damage(data: bytes, what: str, at: int, size: int) -> bytes:
@@ -282,7 +271,6 @@ def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):
 def write_shuffled_video(path: Path, count: int = 60) -> Path:
     """CompressedVideo whose pictures are shown in another order than they are coded in (B frames)."""
     import av
-    from mcap.writer import Writer
 
     context = av.CodecContext.create("libx264", "w")
     context.width = context.height = 64
@@ -291,17 +279,12 @@ def write_shuffled_video(path: Path, count: int = 60) -> Path:
     for number, picture in enumerate(pictures):
         picture.pts = number
     packets = [packet for picture in [*pictures, None] for packet in context.encode(picture)]
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=400)
-        writer.start()
-        schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
-        channel = writer.register_channel("/cam/video", "protobuf", schema)
-        for place, packet in enumerate(packets):
-            shown = Frame("cam", 0, START_NS + packet.pts * STEP_NS, np.zeros((0, 0, 3), np.uint8))
-            data = foxglove("CompressedVideo", shown, data=bytes(packet), format="h264")
-            writer.add_message(channel, START_NS + place * STEP_NS, data, START_NS + place * STEP_NS)
-        writer.finish()
-    return path
+    messages = []
+    for place, packet in enumerate(packets):
+        shown = Frame("cam", 0, START_NS + packet.pts * STEP_NS, np.zeros((0, 0, 3), np.uint8))
+        data = foxglove("CompressedVideo", shown, data=bytes(packet), format="h264")
+        messages.append((START_NS + place * STEP_NS, data))
+    return write_topic(path, "/cam/video", "foxglove.CompressedVideo", messages, chunk_size=400)
 
 
 def test_video_that_is_coded_in_another_order_is_timed_and_counted_as_it_is_shown(tmp_path):

@@ -5,6 +5,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -21,6 +22,7 @@ from tests.kit.drives import (
     assert_same_frames,
     decode_video,
     encode_video,
+    foxglove,
     foxglove_data,
     frames_of,
     picture,
@@ -30,6 +32,7 @@ from tests.kit.drives import (
     write_bag2,
     write_folders,
     write_mcap,
+    write_topic,
 )
 from tests.kit.videos import numbered, write_video
 
@@ -123,18 +126,9 @@ def test_video_pictures_that_damage_may_have_touched_are_left_out(tmp_path, code
 
 
 def write_video_messages(path, frames, packets, codec):
-    from mcap.writer import Writer
-
-    with path.open("wb") as file:
-        writer = Writer(file)
-        writer.start()
-        schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
-        channel = writer.register_channel("/front/video", "protobuf", schema)
-        for frame, packet in zip(frames, packets, strict=True):
-            data = foxglove_data("CompressedVideo", frame, packet, codec)
-            writer.add_message(channel, frame.capture_ns, data, frame.capture_ns)
-        writer.finish()
-    return path
+    pairs = zip(frames, packets, strict=True)
+    messages = [(frame.capture_ns, foxglove_data("CompressedVideo", frame, packet, codec)) for frame, packet in pairs]
+    return write_topic(path, "/front/video", "foxglove.CompressedVideo", messages)
 
 
 @settings(deadline=None, max_examples=60)
@@ -248,14 +242,7 @@ def test_a_topic_that_is_not_there_names_those_that_are(tmp_path):
 
 
 def test_a_topic_that_is_no_camera_is_named_with_its_type(tmp_path):
-    from mcap.writer import Writer
-
-    with (tmp_path / "d.mcap").open("wb") as file:
-        writer = Writer(file)
-        writer.start()
-        schema = writer.register_schema("nav_msgs/msg/Odometry", "ros2msg", b"")
-        writer.add_message(writer.register_channel("/odom", "cdr", schema), 1, b"", 1)
-        writer.finish()
+    write_topic(tmp_path / "d.mcap", "/odom", "nav_msgs/msg/Odometry", [(1, b"")])
     with pytest.raises(ValueError, match=r"no camera images; it has /odom \(nav_msgs/msg/Odometry\)"):
         open_drive(tmp_path / "d.mcap")
     with pytest.raises(ValueError, match="'/odom' is nav_msgs/msg/Odometry, not camera images"):
@@ -325,44 +312,20 @@ def test_camera_encodings_are_those_of_preprocessing(tmp_path, encoding, width):
 
 
 def test_an_unknown_encoding_is_a_damaged_frame_that_says_what_is_known(tmp_path):
-    frame = frames_of("front", 1)[0]
-    path = write_mcap(tmp_path / "d.mcap", [frame])
-    path.write_bytes(path.read_bytes())
-    from mcap.writer import Writer
-
-    with path.open("wb") as file:
-        writer = Writer(file)
-        writer.start()
-        schema = writer.register_schema("foxglove.RawImage", "protobuf", b"")
-        channel = writer.register_channel("/front/image", "protobuf", schema)
-        data = foxglove_data("RawImage", frame, b"", "").replace(b"rgb8", b"odd9")
-        writer.add_message(channel, 5, data, 5)
-        writer.finish()
-    with open_drive(path) as drive:
+    data = foxglove_data("RawImage", frames_of("front", 1)[0], b"", "").replace(b"rgb8", b"odd9")
+    with open_drive(write_topic(tmp_path / "d.mcap", "/front/image", "foxglove.RawImage", [(5, data)])) as drive:
         assert list(drive) == []
         assert "odd9" in drive.problems[0].text
         assert "rgb8" in drive.problems[0].text
 
 
 def test_a_cut_off_jpeg_is_damaged_not_grey(tmp_path):
-    import cv2
-    from mcap.writer import Writer
-
-    from tests.kit.drives import foxglove
-
-    frames = frames_of("front", 3)
-    with (tmp_path / "d.mcap").open("wb") as file:
-        writer = Writer(file)
-        writer.start()
-        schema = writer.register_schema("foxglove.CompressedImage", "protobuf", b"")
-        channel = writer.register_channel("/front/image", "protobuf", schema)
-        for frame in frames:
-            jpeg = cv2.imencode(".jpg", frame.image)[1].tobytes()
-            jpeg = jpeg[: len(jpeg) // 2] if frame.frame_id == 1 else jpeg
-            data = foxglove("CompressedImage", frame, data=jpeg, format="jpeg")
-            writer.add_message(channel, frame.capture_ns, data, frame.capture_ns)
-        writer.finish()
-    found = read(tmp_path / "d.mcap")
+    messages = []
+    for frame in frames_of("front", 3):
+        jpeg = cv2.imencode(".jpg", frame.image)[1].tobytes()
+        jpeg = jpeg[: len(jpeg) // 2] if frame.frame_id == 1 else jpeg
+        messages.append((frame.capture_ns, foxglove("CompressedImage", frame, data=jpeg, format="jpeg")))
+    found = read(write_topic(tmp_path / "d.mcap", "/front/image", "foxglove.CompressedImage", messages))
     assert [frame.frame_id for frame in found] == [0, 2]
     assert found[0].codec == "jpeg"
 

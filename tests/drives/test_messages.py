@@ -15,7 +15,7 @@ from streamtok.drives.open_drive import open_drive
 from streamtok.io.images.stills import decode_image_file
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
-from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
+from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, read_drive, ros_image
 from tests.kit.drives import decode_video as decode
 
 FRAMES = frames_of("front", 12)
@@ -68,11 +68,6 @@ def ros(topic: str, messages: list[bytes], kind: str = "sensor_msgs/msg/Image") 
     return topic, kind, "ros2msg", "cdr", timed(messages)
 
 
-def read(path, **options):
-    with open_drive(path, **options) as drive:
-        return list(drive), " ".join(drive.notes)
-
-
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("encoding", ["mono16", "rgb16", "bayer_rggb16"])
 def test_of_values_of_16_bits_the_high_byte_is_the_picture(tmp_path, encoding, big):
@@ -83,7 +78,7 @@ def test_of_values_of_16_bits_the_high_byte_is_the_picture(tmp_path, encoding, b
         ros("/wide/image_raw", [image(FRAMES[0], stored, encoding, big)]),
         ros("/narrow/image_raw", [image(FRAMES[0], narrow, encoding.replace("16", "8"))]),
     ]
-    (one, other), _ = read(write(tmp_path / "d.mcap", both))
+    (one, other), _ = read_drive(write(tmp_path / "d.mcap", both))
     np.testing.assert_array_equal(one.image, other.image)
 
 
@@ -97,7 +92,7 @@ def test_rows_of_16_bits_that_end_with_half_a_value_are_read(tmp_path):
     sizes = {"height": SIZE[0], "width": SIZE[1], "step": rows.shape[1], "encoding": "rgb16", "is_bigendian": 0}
     whole = [cdr("sensor_msgs/msg/Image", frame=frame, data=rows.reshape(-1), **sizes)]
     cut_off = [cdr("sensor_msgs/msg/Image", frame=frame, data=rows.reshape(-1)[:-9], **sizes)]
-    found, notes = read(write(tmp_path / "d.mcap", [ros("/whole", whole), ros("/cut_off", cut_off)]))
+    found, notes = read_drive(write(tmp_path / "d.mcap", [ros("/whole", whole), ros("/cut_off", cut_off)]))
     assert [each.stream for each in found] == ["whole"]
     assert np.array_equal(found[0].image, frame.image)
     assert "cut_off: frame 0" in notes
@@ -130,7 +125,7 @@ def test_a_colour_picture_that_was_a_bayer_pattern_before_it_was_packed_is_one(t
         ),
         ros("/plain", [image(FRAMES[0], pattern, "bayer_rggb8")]),
     ]
-    found = {frame.stream: frame.image for frame in read(write(tmp_path / "d.mcap", topics))[0]}
+    found = {frame.stream: frame.image for frame in read_drive(write(tmp_path / "d.mcap", topics))[0]}
     assert np.array_equal(found["colour"], COLOURED)
     assert np.array_equal(found["pattern"], found["plain"])
 
@@ -152,7 +147,7 @@ def test_encodings_of_opencv_and_of_phones_are_read(tmp_path):
         ros("/nv21", planes[1:]),
         ros("/capitals", [image(FRAMES[0], COLOURED, "RGB8")]),
     ]
-    frames, notes = read(write(tmp_path / "d.mcap", topics))
+    frames, notes = read_drive(write(tmp_path / "d.mcap", topics))
     found = {frame.stream: frame.image for frame in frames}
     assert set(found) == {"three", "four", "nv12", "nv21", "capitals"}, notes
     assert np.array_equal(found["nv21"], found["nv12"])
@@ -163,12 +158,12 @@ def test_depth_is_told_by_its_encoding_and_never_by_a_name(tmp_path):
     colour = [image(frame, frame.image, "rgb8") for frame in FRAMES]
     depth = [image(frame, GREY, "16UC1") for frame in FRAMES]
     path = write(tmp_path / "d.mcap", [ros("/depthai/rgb/image_raw", colour), ros("/stereo/image_raw", depth)])
-    found, notes = read(path)
+    found, notes = read_drive(path)
     assert {frame.stream for frame in found} == {"depthai_rgb"}
     assert "/stereo/image_raw: depth images, left out; --depth-range" in notes
-    found, _ = read(path, depth_range=(0.0, 20.0))
+    found, _ = read_drive(path, depth_range=(0.0, 20.0))
     assert {frame.stream for frame in found} == {"depthai_rgb", "stereo"}
-    found, notes = read(path, topics=["/stereo/image_raw"])
+    found, notes = read_drive(path, topics=["/stereo/image_raw"])
     assert len(found) == 12
     assert "shown from 0 to 10 m" in notes
 
@@ -188,7 +183,7 @@ def test_distances_become_shades_by_rule_however_they_are_stored(tmp_path):
         ros("/png/compressedDepth", [compressed(FRAMES[0], bytes(12) + png, "16UC1; compressedDepth png")], sensor),
         ros("/packed/compressedDepth", [compressed(FRAMES[0], packed, "32FC1; compressedDepth")], sensor),
     ]
-    found, _ = read(write(tmp_path / "d.mcap", channels), depth_range=(1.0, 4.0))
+    found, _ = read_drive(write(tmp_path / "d.mcap", channels), depth_range=(1.0, 4.0))
     assert len(found) == 5
     for frame in found:
         np.testing.assert_allclose(frame.image[0, :, 0].astype(int), shades, atol=2 if "packed" in frame.stream else 0)
@@ -208,7 +203,7 @@ def test_video_is_decoded_whatever_message_it_comes_in(tmp_path, carrier, codec)
         fields = {"width": 48, "height": 32, "encoding": name, "pts": 0, "flags": 0, "is_bigendian": False}
         data = [np.frombuffer(packet, np.uint8) for packet in packets]
         messages = [cdr(kind, frame=frame, data=each, **fields) for frame, each in zip(FRAMES, data, strict=True)]
-    found, _ = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, kind)]))
+    found, _ = read_drive(write(tmp_path / "d.mcap", [ros("/front/video", messages, kind)]))
     for frame, expected in zip(found, decode(packets, codec), strict=True):
         np.testing.assert_array_equal(frame.image, expected)
 
@@ -312,7 +307,7 @@ OTHERS = {
 def test_images_of_every_encoding_are_read_with_their_own_times(tmp_path, kind):
     name, schema_encoding, encoding, make = OTHERS[kind]
     messages = [(frame.capture_ns + 10**7, make(frame)) for frame in FRAMES]
-    found, _ = read(write(tmp_path / "d.mcap", [("/front/image", name, schema_encoding, encoding, messages)]))
+    found, _ = read_drive(write(tmp_path / "d.mcap", [("/front/image", name, schema_encoding, encoding, messages)]))
     assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in FRAMES]
     for frame, expected in zip(found, FRAMES, strict=True):
         np.testing.assert_array_equal(frame.image, expected.image)
@@ -335,7 +330,7 @@ def test_two_types_on_one_topic_are_two_cameras(tmp_path):
     path = write(
         tmp_path / "d.mcap", [ros("/a/image_raw", raw), ros("/a/image_raw", packed, "sensor_msgs/msg/CompressedImage")]
     )
-    found, _ = read(path)
+    found, _ = read_drive(path)
     assert {frame.stream for frame in found} == {"a", "a_image_raw_CompressedImage"}
     assert [frame.frame_id for frame in found if frame.stream == "a"] == list(range(12))
 
@@ -343,7 +338,7 @@ def test_two_types_on_one_topic_are_two_cameras(tmp_path):
 def test_a_camera_that_cannot_be_read_does_not_refuse_the_others(tmp_path):
     good = ros("/good/image_raw", [image(frame, frame.image, "rgb8") for frame in FRAMES])
     odd = ("/odd/image_raw", "sensor_msgs/msg/Image", "ros2msg", "xyz", timed([b"?"] * 12))
-    found, notes = read(write(tmp_path / "d.mcap", [odd, good]))
+    found, notes = read_drive(write(tmp_path / "d.mcap", [odd, good]))
     assert {frame.stream for frame in found} == {"good"}
     assert "/odd/image_raw is left out: sensor_msgs/msg/Image encoded as 'xyz' cannot be read" in notes
     with pytest.raises(ValueError, match=r"no camera images; it has /odd/image_raw .*encoded as 'xyz'"):

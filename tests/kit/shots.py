@@ -6,10 +6,11 @@ import dataclasses
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from streamtok.drives.drive import LEFT_OUT
 from streamtok.drives.open_drive import open_drive
-from tests.kit.drives import START_NS
+from tests.kit.drives import START_NS, write_topic
 
 STEP_NS = 100_000_000
 
@@ -32,19 +33,10 @@ def restamp(shots: list[Shot], stamps: dict[int, int]) -> list[Shot]:
     return [dataclasses.replace(shot, stamp_ns=stamps.get(shot.number, shot.stamp_ns)) for shot in shots]
 
 
-def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw") -> Path:
+def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw", **options: Any) -> Path:
     """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number."""
-    from mcap.writer import Writer
-
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=400)
-        writer.start(profile="ros2")
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
-        channel = writer.register_channel(topic, "cdr", schema)
-        for shot in shots:
-            writer.add_message(channel, shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns)
-        writer.finish()
-    return path
+    messages = ((shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns) for shot in shots)
+    return write_topic(path, topic, "sensor_msgs/msg/Image", messages, **{"chunk_size": 400} | options)
 
 
 def ros_message(shot: Shot) -> bytes:

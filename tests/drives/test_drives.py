@@ -374,16 +374,8 @@ def test_a_damaged_image_file_leaves_a_gap_in_the_numbers(tmp_path):
 
 
 def test_a_video_per_camera_is_one_drive(tmp_path):
-    import av
-
     for name in ("left", "right"):
-        with av.open(str(tmp_path / f"{name}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=20, options={"bf": "0"})
-            stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-            for number in range(8):
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture(number, name)), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+        write_video(tmp_path / f"{name}.mp4", [picture(number, name) for number in range(8)], rate=20, bf="0")
     with open_drive(tmp_path) as drive:
         found = list(drive)
     assert [frame.stream for frame in found] == ["left", "right"] * 8

@@ -5,7 +5,6 @@ import io
 import json
 import os
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -131,13 +130,8 @@ def test_an_animation_is_all_of_its_pictures_at_their_times(suffix, tmp_path):
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("count", [1, 4])
 def test_an_avif_of_any_depth_is_as_bright_as_it_was(pixels, count, tmp_path, caplog):
-    with av.open(str(tmp_path / "a.avif"), "w") as container:
-        stream = container.add_stream("libsvtav1", rate=25, options={"preset": "12", "crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
-        for image in numbered(count):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
-    with open_source(str(tmp_path / "a.avif")) as source:
+    path = write_video(tmp_path / "a.avif", numbered(count), codec="libsvtav1", pixels=pixels, preset="12", crf="10")
+    with open_source(str(path)) as source:
         frames = list(source)
     assert [number_of(frame.image) for frame in frames] == list(range(count))
     for frame, image in zip(frames, numbered(count), strict=True):

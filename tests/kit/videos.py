@@ -23,11 +23,19 @@ def number_of(image):
     return sum((image[32, 12 + bit * 10].mean() > 128) << bit for bit in range(8))
 
 
-def write_video(path, images, ticks, codec="libx264", container_options=None, time_base=TICKS, rate=25, **options):
+PIXELS = {"mjpeg": "yuvj420p", "qtrle": "rgb24", "png": "rgb24", "prores": "yuv422p10le"}
+
+
+def write_video(
+    path, images, ticks=None, codec="libx264", container_options=None, time_base=TICKS, rate=25, pixels="", **options
+):
+    """A video of pictures at times in ticks of `time_base`, or by its rate; returns its path."""
+    if ticks is None:
+        ticks, time_base = range(len(images)), Fraction(1, rate)
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
-        stream.height, stream.width = images.shape[1:3]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = pixels or PIXELS.get(codec, "yuv420p")
         stream.codec_context.time_base = time_base
         for image, tick in zip(images, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")

@@ -32,7 +32,7 @@ from tests.kit.drives import (
     write_bag2,
     write_folders,
     write_mcap,
-    write_topic,
+    write_topics,
 )
 from tests.kit.videos import numbered, write_video
 
@@ -128,7 +128,7 @@ def test_video_pictures_that_damage_may_have_touched_are_left_out(tmp_path, code
 def write_video_messages(path, frames, packets, codec):
     pairs = zip(frames, packets, strict=True)
     messages = [(frame.capture_ns, foxglove_data("CompressedVideo", frame, packet, codec)) for frame, packet in pairs]
-    return write_topic(path, "/front/video", "foxglove.CompressedVideo", messages)
+    return write_topics(path, "foxglove.CompressedVideo", {"/front/video": messages})
 
 
 @settings(deadline=None, max_examples=60)
@@ -242,7 +242,7 @@ def test_a_topic_that_is_not_there_names_those_that_are(tmp_path):
 
 
 def test_a_topic_that_is_no_camera_is_named_with_its_type(tmp_path):
-    write_topic(tmp_path / "d.mcap", "/odom", "nav_msgs/msg/Odometry", [(1, b"")])
+    write_topics(tmp_path / "d.mcap", "nav_msgs/msg/Odometry", {"/odom": [(1, b"")]})
     with pytest.raises(ValueError, match=r"no camera images; it has /odom \(nav_msgs/msg/Odometry\)"):
         open_drive(tmp_path / "d.mcap")
     with pytest.raises(ValueError, match="'/odom' is nav_msgs/msg/Odometry, not camera images"):
@@ -313,7 +313,8 @@ def test_camera_encodings_are_those_of_preprocessing(tmp_path, encoding, width):
 
 def test_an_unknown_encoding_is_a_damaged_frame_that_says_what_is_known(tmp_path):
     data = foxglove_data("RawImage", frames_of("front", 1)[0], b"", "").replace(b"rgb8", b"odd9")
-    with open_drive(write_topic(tmp_path / "d.mcap", "/front/image", "foxglove.RawImage", [(5, data)])) as drive:
+    path = write_topics(tmp_path / "d.mcap", "foxglove.RawImage", {"/front/image": [(5, data)]})
+    with open_drive(path) as drive:
         assert list(drive) == []
         assert "odd9" in drive.problems[0].text
         assert "rgb8" in drive.problems[0].text
@@ -325,7 +326,7 @@ def test_a_cut_off_jpeg_is_damaged_not_grey(tmp_path):
         jpeg = cv2.imencode(".jpg", frame.image)[1].tobytes()
         jpeg = jpeg[: len(jpeg) // 2] if frame.frame_id == 1 else jpeg
         messages.append((frame.capture_ns, foxglove("CompressedImage", frame, data=jpeg, format="jpeg")))
-    found = read(write_topic(tmp_path / "d.mcap", "/front/image", "foxglove.CompressedImage", messages))
+    found = read(write_topics(tmp_path / "d.mcap", "foxglove.CompressedImage", {"/front/image": messages}))
     assert [frame.frame_id for frame in found] == [0, 2]
     assert found[0].codec == "jpeg"
 

@@ -1,6 +1,7 @@
 """Images in every message that carries them, told by type and encoding, never by a topic's name."""
 
 import base64
+import dataclasses
 import io
 import json
 import struct
@@ -15,8 +16,9 @@ from streamtok.drives.open_drive import open_drive
 from streamtok.io.images.stills import decode_image_file
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
-from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, read_drive, ros_image
+from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
 from tests.kit.drives import decode_video as decode
+from tests.kit.drives import read_drive as read
 
 FRAMES = frames_of("front", 12)
 GREY = (np.arange(SIZE[0] * SIZE[1], dtype=np.uint16) * 41).reshape(SIZE)
@@ -78,7 +80,7 @@ def test_of_values_of_16_bits_the_high_byte_is_the_picture(tmp_path, encoding, b
         ros("/wide/image_raw", [image(FRAMES[0], stored, encoding, big)]),
         ros("/narrow/image_raw", [image(FRAMES[0], narrow, encoding.replace("16", "8"))]),
     ]
-    (one, other), _ = read_drive(write(tmp_path / "d.mcap", both))
+    (one, other), _ = read(write(tmp_path / "d.mcap", both))
     np.testing.assert_array_equal(one.image, other.image)
 
 
@@ -92,7 +94,7 @@ def test_rows_of_16_bits_that_end_with_half_a_value_are_read(tmp_path):
     sizes = {"height": SIZE[0], "width": SIZE[1], "step": rows.shape[1], "encoding": "rgb16", "is_bigendian": 0}
     whole = [cdr("sensor_msgs/msg/Image", frame=frame, data=rows.reshape(-1), **sizes)]
     cut_off = [cdr("sensor_msgs/msg/Image", frame=frame, data=rows.reshape(-1)[:-9], **sizes)]
-    found, notes = read_drive(write(tmp_path / "d.mcap", [ros("/whole", whole), ros("/cut_off", cut_off)]))
+    found, notes = read(write(tmp_path / "d.mcap", [ros("/whole", whole), ros("/cut_off", cut_off)]))
     assert [each.stream for each in found] == ["whole"]
     assert np.array_equal(found[0].image, frame.image)
     assert "cut_off: frame 0" in notes
@@ -125,7 +127,7 @@ def test_a_colour_picture_that_was_a_bayer_pattern_before_it_was_packed_is_one(t
         ),
         ros("/plain", [image(FRAMES[0], pattern, "bayer_rggb8")]),
     ]
-    found = {frame.stream: frame.image for frame in read_drive(write(tmp_path / "d.mcap", topics))[0]}
+    found = {frame.stream: frame.image for frame in read(write(tmp_path / "d.mcap", topics))[0]}
     assert np.array_equal(found["colour"], COLOURED)
     assert np.array_equal(found["pattern"], found["plain"])
 
@@ -147,7 +149,7 @@ def test_encodings_of_opencv_and_of_phones_are_read(tmp_path):
         ros("/nv21", planes[1:]),
         ros("/capitals", [image(FRAMES[0], COLOURED, "RGB8")]),
     ]
-    frames, notes = read_drive(write(tmp_path / "d.mcap", topics))
+    frames, notes = read(write(tmp_path / "d.mcap", topics))
     found = {frame.stream: frame.image for frame in frames}
     assert set(found) == {"three", "four", "nv12", "nv21", "capitals"}, notes
     assert np.array_equal(found["nv21"], found["nv12"])
@@ -158,12 +160,12 @@ def test_depth_is_told_by_its_encoding_and_never_by_a_name(tmp_path):
     colour = [image(frame, frame.image, "rgb8") for frame in FRAMES]
     depth = [image(frame, GREY, "16UC1") for frame in FRAMES]
     path = write(tmp_path / "d.mcap", [ros("/depthai/rgb/image_raw", colour), ros("/stereo/image_raw", depth)])
-    found, notes = read_drive(path)
+    found, notes = read(path)
     assert {frame.stream for frame in found} == {"depthai_rgb"}
     assert "/stereo/image_raw: depth images, left out; --depth-range" in notes
-    found, _ = read_drive(path, depth_range=(0.0, 20.0))
+    found, _ = read(path, depth_range=(0.0, 20.0))
     assert {frame.stream for frame in found} == {"depthai_rgb", "stereo"}
-    found, notes = read_drive(path, topics=["/stereo/image_raw"])
+    found, notes = read(path, topics=["/stereo/image_raw"])
     assert len(found) == 12
     assert "shown from 0 to 10 m" in notes
 
@@ -183,7 +185,7 @@ def test_distances_become_shades_by_rule_however_they_are_stored(tmp_path):
         ros("/png/compressedDepth", [compressed(FRAMES[0], bytes(12) + png, "16UC1; compressedDepth png")], sensor),
         ros("/packed/compressedDepth", [compressed(FRAMES[0], packed, "32FC1; compressedDepth")], sensor),
     ]
-    found, _ = read_drive(write(tmp_path / "d.mcap", channels), depth_range=(1.0, 4.0))
+    found, _ = read(write(tmp_path / "d.mcap", channels), depth_range=(1.0, 4.0))
     assert len(found) == 5
     for frame in found:
         np.testing.assert_allclose(frame.image[0, :, 0].astype(int), shades, atol=2 if "packed" in frame.stream else 0)
@@ -203,7 +205,40 @@ def test_video_is_decoded_whatever_message_it_comes_in(tmp_path, carrier, codec)
         fields = {"width": 48, "height": 32, "encoding": name, "pts": 0, "flags": 0, "is_bigendian": False}
         data = [np.frombuffer(packet, np.uint8) for packet in packets]
         messages = [cdr(kind, frame=frame, data=each, **fields) for frame, each in zip(FRAMES, data, strict=True)]
-    found, _ = read_drive(write(tmp_path / "d.mcap", [ros("/front/video", messages, kind)]))
+    found, _ = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, kind)]))
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+@pytest.mark.parametrize("form", ["H.264", "avc1", "x264", "hvc1.1.6.L93.B0", "libx265", "h264; rgb8"])
+@pytest.mark.parametrize("lengths", [False, True], ids=["Annex B", "AVCC"])
+def test_video_is_decoded_however_its_codec_is_named_and_its_units_are_set_apart(tmp_path, form, lengths):
+    codec = "h265" if "hvc" in form or "265" in form else "h264"
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    stored = [set_apart_by_lengths(packet) if lengths else packet for packet in packets]
+    messages = [compressed(*each, form) for each in zip(FRAMES, stored, strict=True)]
+    found, notes = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, "sensor_msgs/msg/CompressedImage")]))
+    assert not notes
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+def set_apart_by_lengths(packet: bytes) -> bytes:
+    units = [unit.rstrip(b"\0") for unit in packet.split(b"\0\0\1") if unit.rstrip(b"\0")]
+    return b"".join(struct.pack(">I", len(unit)) + unit for unit in units)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_an_empty_video_message_costs_no_picture(tmp_path, codec):
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    messages = [compressed(*each, codec) for each in zip(FRAMES, packets, strict=True)]
+    between = dataclasses.replace(FRAMES[4], capture_ns=FRAMES[4].capture_ns - 10_000_000)
+    stored = timed(messages)
+    stored.insert(4, (between.capture_ns, compressed(between, b"", codec)))
+    path = write(tmp_path / "d.mcap", [("/front", "sensor_msgs/msg/CompressedImage", "ros2msg", "cdr", stored)])
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert drive.account()["front"]["damaged"] == 1
     for frame, expected in zip(found, decode(packets, codec), strict=True):
         np.testing.assert_array_equal(frame.image, expected)
 
@@ -307,7 +342,7 @@ OTHERS = {
 def test_images_of_every_encoding_are_read_with_their_own_times(tmp_path, kind):
     name, schema_encoding, encoding, make = OTHERS[kind]
     messages = [(frame.capture_ns + 10**7, make(frame)) for frame in FRAMES]
-    found, _ = read_drive(write(tmp_path / "d.mcap", [("/front/image", name, schema_encoding, encoding, messages)]))
+    found, _ = read(write(tmp_path / "d.mcap", [("/front/image", name, schema_encoding, encoding, messages)]))
     assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in FRAMES]
     for frame, expected in zip(found, FRAMES, strict=True):
         np.testing.assert_array_equal(frame.image, expected.image)
@@ -330,7 +365,7 @@ def test_two_types_on_one_topic_are_two_cameras(tmp_path):
     path = write(
         tmp_path / "d.mcap", [ros("/a/image_raw", raw), ros("/a/image_raw", packed, "sensor_msgs/msg/CompressedImage")]
     )
-    found, _ = read_drive(path)
+    found, _ = read(path)
     assert {frame.stream for frame in found} == {"a", "a_image_raw_CompressedImage"}
     assert [frame.frame_id for frame in found if frame.stream == "a"] == list(range(12))
 
@@ -338,11 +373,30 @@ def test_two_types_on_one_topic_are_two_cameras(tmp_path):
 def test_a_camera_that_cannot_be_read_does_not_refuse_the_others(tmp_path):
     good = ros("/good/image_raw", [image(frame, frame.image, "rgb8") for frame in FRAMES])
     odd = ("/odd/image_raw", "sensor_msgs/msg/Image", "ros2msg", "xyz", timed([b"?"] * 12))
-    found, notes = read_drive(write(tmp_path / "d.mcap", [odd, good]))
+    found, notes = read(write(tmp_path / "d.mcap", [odd, good]))
     assert {frame.stream for frame in found} == {"good"}
     assert "/odd/image_raw is left out: sensor_msgs/msg/Image encoded as 'xyz' cannot be read" in notes
     with pytest.raises(ValueError, match=r"no camera images; it has /odd/image_raw .*encoded as 'xyz'"):
         open_drive(write(tmp_path / "e.mcap", [odd]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("theora_image_transport/msg/Packet", True),
+        ("my_msgs/msg/StampedImage", True),
+        ("realsense2_camera_msgs/msg/RGBD", True),
+        ("stereo_msgs/msg/DisparityImage", True),
+        ("sensor_msgs/msg/CameraInfo", False),
+        ("visualization_msgs/msg/ImageMarker", False),
+    ],
+)
+def test_pictures_of_a_type_that_is_not_read_are_named(tmp_path, kind, named):
+    messages = [image(frame, frame.image, "rgb8") for frame in FRAMES]
+    path = write(tmp_path / "d.mcap", [ros("/front/image_raw", messages), ros("/rear/image_raw", messages, kind)])
+    frames, notes = read(path)
+    assert len(frames) == len(FRAMES)
+    assert (f"/rear/image_raw is left out: {kind} is not read" in notes) == named
 
 
 def test_a_file_without_topics_says_why(tmp_path):

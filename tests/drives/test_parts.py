@@ -29,7 +29,8 @@ from streamtok.recording.writer import RecordingWriter
 from streamtok.tokens.dataset import TokenDataset
 from streamtok.tokens.tracks import find_drives
 from tests.kit.disk import full_disk
-from tests.kit.drives import assert_same_frames, frames_of, read_drive, write_bag1, write_bag2, write_mcap
+from tests.kit.drives import assert_same_frames, frames_of, write_bag1, write_bag2, write_mcap
+from tests.kit.drives import read_drive as read
 from tests.kit.recordings import info, messages
 
 FRAMES = frames_of("front", 36)
@@ -69,7 +70,7 @@ def write_parts(folder: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mcap", "bag"])
 def test_twelve_parts_are_read_in_the_order_of_their_numbers(tmp_path, kind):
     write_parts(tmp_path / "d", kind)
-    found, notes = read_drive(tmp_path / "d")
+    found, notes = read(tmp_path / "d")
     assert_same_frames(found, FRAMES)
     assert "12 files are read as one recording" in notes
     assert found[-1].frame_id - found[0].frame_id == 35
@@ -80,7 +81,7 @@ def test_a_list_decides_the_order_and_what_it_lacks_is_read_too(tmp_path):
     metadata = write_db3_parts(folder)
     (folder / "d_0.db3").rename(folder / "first.db3")
     write_list(folder, metadata, ["first.db3", "d_1.db3", "d_7.db3"])
-    found, notes = read_drive(folder)
+    found, notes = read(folder)
     assert_same_frames(found, FRAMES)
     assert "d_7.db3 is listed in metadata.yaml and is not there" in notes
     assert "d_2.db3 is not listed in metadata.yaml; it is read too" in notes
@@ -94,7 +95,7 @@ def test_without_a_usable_list_the_numbers_decide(tmp_path, metadata):
         write_list(folder, listed, ["old_0.db3", "old_1.db3"])
     elif metadata is not None:
         (folder / "metadata.yaml").write_text(metadata)
-    found, notes = read_drive(folder)
+    found, notes = read(folder)
     assert_same_frames(found, FRAMES)
     assert (metadata is None) == ("metadata.yaml" not in notes)
 
@@ -104,7 +105,7 @@ def test_parts_that_are_gone_empty_or_broken_are_named(tmp_path):
     write_db3_parts(folder, 4)
     (folder / "d_1.db3").unlink()
     (folder / "d_2.db3").write_bytes(b"")
-    found, notes = read_drive(folder)
+    found, notes = read(folder)
     assert_same_frames(found, [*FRAMES[:9], *FRAMES[27:]])
     assert "part 1, 2 of d is not there" in notes
     assert "d_2.db3 is empty" in notes
@@ -131,7 +132,7 @@ def test_what_a_killed_recorder_left_in_its_write_ahead_log_is_read(tmp_path):
     log = first.with_name("a.db3-wal")
     size = log.stat().st_size
     assert size
-    assert_same_frames(read_drive(tmp_path / "a")[0], FRAMES)
+    assert_same_frames(read(tmp_path / "a")[0], FRAMES)
     assert log.stat().st_size == size  # it is evidence, and stays
     assert len(sqlite3.connect(first).execute("SELECT id FROM messages").fetchall()) == 36
 
@@ -155,14 +156,14 @@ def test_what_a_killed_recorder_had_not_finished_is_undone(tmp_path):
     assert size
     for file in killed.iterdir():
         file.chmod(0o444)
-    assert_same_frames(read_drive(killed)[0], FRAMES)
+    assert_same_frames(read(killed)[0], FRAMES)
     assert journal.stat().st_size == size  # it is evidence, and stays
 
 
 def test_without_room_to_undo_it_a_bag_is_read_as_it_is_and_that_is_said(tmp_path):
     killed = write_killed(tmp_path)
     with full_disk(1000):
-        found, notes = read_drive(killed)
+        found, notes = read(killed)
     assert found
     assert "TMPDIR says where else" in notes
 
@@ -174,7 +175,7 @@ def test_a_journal_of_what_was_finished_is_nothing_to_undo(tmp_path):
         database.execute("UPDATE topics SET offered_qos_profiles = ''")
     assert (folder / "d.db3-journal").stat().st_size
     with full_disk(1000):
-        found, notes = read_drive(folder)
+        found, notes = read(folder)
     assert_same_frames(found, FRAMES)
     assert "TMPDIR" not in notes
 
@@ -190,7 +191,7 @@ def test_to_list_a_folder_copies_nothing(tmp_path):
 def test_a_bag_packed_by_the_zstd_command_is_found_in_its_folder(tmp_path):
     packed = next(write_bag2(tmp_path / "d", FRAMES, "MCAP", compression="FILE").glob("*.zstd"))
     packed.rename(packed.with_suffix(".zst"))
-    assert_same_frames(read_drive(tmp_path / "d")[0], FRAMES)
+    assert_same_frames(read(tmp_path / "d")[0], FRAMES)
 
 
 @pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
@@ -199,7 +200,7 @@ def test_a_bag_packed_by_the_zstd_command_is_found_in_its_folder(tmp_path):
 def test_bags_packed_by_zstd_are_read_with_and_without_their_folder(tmp_path, storage, mode, bare):
     folder = write_bag2(tmp_path / "d", FRAMES, storage, compression=mode)
     path = next(path for path in folder.iterdir() if "yaml" not in path.name) if bare else folder
-    found, notes = read_drive(path)
+    found, notes = read(path)
     assert_same_frames(found, FRAMES)
     assert not notes
 
@@ -214,12 +215,12 @@ def test_parts_packed_by_any_common_program_are_read(tmp_path, kind, pack):
     for path in sorted(path for path in (tmp_path / "d").iterdir() if path.suffix == f".{kind}"):
         path.with_name(path.name + PACKERS[pack]).write_bytes(pack.compress(path.read_bytes()))
         path.unlink()
-    found, notes = read_drive(tmp_path / "d")
+    found, notes = read(tmp_path / "d")
     assert_same_frames(found, FRAMES)
     assert "damaged" not in notes
     last = max((tmp_path / "d").glob(f"*{PACKERS[pack]}"))
     last.write_bytes(last.read_bytes()[:-20])
-    found, notes = read_drive(tmp_path / "d")
+    found, notes = read(tmp_path / "d")
     assert len(found) >= 24
     assert "its compression is damaged" in notes or "nothing of it can be unpacked" in notes
 
@@ -230,12 +231,12 @@ def test_a_packed_file_that_is_cut_off_gives_what_is_there(tmp_path):
     path = next(write_bag2(tmp_path / "d", frames, "MCAP", compression="FILE").glob("*.zstd"))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
-    found, notes = read_drive(path)
+    found, notes = read(path)
     assert 20 < len(found) < 120
     assert "cut off" in notes
     path.write_bytes(whole[:4])
     with pytest.raises(ValueError, match="nothing of it can be unpacked"):
-        read_drive(path)
+        read(path)
 
 
 @pytest.mark.parametrize("pack", PACKERS, ids=PACKERS.values())
@@ -244,13 +245,13 @@ def test_packed_files_that_are_cut_off_or_longer_lose_no_more_than_a_block(tmp_p
     path = tmp_path / f"d.mcap{PACKERS[pack]}"
     blocks = [pack.compress(data[at : at + 5000]) for at in range(0, len(data), 5000)]
     path.write_bytes(b"".join(blocks[:-1]) + blocks[-1][:-8])
-    found, notes = read_drive(path)
+    found, notes = read(path)
     assert_same_frames(found, FRAMES[: len(found)])
     assert len(found) > len(FRAMES) // 2
     assert "its compression is damaged (it is cut off); what comes before is read" in notes
     for behind, said in ((b"no part of it", True), (bytes(9000), False), (b"".join(blocks), False)):
         path.write_bytes(b"".join(blocks) + behind)
-        found, notes = read_drive(path)
+        found, notes = read(path)
         assert_same_frames(found, FRAMES)
         assert ("its compression is damaged" in notes) == said
 
@@ -265,7 +266,7 @@ def test_what_was_unpacked_is_gone_with_the_drive(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "unpacked"))
     gc.disable()
     try:
-        assert len(read_drive(packed)[0]) == len(FRAMES)
+        assert len(read(packed)[0]) == len(FRAMES)
         assert not list((tmp_path / "unpacked").iterdir())
     finally:
         gc.enable()
@@ -275,7 +276,7 @@ def test_cameras_recorded_at_one_time_in_files_of_their_own_are_one_drive(tmp_pa
     rear = [replace(frame, stream="rear") for frame in FRAMES]
     write_mcap(tmp_path / "one.mcap", FRAMES)
     write_mcap(tmp_path / "two.mcap", rear)
-    found, notes = read_drive(tmp_path)
+    found, notes = read(tmp_path)
     assert [frame.stream for frame in found].count("rear") == 36
     assert "2 files are read as one recording" in notes
     assert list_drives(str(tmp_path)) == [str(tmp_path)]
@@ -289,7 +290,7 @@ def test_recordings_that_do_not_belong_together_are_a_drive_each(tmp_path):
     with pytest.raises(ValueError, match=r"3 drives that do not belong together: .*`streamtok tokenize` do each"):
         open_drive(tmp_path / "d")
     names = list_drives(str(tmp_path))
-    assert [len(read_drive(name)[0]) for name in names] == [36, 36, 36]
+    assert [len(read(name)[0]) for name in names] == [36, 36, 36]
     assert f"parts:{tmp_path / 'd' / 'd_0.mcap'}" in names
 
 
@@ -297,7 +298,7 @@ def test_the_only_drive_in_the_folders_below_is_read_and_that_is_said(tmp_path):
     (tmp_path / "day").mkdir()
     metadata = write_db3_parts(tmp_path / "day" / "parts")
     write_list(tmp_path / "day", metadata, [f"parts/d_{number}.db3" for number in range(3)])
-    found, notes = read_drive(tmp_path)
+    found, notes = read(tmp_path)
     assert_same_frames(found, FRAMES)
     assert f"is the only drive in {tmp_path}" in notes
 
@@ -323,7 +324,7 @@ def test_a_file_that_lies_there_packed_and_unpacked_counts_once(tmp_path, unpack
     (folder / "bag.db3.zstd").write_bytes(zstandard.ZstdCompressor().compress(data))
     write_list(folder, yaml.safe_load((folder / "metadata.yaml").read_text()), ["bag.db3.zstd"])
     plain.write_bytes(data if unpacked == "whole" else data[: len(data) // 2])
-    found, notes = read_drive(folder)
+    found, notes = read(folder)
     assert_same_frames(found, FRAMES)
     assert f"bag.db3{'.zstd' if unpacked == 'whole' else ''} is left out" in notes
     assert "metadata.yaml" not in notes
@@ -332,7 +333,7 @@ def test_a_file_that_lies_there_packed_and_unpacked_counts_once(tmp_path, unpack
 def test_what_comes_after_the_end_of_a_file_is_said(tmp_path):
     first, second = (write_mcap(tmp_path / name, frames) for name, frames in zip("ab", thirds(2), strict=True))
     (tmp_path / "both.mcap").write_bytes(first.read_bytes() + second.read_bytes())
-    found, notes = read_drive(tmp_path / "both.mcap")
+    found, notes = read(tmp_path / "both.mcap")
     assert_same_frames(found, thirds(2)[0])
     assert f"from byte {first.stat().st_size} on, is left out" in notes
     assert "another MCAP file" in notes
@@ -348,6 +349,25 @@ def test_a_file_and_what_was_repaired_of_it_count_once(tmp_path):
     path.write_bytes(path.read_bytes()[:-400])
     assert repair(path).path == tmp_path / "d_repaired.mcap"
     assert len(list(open_recording(tmp_path).messages())) == 36
-    assert len(read_drive(tmp_path)[0]) == 36
+    assert len(read(tmp_path)[0]) == 36
     assert len(TokenDataset(tmp_path, window=4)) == 9
     assert len(TokenDataset([path, tmp_path / "d_repaired.mcap"], window=4)) == 9
+
+
+def test_a_bag_and_what_rosbag_kept_of_it_count_once(tmp_path):
+    write_bag1(tmp_path / "d.bag", FRAMES)
+    shutil.copy(tmp_path / "d.bag", tmp_path / "d.orig.bag")  # of reindex, compress, fix
+    found, notes = read(tmp_path)
+    assert_same_frames(found, FRAMES)
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    assert "d.orig.bag is left out: d.bag was made of it" in notes
+    (tmp_path / "d.bag").unlink()
+    assert_same_frames(read(tmp_path)[0], FRAMES)
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_a_name_may_be_as_long_as_a_disk_takes(tmp_path, kind):
+    made = {"mcap": write_mcap, "bag": write_bag1}.get(kind, lambda path, frames: write_bag2(path, frames) / "d")
+    path = made(tmp_path / "d", FRAMES).with_suffix(".db3" if kind == "db3" else "")
+    path = path.rename(tmp_path / f"{'d' * (254 - len(kind))}.{kind}")
+    assert_same_frames(read(path)[0], FRAMES)

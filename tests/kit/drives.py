@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -154,19 +154,21 @@ def write_mcap(path: Path, frames: Sequence[Frame], kind: str = "RawImage", **op
     return path
 
 
-def write_topic(
-    path: Path, topic: str, schema: str, messages: Iterable[tuple], closed: bool = True, **options: Any
+def write_topics(
+    path: Path, schema: str, topics: Mapping[str, Iterable[tuple]], closed: bool = True, **options: Any
 ) -> Path:
-    """An MCAP file of one topic: (logged at, data) of its messages, and if it differs, when each was published."""
+    """An MCAP file: by topic (logged at, data) of its messages, and if it differs, when each was published."""
     from mcap.writer import Writer
 
     form = ("ros2msg", "cdr", "ros2") if "/msg/" in schema else ("protobuf", "protobuf", "")
     with path.open("wb") as file:
         writer = Writer(file, **options)
         writer.start(profile=form[2])
-        channel = writer.register_channel(topic, form[1], writer.register_schema(schema, form[0], b""))
-        for log_ns, data, *publish_ns in messages:
-            writer.add_message(channel, log_ns, data, *(publish_ns or [log_ns]))
+        number = writer.register_schema(schema, form[0], b"")
+        for topic, messages in topics.items():
+            channel = writer.register_channel(topic, form[1], number)
+            for log_ns, data, *publish_ns in messages:
+                writer.add_message(channel, log_ns, data, *(publish_ns or [log_ns]))
         (writer.finish if closed else writer.flush)()
     return path
 

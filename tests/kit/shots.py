@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from streamtok.drives.drive import LEFT_OUT
 from streamtok.drives.open_drive import open_drive
-from tests.kit.drives import START_NS, write_topic
+from tests.kit.drives import START_NS, write_topics
 
 STEP_NS = 100_000_000
 
@@ -33,10 +34,16 @@ def restamp(shots: list[Shot], stamps: dict[int, int]) -> list[Shot]:
     return [dataclasses.replace(shot, stamp_ns=stamps.get(shot.number, shot.stamp_ns)) for shot in shots]
 
 
-def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw", **options: Any) -> Path:
-    """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number."""
-    messages = ((shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns) for shot in shots)
-    return write_topic(path, topic, "sensor_msgs/msg/Image", messages, **{"chunk_size": 400} | options)
+def write(
+    path: Path, shots: list[Shot], topic: str = "/cam/image_raw", others: Sequence[Shot] = (), **options: Any
+) -> Path:
+    """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number; `others` are a second camera."""
+    topics = {name: map(log_shot, each) for name, each in ((topic, shots), ("/other/image_raw", others)) if each}
+    return write_topics(path, "sensor_msgs/msg/Image", topics, **{"chunk_size": 400} | options)
+
+
+def log_shot(shot: Shot) -> tuple[int, bytes, int]:
+    return shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns
 
 
 def ros_message(shot: Shot) -> bytes:

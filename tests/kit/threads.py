@@ -21,5 +21,5 @@ def beside(work: Callable[..., Any], *args: Any) -> Iterator[Future]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield job
-    thread.join(60)
-    job.result(0)
+    job.result(120)
+    thread.join()

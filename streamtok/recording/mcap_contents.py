@@ -88,7 +88,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
     end = stream.seek(0, os.SEEK_END)
-    if not _is_closed(stream, end - FOOTER_BYTES, end, sure=True):
+    if not _is_closed(stream, end - FOOTER_BYTES, end):
         return None
     try:
         stream.seek(0)
@@ -96,9 +96,10 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
         stream.seek(end - FOOTER_BYTES + RECORD.size)
-        stream.seek(struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4)  # it comes before the summary
-        if stream.read(len(DATA_END)) != DATA_END:
-            return None  # bytes were lost or added before it
+        start, _, crc = struct.unpack("<QQI", stream.read(20))
+        stream.seek(start - len(DATA_END) - 4)  # it comes before the summary
+        if stream.read(len(DATA_END)) != DATA_END or not crc:
+            return None  # bytes were lost or added before it, or may be wrong in it
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
     statistics, chunks = summary.statistics if summary else None, []
@@ -130,11 +131,8 @@ def _lists_everything(summary: Summary, told: Statistics) -> bool:
     return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
 
 
-def _is_closed(stream: BinaryIO, offset: int, end: int, sure: bool = False) -> bool:
-    """Whether the record at `offset` is the footer of a complete file whose summary has the right checksum.
-
-    With `sure` it must have one, otherwise it may.
-    """
+def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
+    """Whether the record at `offset` is the footer of a complete file whose summary has the right checksum, if any."""
     if offset < len(MAGIC):
         return False
     stream.seek(offset)
@@ -144,10 +142,8 @@ def _is_closed(stream: BinaryIO, offset: int, end: int, sure: bool = False) -> b
     start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
     if start > offset:
         return False
-    if not crc or not start:
-        return not sure
     stream.seek(start)
-    return zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
+    return not crc or not start or zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
 
 
 def _walk(stream: BinaryIO) -> Contents:

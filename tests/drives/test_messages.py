@@ -229,6 +229,26 @@ def set_apart_by_lengths(packet: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("stamp_ns", [None, 0, FRAMES[0].capture_ns - 10_000_000])
+def test_parameter_sets_in_messages_of_their_own_are_no_pictures(tmp_path, codec, stamp_ns):
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    stored = []
+    for frame, packet in zip(FRAMES, packets, strict=True):
+        units = [b"\0\0\0\1" + unit.rstrip(b"\0") for unit in packet.split(b"\0\0\1") if unit.rstrip(b"\0")]
+        for unit in units[:-1]:
+            at = frame if stamp_ns is None else dataclasses.replace(frame, capture_ns=stamp_ns)
+            stored.append((frame.capture_ns, compressed(at, unit, codec)))
+        stored.append((frame.capture_ns, compressed(frame, units[-1], codec)))
+    path = write(tmp_path / "d.mcap", [("/front", "sensor_msgs/msg/CompressedImage", "ros2msg", "cdr", stored)])
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert (drive.account()["front"]["images"], drive.account()["front"]["guessed"]) == (len(FRAMES), 0)
+    assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in FRAMES]
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_an_empty_video_message_costs_no_picture(tmp_path, codec):
     packets = encode_video([frame.image for frame in FRAMES], codec)
     messages = [compressed(*each, codec) for each in zip(FRAMES, packets, strict=True)]

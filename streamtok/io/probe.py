@@ -23,7 +23,6 @@ from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import demux, open_container, read_rate, video_streams
-from streamtok.io.video.frame_images import read_orientation
 from streamtok.io.video.source import VideoSource
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import is_url, without_password
@@ -118,7 +117,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
             decoder = CleanDecoder(chosen.codec_context)
             packets = itertools.islice(demux(container, chosen), MOST_PACKETS)
             found = (one for packet in packets for one in decoder.decode(packet))
-            orientation = read_orientation(next(one.frame for one in found if one.frame))
+            orientation = next(one.frame.opaque[0] for one in found if one.frame)
         return container.format.name, facts, orientation
 
 

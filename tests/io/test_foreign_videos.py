@@ -317,3 +317,13 @@ def test_an_orientation_that_is_said_once_holds_for_all_pictures_that_follow(tmp
     path.write_bytes(add_orientation(path.read_bytes(), codec, 6))
     with VideoReader(path) as video:
         assert [one.image.shape for one in video] == [(96, 64, 3)] * COUNT
+
+
+def test_a_stream_that_begins_inside_a_file_is_told(tmp_path, caplog):
+    path = write_video(tmp_path / "a.ts", noisy(COUNT), TIMES, **PLAIN)
+    options = {"mpegts_service_id": "7", "mpegts_start_pid": "300", "mpegts_pmt_start_pid": "4352"}
+    other = write_video(tmp_path / "b.ts", noisy(COUNT), TIMES, container_options=options, **PLAIN)
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with VideoReader(path) as video:
+        assert len(list(video)) == COUNT
+    assert f"file={path} event=another_stream" in caplog.text

@@ -126,7 +126,7 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
     PyAV raises IndexError at a packet of a stream that appears only now, which damage can cause. FFmpeg raises
     BlockingIOError once after a transport stream that ends in zeros. Demuxing goes on after both.
     """
-    again = False
+    again = told = False
     while True:
         try:
             for packet in container.demux(stream):
@@ -134,7 +134,13 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
                 again = again and not packet.size
             return
         except IndexError:
-            continue
+            if not told:
+                name, reason = (
+                    container.name.removeprefix("file:"),
+                    "it begins later, and is not read: cut the file there",
+                )
+                log.warning("file=%s event=another_stream reason=%r", without_password(name), reason)
+            told = True
         except av.error.BlockingIOError:
             if again:
                 raise

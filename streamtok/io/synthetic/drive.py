@@ -21,7 +21,7 @@ import numpy as np
 from streamtok.io.base import RecordedSource
 from streamtok.io.spec import parse_count, split_options
 from streamtok.io.synthetic import art
-from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, widen_rows
+from streamtok.io.synthetic.paint import NEAR, View, blend, paint_light, paint_thing, widen_rows
 from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
@@ -107,7 +107,7 @@ class SyntheticDrive:
     def _paint_marks(self, image: np.ndarray, view: View, top: int) -> None:
         starts = np.arange(np.floor((view.s + NEAR) / 9.0) * 9.0, view.s + CRISP, 9.0) - view.s
         dashes = [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
-        for x, width, color, dashed in art.lane_marks():
+        for x, width, color, dashed in art.LANE_MARKS:
             for near, far in dashes if dashed else [(NEAR, CRISP)]:
                 z = np.geomspace(near, far, 3 if dashed else 14)
                 left, rows = view.line(x - width / 2, z)
@@ -146,10 +146,9 @@ class SyntheticDrive:
         column = view.column0 + view.focal * np.tan(np.clip(0.35 - view.azimuth, -1.2, 1.2))
         row = view.horizon - up * view.focal
         for radius, strength in ((0.30, 0.45), (0.06, 0.95)):
-            half = radius * view.focal
-            quad = rectangle(column - half, row - half, column + half, row + half)
-            color = np.array((1.0, 0.97 - 0.3 * light.dark, 0.9 - 0.6 * light.dark), np.float32)
-            paste(sky, art.glow(), quad, color, opacity=strength * float(np.clip(1.3 - light.dark, 0, 1)))
+            color = 1.0, 0.97 - 0.3 * light.dark, 0.9 - 0.6 * light.dark
+            opacity = strength * float(np.clip(1.3 - light.dark, 0, 1))
+            paint_light(sky, column, row, radius * view.focal, color, opacity)
 
 
 def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:

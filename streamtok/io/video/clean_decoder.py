@@ -131,7 +131,8 @@ class CleanDecoder:
         if packet is not None and packet.size and packet.pts is None:
             packet.pts = UNTIMED + self._fed
         pts = None if packet is None else packet.pts
-        self._feed(pts)
+        self._fed += 1
+        self._remember(self._orders, pts)
         if packet is not None and packet.size:
             if extradata := new_extradata(packet):
                 self._describe(extradata)
@@ -202,10 +203,6 @@ class CleanDecoder:
         first = min(waiting, default=self._fed + 1)
         while self._held and (everything or self._held[0][1] < first):
             yield self._held.pop(0)[0]
-
-    def _feed(self, pts: int | None) -> None:
-        self._fed += 1
-        self._remember(self._orders, pts)
 
     def _remember(self, orders: dict[int, int], pts: int | None) -> None:
         if pts is not None:

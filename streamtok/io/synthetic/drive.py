@@ -84,9 +84,10 @@ class SyntheticDrive:
         bend = np.interp(z, view.z, view.bend)
         x = (self._columns - view.column0) * (z / view.focal)[:, None].astype(np.float32)
         x += (view.offset - bend)[:, None].astype(np.float32)
-        half = art.TILE_WIDTH / 2
+        half, span = art.TILE_WIDTH / 2, 20.0  # farther out the verge is reflected: the road does not repeat
         outside = np.abs(x) > half
-        x[outside] = _fold(x[outside], half - 20.0, half)
+        far = x[outside]
+        x[outside] = np.sign(far) * (half - span + np.abs((np.abs(far) - half) % (2 * span) - span))
 
         step = np.abs(np.gradient(z)) + 1e-9 if len(z) > 1 else np.ones(1)  # at a crest rows may be equally far
         along = np.clip(np.log2(step * art.TILE_PIXELS / art.TILE_LENGTH) + 0.4, 0, 7).astype(int)
@@ -151,12 +152,6 @@ class SyntheticDrive:
             paint_light(sky, column, row, radius * view.focal, color, opacity)
 
 
-def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Reflect |x| between `low` and `high`, so that the verge continues and the road does not repeat."""
-    span = high - low
-    return np.sign(x) * (low + np.abs((np.abs(x) - high) % (2 * span) - span))
-
-
 def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Opacity (rows, width) of the ego car's bonnet at the bottom of the picture, and its premultiplied colour."""
     top = int(height * 0.9)
@@ -177,8 +172,6 @@ class SyntheticSource(RecordedSource):
         self, drive: SyntheticDrive, stream: str = "cam0", *, frames: int | None = None, **paced: object
     ) -> None:
         super().__init__(stream, **paced)  # type: ignore[arg-type]
-        if frames is not None and frames < 1:
-            raise ValueError(f"synthetic frames={frames}: expected 1 or more")
         self.drive, self.frames = drive, frames
         self.fps, self.size, self.expected_frames = drive.fps, (drive.height, drive.width), frames or 0
         self._number = 0

@@ -38,16 +38,12 @@ class TokenReader:
         try:
             header, payload = form.unpack_tokens(data)
             message = unpack([topic.encode(), header, payload], Limits())
-        except (WireError, msgspec.MsgspecError) as error:
-            self._damaged(f"{topic}: a message cannot be read: {error}")
-            return None
-        verdict = self._trackers[message.stream].take_message(message.header)
-        if verdict is None:
-            self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
-            return None
-        try:
+            verdict = self._trackers[message.stream].take_message(message.header)
+            if verdict is None:
+                self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
+                return None
             message = self._grids.read(message, verdict.decodable)
-        except WireError as error:
+        except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
         if message.unreadable:
@@ -92,8 +88,7 @@ class Recording:
                 raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
         reader = TokenReader(self.damaged, coders_beside(self.paths[0]))
         for topic, data in self._data(form.TOKENS, names):
-            message = reader.read(topic, data)
-            if message is not None:
+            if (message := reader.read(topic, data)) is not None:
                 yield message
 
     def infos(self) -> dict[str, list[Info]]:

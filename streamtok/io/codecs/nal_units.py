@@ -17,6 +17,8 @@ START = b"\0\0\1"
 KEY_UNITS = {"h264": range(5, 6), "hevc": range(16, 24)}
 """Types of NAL units at which decoding can start."""
 PARAMETER_UNIT, DELIMITER_UNIT = {"h264": 7, "hevc": 33}, {"h264": 9, "hevc": 35}
+HEADER_UNITS = {"h264": range(6, 10), "hevc": (*range(32, 36), HEVC_SEI)}
+"""Types of NAL units that only describe pictures: parameter sets, SEI messages, delimiters."""
 
 
 class Bits:
@@ -65,6 +67,15 @@ def split_units(data: bytes, length_size: int) -> Iterator[bytes]:
         at += length_size
         yield data[at : at + size]
         at += size
+
+
+def with_start_codes(data: bytes) -> bytes:
+    """An access unit with its NAL units after start codes, also if they come after lengths of 4 bytes (AVCC)."""
+    at, units = 0, []
+    while not data.startswith(b"\0" + START) and at + 4 < len(data):
+        begin, at = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "big")
+        units.append(data[begin:at])
+    return b"".join(b"\0" + START + unit for unit in units) if at == len(data) else data
 
 
 def read_length_size(codec: str, extradata: bytes | None) -> int:
@@ -143,6 +154,13 @@ def to_annex_b(data: bytes, codec: str, extradata: bytes | None) -> bytes:
 def unit_type(codec: str, unit: bytes) -> int:
     """The type of a NAL unit that is not empty."""
     return unit[0] & 31 if codec == "h264" else unit[0] >> 1 & 63
+
+
+def holds_no_picture(codec: str, data: bytes) -> bool:
+    """Whether an access unit (Annex B) of "h264" or "hevc" holds nothing but units of HEADER_UNITS."""
+    return START in data and all(
+        unit and unit_type(codec, unit) in HEADER_UNITS[codec] for unit in split_units(data, 0)
+    )
 
 
 def recovery_count(payload: bytes, signed: bool = False) -> int | None:

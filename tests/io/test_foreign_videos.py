@@ -281,3 +281,21 @@ def test_a_motion_jpeg_with_exif_in_its_pictures_is_read_upright(tmp_path, orien
     wanted = decode_image_file(file.getvalue())[0]
     assert last.shape == wanted.shape
     assert np.abs(last.astype(int) - wanted).mean() < 4  # OpenCV's and FFmpeg's JPEG differ a little
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_an_orientation_that_is_said_once_holds_for_all_pictures_that_follow(tmp_path, encoder, codec):
+    path = write_video(tmp_path / f"a.{codec}", noisy(COUNT), TIMES, encoder, **PLAIN)
+    path.write_bytes(add_orientation(path.read_bytes(), codec, 6))
+    with VideoReader(path) as video:
+        assert [one.image.shape for one in video] == [(96, 64, 3)] * COUNT
+
+
+def test_a_stream_that_begins_inside_a_file_is_told(tmp_path, caplog):
+    path = write_video(tmp_path / "a.ts", noisy(200), range(0, 200 * 512, 512), b="8M", **PLAIN)
+    options = {"mpegts_service_id": "7", "mpegts_start_pid": "300", "mpegts_pmt_start_pid": "4352"}
+    other = write_video(tmp_path / "b.ts", noisy(COUNT), TIMES, container_options=options, **PLAIN)
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with VideoReader(path) as video:
+        assert len(list(video)) == 200
+    assert f"file={path} event=another_stream" in caplog.text

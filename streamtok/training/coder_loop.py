@@ -62,9 +62,8 @@ def _join_files(alphabet: Alphabet, epochs: Sequence[Epoch]) -> list[_FileGrids]
     for (_, size), runs in kinds.items():
         symbols = np.concatenate([_split_epoch(alphabet, run) for run in runs])
         tokens = np.concatenate(runs).reshape(len(symbols), -1)
-        files.append(
-            _FileGrids(tokens, symbols, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1]))
-        )
+        place = np.concatenate([np.arange(len(run)) for run in runs])
+        files.append(_FileGrids(tokens, symbols, place, (size[0], size[1])))
     return files
 
 

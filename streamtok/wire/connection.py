@@ -11,6 +11,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
+from streamtok.names import parse_endpoint
 from streamtok.wire.endpoint import LOCAL_QUEUE
 from streamtok.wire.intake import Intake
 from streamtok.wire.security import CurveClient
@@ -34,8 +35,8 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
     socket.set(zmq.IPV6, int("[" in endpoint))
     socket.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     try:
-        socket.connect(endpoint)
-    except zmq.ZMQError as error:
+        socket.connect(parse_endpoint(endpoint))
+    except (ValueError, zmq.ZMQError) as error:
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
 
 

@@ -103,8 +103,9 @@ class Publisher:
         self.control_endpoint = None if asked is None else self._bind(asked, control)
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
         self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
-        if control:
-            self._control = ControlServer(self._sockets.pop(), self._handlers(), self.rejects)
+        if asked is not None:
+            self._control = ControlServer(asked, self._handlers(), self.rejects)
+            self._sockets.remove(asked)  # its thread closes it
 
     def _handlers(self) -> dict[str, Handler]:
         table = self._table

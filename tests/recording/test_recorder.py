@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
@@ -399,12 +400,12 @@ def test_what_a_disk_costs_that_fails_at_the_end_is_said(caplog):
 
 
 def test_of_a_folder_each_recording_is_a_new_file(tmp_path):
-    for _ in range(3):
-        with Recorder(tmp_path) as recorder:
-            recorder.add_stream(info())
+    with ThreadPoolExecutor(8) as threads:
+        for recorder in threads.map(Recorder, [tmp_path] * 64):
+            recorder.close()
     names = [path.name for path in tmp_path.iterdir()]
-    assert len(names) == 3
-    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d)?\.mcap", name) for name in names), names
+    assert len(names) == 64
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?\.mcap", name) for name in names), names
 
 
 def test_a_file_is_never_overwritten(tmp_path):

@@ -156,10 +156,7 @@ class Publisher:
         self._table.note_sent(message.header, parts)
 
     def forward_info(self, info: Info, last_seq: int = -1) -> None:
-        """Announce another node's stream, with its session, clock and tokenizer, and this publisher's control.
-
-        `last_seq` is that before the first message to forward, so that readers miss none before it.
-        """
+        """Announce another node's stream with this publisher's control; `last_seq` is that before what is forwarded."""
         if self._table.add_foreign(info, last_seq):
             self._send_info([info.stream])
 

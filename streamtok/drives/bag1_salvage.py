@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import mmap
 import re
 import struct
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamtok.drives.message_drive import Topic, TopicMessage
+from streamtok.recording.packing import UNPACKERS
 
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
@@ -100,15 +100,9 @@ def _read_fields(data: bytes) -> dict[str, bytes] | None:
 
 def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable[[str], None]) -> bytes:
     """Decompress a chunk to its records; empty if it is damaged, which is noted."""
-    kind = header.get("compression")
+    magic = {b"bz2": b"BZh", b"lz4": b"\x04\x22\x4d\x18"}.get(header.get("compression", b""))
     try:
-        if kind == b"bz2":
-            return bz2.BZ2Decompressor().decompress(data)
-        if kind == b"lz4":
-            import lz4.frame
-
-            return lz4.frame.LZ4FrameDecompressor().decompress(data)
-        return data
+        return UNPACKERS[magic]().decompress(data) if magic else data
     except DAMAGE as error:
         note(f"the chunk at byte {at} cannot be read ({error}); its messages are left out")
         return b""

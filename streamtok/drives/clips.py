@@ -8,9 +8,15 @@ from streamtok.io.video.containers import open_container
 
 MOST_CAMERAS = 64  # on a vehicle
 CAMERA = re.compile("(?i:cam(era)?s?)(?![a-z])|(?i:front|rear|back|left|right|wide|narrow|wrist)")  # camA, not campus
-DAY, TIME = r"(19|20)\d\d{0}(0[1-9]|1[0-2]){0}(0[1-9]|[12]\d|3[01])", r"([01]\d|2[0-3]){0}[0-5]\d({0}[0-5]\d)"
-DATE = re.compile(rf"(?<!\d){DAY.format('')}\D?{TIME.format('')}\d*|{DAY.format('-')}\D{TIME.format('-')}?")
-CLIP = re.compile(r"(episode|file|clip|scene)[_-]?\d+$|^[0-9a-f]{8}-[0-9a-f]{8}$")  # of LeRobot, of BDD
+DAY = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])"
+TIME = r"(?:[01]\d|2[0-3])(?:[-_.][0-5]\d(?:[-_.][0-5]\d)?|[0-5]\d[0-5]\d)\d*"
+UNIX, UUID = r"1[2-9]\d{8}(?:\d{3}){0,3}(?!\d)", r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+RUN = re.compile(rf"(?<!\d)({DAY}\D{{0,2}}{TIME}|{UNIX}|{UUID})(?:[-_]\d{{4,}})?")  # and the number of the file
+CLIP = re.compile(
+    r"(episode|file|clip|scene|segment)[_-]?\d+$"
+    r"|^[0-9a-f]{8}-[0-9a-f]{8}$"  # of BDD
+    r"|^(IMG|VID|MVI|MOV|DSC|DJI|GRMN|GOPR|G[HPX]\d\d)_?\d{4}$"  # of phones and action cameras
+)
 NO_LENGTH = ("mpegts", "mpeg")  # of these containers: it is that of what is there of a file that is cut off
 LENGTHS_DIFFER = 1.1  # times; cameras of a vehicle start and stop together
 
@@ -23,7 +29,8 @@ def why_clips(videos: list[str]) -> str:
     names = [Path(video).stem for video in videos]
     if len(names) > MOST_CAMERAS:
         return f"more than {MOST_CAMERAS} videos are clips"
-    if len({DATE.sub("", name) for name in names}) < len(names):
+    runs = {(RUN.sub("", name), *RUN.findall(name)) for name in names}
+    if len({rest for rest, *_ in runs}) < len(runs) or len(set(names)) < len(names):
         return "videos of one camera at several times are clips"
     if len(names) < 2 or any(map(CAMERA.search, names)):
         return ""

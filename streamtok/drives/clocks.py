@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from streamtok.drives.camera_order import REORDER_FRAMES
 from streamtok.io.messages.image_messages import ImageMessage
-from streamtok.measures import is_uneven
+from streamtok.measures import FALLS, is_uneven
 
 ClockName = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]
@@ -24,7 +24,7 @@ Span = tuple[int, int]
 CLOCKS: tuple[ClockName, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
 ARRIVAL_SAMPLE = 128  # if the header's clock is not usable: bursts of arrival need a longer sample
-SAME_BASE_NS = 60 * 10**9
+SAME_BASE_NS = 10 * 10**9  # GPS time is 18 s ahead of UTC, TAI 37 s
 MOST_WAITING = 64  # images without a time, held until one with a time comes
 RECENT = 4  # images back in which copies are sought
 MOST_NS = (1 << 63) - 1
@@ -42,12 +42,13 @@ class Stamps(NamedTuple):
 class Choice:
     """The clock of a camera, the reason (empty for the header's), and its positive steps over the first messages, ns.
 
-    `shuffled`: images came slightly out of order, as video packets with B-frames do.
+    `reach` is how many places images may be out of order. `shuffled`: they are, as video packets with B-frames are.
     """
 
     clock: ClockName = "header"
     reason: str = ""
     steps: list[int] = field(default_factory=list)
+    reach: int = REORDER_FRAMES
     shuffled: bool = False
 
     @property
@@ -79,12 +80,31 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    other = next((choice for choice in choices.values() if choice.clock != "header"), None)
-    far = [name for name, choice in choices.items() if choice.clock == "header" and not _on_log_base(samples[name])]
-    if other is not None and far and len(far) < len(choices):
-        reason = "the stamps of other cameras are not usable, and these are of another clock"
-        choices |= {name: _choice(samples[name], "log", reason) for name in far}
+    for name in _find_other_bases(samples, choices):
+        reason = f"{choices[name].clock} times are of another clock than other cameras' times"
+        choices[name] = _choice(samples[name], "log", reason)
     return choices
+
+
+def _find_other_bases(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> list[Camera]:
+    """The cameras whose clock is far from that of logging, if this differs between cameras which were logged together.
+
+    The pace of logging tells that a file was converted. Its times of logging then say nothing about stamps.
+    """
+    lags, middles, live = {}, [], any(choice.clock != "header" for choice in choices.values())
+    for name, choice in choices.items():
+        pairs = [
+            (time_ns, each.log) for each in samples[name] if 0 < (time_ns := getattr(each, choice.clock)) <= MOST_NS
+        ]
+        if pairs:
+            times, logged = zip(*pairs, strict=True)
+            middles.append((median(times), median(logged)))
+            lags[name] = median(logged) - median(times)
+            live = live or 2 * (logged[-1] - logged[0]) >= times[-1] - times[0]
+    apart, logged_apart = (max(each) - min(each) for each in zip(*middles, strict=True)) if lags else (0, 0)
+    if not live or apart <= logged_apart or max(lags.values()) - min(lags.values()) < SAME_BASE_NS:
+        return []
+    return [name for name, lag in lags.items() if abs(lag) >= SAME_BASE_NS]
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
@@ -100,12 +120,12 @@ def choose_clock(stamps: Sequence[Stamps]) -> Choice:
 
 def find_clock_fault(times: Sequence[int]) -> str:
     """Why the times of successive images are not usable as a clock, in words; empty if they are."""
-    known = [time_ns for time_ns in times if time_ns]
+    known = [time_ns for time_ns in times if time_ns > 0]
     if 2 * len(known) < len(times) or not known:
         return "are zero"
     if max(known) > MOST_NS:
         return "are beyond the year 2262"
-    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known))]
+    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known)[0])]
     if len(steps) < 2 or sum(step > 0 for step in steps) >= RISING * len(steps):
         return ""
     if len(set(known)) == 1:
@@ -115,19 +135,22 @@ def find_clock_fault(times: Sequence[int]) -> str:
 
 def _choice(stamps: Sequence[Stamps], clock: ClockName, reason: str) -> Choice:
     times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
-    ordered = _put_in_order(times)
-    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], ordered != times)
+    ordered, reach = _put_in_order(times)
+    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], reach, ordered != times)
 
 
-def _put_in_order(times: list[int]) -> list[int]:
-    """Times sorted as `CameraOrder` will, if they all differ and none is far from its place; else as they are."""
+def _put_in_order(times: list[int]) -> tuple[list[int], int]:
+    """Times as `CameraOrder` will sort them, and how many images it has to hold for that.
+
+    Times stay as they are if some are equal or far from their place. Far is more places if many times fall.
+    """
     places = {time_ns: place for place, time_ns in enumerate(sorted(times))}
-    near = all(abs(places[time_ns] - place) < REORDER_FRAMES for place, time_ns in enumerate(times))
-    return sorted(times) if near and len(places) == len(times) else times
-
-
-def _on_log_base(stamps: Sequence[Stamps]) -> bool:
-    return abs(median(each.log - each.header for each in stamps if each.header)) < SAME_BASE_NS
+    off = max((abs(places[time_ns] - place) for place, time_ns in enumerate(times)), default=0)
+    falls = sum(b < a for a, b in itertools.pairwise(times))
+    near = off < REORDER_FRAMES or (off < len(times) // 2 and FALLS * falls > len(times))
+    if len(places) < len(times) or not near:
+        return times, REORDER_FRAMES
+    return sorted(times), max(REORDER_FRAMES, 2 * off)  # others may be further out of order than those here
 
 
 class RecentImages:

@@ -58,6 +58,8 @@ def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
     """Open the drive of a folder with a video or a folder of images per camera; ValueError says what was sought."""
     videos = sorted(filter(is_video, path.iterdir()))
     if not videos and not list_image_folders(path, DEEPEST, find):
+        for folder in sorted(find.left_out):
+            find(folder)  # says what they lack
         notes = "".join(f"; {note}" for note in (*list_files(path).notes, explain_format(path)) if note)
         raise ValueError(
             f"{path} holds no drive: looked for .mcap files, a ROS bag, videos ({' '.join(VIDEO_SUFFIXES)}) and "

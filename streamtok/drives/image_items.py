@@ -55,10 +55,8 @@ class _Video:
 
         With B-frames, capture times are not in decoding order, so the log time is used.
         """
-        if item.frame_id is None and self.shuffled:
-            return self.judge.see(item.log_ns).missing > 0
         if item.frame_id is None:
-            return self.judge.see(item.capture_ns, item.log_ns).missing > 0
+            return self.judge.see(*([item.log_ns] if self.shuffled else [item.capture_ns, item.log_ns])).missing > 0
         before, self.last_id = self.last_id, item.frame_id
         return before is not None and item.frame_id != before + 1
 

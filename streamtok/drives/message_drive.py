@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -39,6 +40,7 @@ from streamtok.recording.packing import unpack_message
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 DEFAULT_DEPTH: DepthRange = (0.0, 10.0)
+OTHER_PICTURES = re.compile(r"(image|picture|video|rgbd)s?(array|stamped)?_?$|theora", re.IGNORECASE)
 Other = TypeVar("Other")
 Parse = Callable[[memoryview], ImageMessage]
 
@@ -173,6 +175,8 @@ class MessageDrive(Drive):
         for topic, encoding in encodings.items():
             if not image_kind(topic.kind):
                 others.setdefault(topic.name, topic.kind or encoding or "of no type")
+                if OTHER_PICTURES.search(topic.kind):
+                    self.note("", f"{topic.name} is left out: {topic.kind} is not read")
                 continue
             label = topic.name if topic.name not in labels else f"{topic.name}/{topic.kind.rpartition('/')[2]}"
             try:
@@ -238,7 +242,7 @@ class MessageDrive(Drive):
             return Timed(stream, known.capture_ns, message.log_ns, image, error, known.frame_id, session=known.session)
         clock = self.clocks[stream].clock if stream in self.clocks else "header"
         times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
-        time_ns = getattr(times, clock) & MOST_NS
+        time_ns = max(0, getattr(times, clock)) & MOST_NS
         number = image.seq if image is not None and message.topic in self._numbered else None
         return Timed(stream, time_ns, message.log_ns, image, error, number)
 

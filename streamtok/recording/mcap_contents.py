@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import struct
 import zlib
@@ -84,12 +83,12 @@ def read_contents(stream: BinaryIO) -> Contents:
 
 
 def _read_index(stream: BinaryIO) -> Contents | None:
-    """The contents by the file's summary; None if that is missing, damaged or incomplete."""
+    """The contents by the file's summary; None if that is missing, damaged, incomplete or without a checksum."""
     with needs_extra("reading MCAP files", "record"):
         from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
     end = stream.seek(0, os.SEEK_END)
-    if not _is_closed(stream, end - FOOTER_BYTES, end):
+    if not _is_closed(stream, end - FOOTER_BYTES, end, sure=True):
         return None
     try:
         stream.seek(0)
@@ -97,14 +96,13 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
         stream.seek(end - FOOTER_BYTES + RECORD.size)
-        data_end = struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4  # it comes before the summary
-        stream.seek(data_end)
+        stream.seek(struct.unpack("<Q", stream.read(8))[0] - len(DATA_END) - 4)  # it comes before the summary
         if stream.read(len(DATA_END)) != DATA_END:
             return None  # bytes were lost or added before it
     except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
         return None
     statistics, chunks = summary.statistics if summary else None, []
-    if summary is None or statistics is None or not _lists_everything(summary, statistics, data_end):
+    if summary is None or statistics is None or not _lists_everything(summary, statistics):
         return None
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
@@ -125,20 +123,18 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     return contents
 
 
-def _lists_everything(summary: Summary, told: Statistics, data_end: int) -> bool:
-    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it.
-
-    It is wrong if chunks overlap, or run over the end of the data.
-    """
-    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
-    apart = all(a + length <= b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)]))
+def _lists_everything(summary: Summary, told: Statistics) -> bool:
+    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it."""
     known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
     found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
-    return known and apart and found == (told.chunk_count, told.metadata_count, told.attachment_count)
+    return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
 
 
-def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
-    """Whether the record at `offset` is the footer of a complete file whose summary has the right checksum, if any."""
+def _is_closed(stream: BinaryIO, offset: int, end: int, sure: bool = False) -> bool:
+    """Whether the record at `offset` is the footer of a complete file whose summary has the right checksum.
+
+    With `sure` it must have one, otherwise it may.
+    """
     if offset < len(MAGIC):
         return False
     stream.seek(offset)
@@ -148,8 +144,10 @@ def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
     start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
     if start > offset:
         return False
+    if not crc or not start:
+        return not sure
     stream.seek(start)
-    return not crc or not start or zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
+    return zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
 
 
 def _walk(stream: BinaryIO) -> Contents:

@@ -89,10 +89,8 @@ def read_message_index(stream: BinaryIO, offset: int, channel_id: int) -> np.nda
 
 def record_at(data: memoryview, offset: int) -> Record:
     """The record that begins at `offset`; ValueError if it runs over the end."""
-    if offset + RECORD.size > len(data):
-        raise ValueError("its records run over its end")
-    opcode, length = RECORD.unpack_from(data, offset)
     begin = offset + RECORD.size
+    opcode, length = RECORD.unpack_from(data, offset) if begin <= len(data) else (0, 0)
     if begin + length > len(data):
         raise ValueError("its records run over its end")
     return Record(opcode, offset, data[begin : begin + length])

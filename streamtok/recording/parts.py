@@ -105,16 +105,17 @@ def find_missing(paths: Iterable[Path]) -> list[str]:
 def leave_out_copies(paths: list[Path]) -> Parts:
     """The files without copies, which are noted.
 
-    `streamtok repair` writes NAME_repaired beside a file, and players of ROS 2 leave both the packed (NAME.zstd) and
-    the unpacked file.
+    `streamtok repair` writes NAME_repaired beside a file, rosbag keeps NAME.orig, and players of ROS 2 leave both the
+    packed (NAME.zstd) and the unpacked file.
     """
     forms: dict[Path, list[Path]] = {}
     for path in paths:
         forms.setdefault(path.with_name(bare_name(path)), []).append(path)
     kept, notes = [], []
     for bare, there in forms.items():
-        repaired = bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")
-        best, how = (repaired, "was made of it") if repaired in forms else (_best_form(bare, there), "is another form")
+        made = [bare.with_name(stem + bare.suffix) for stem in (bare.stem + REPAIRED, bare.stem.removesuffix(".orig"))]
+        later = next((path for path in made if path in forms and path != bare), None)
+        best, how = (later, "was made of it") if later else (_best_form(bare, there), "is another form")
         kept += [best] if best in there else []
         notes += [f"{path.name} is left out: {best.name} {how}" for path in there if path != best]
     return Parts(kept, notes)

@@ -38,16 +38,12 @@ class TokenReader:
         try:
             header, payload = form.unpack_tokens(data)
             message = unpack([topic.encode(), header, payload], Limits())
-        except (WireError, msgspec.MsgspecError) as error:
-            self._damaged(f"{topic}: a message cannot be read: {error}")
-            return None
-        verdict = self._trackers[message.stream].take_message(message.header)
-        if verdict is None:
-            self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
-            return None
-        try:
+            verdict = self._trackers[message.stream].take_message(message.header)
+            if verdict is None:
+                self._damaged(f"{topic}: seq {message.header.seq} comes after what followed it, and is left out")
+                return None
             message = self._grids.read(message, verdict.decodable)
-        except WireError as error:
+        except (WireError, msgspec.MsgspecError) as error:
             self._damaged(f"{topic}: a message cannot be read: {error}")
             return None
         if message.unreadable:

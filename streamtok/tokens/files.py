@@ -73,8 +73,8 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         with StreamFiles(Path(out), core, facts) as written:
             for group in encode_frames(core, itertools.chain([first], frames)):
                 written.write(group)
-    counts = (sum(getattr(file, name) for file in written.files) for name in ("frames", "groups", "repeated"))
-    encoded, groups, repeated = counts
+    names = "frames", "groups", "repeated"
+    encoded, groups, repeated = (sum(getattr(file, name) for file in written.files) for name in names)
     skipped, damaged = core.lane("cam0").counts["nonfinite"], opened.counts["damaged"]
     first_file, *others = written.files
     paths = tuple(file.path for file in others)

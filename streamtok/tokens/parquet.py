@@ -48,16 +48,8 @@ def _make_schema(facts: Facts) -> pyarrow.Schema:
 def _make_table(grids: Grids, track: Track, schema: pyarrow.Schema) -> pyarrow.Table:
     count = len(grids.epoch)
     flat = pyarrow.array(grids.tokens.reshape(-1), schema.field("tokens").type.value_type)
-    columns = {
-        "file": [track.file] * count,
-        "stream": [track.stream] * count,
-        "session": grids.session,
-        "epoch": grids.epoch,
-        "first_frame_id": grids.first_id,
-        "last_frame_id": grids.last_id,
-        "capture_ns": grids.capture_ns,
-        "time_ns": grids.time_ns,
-        "keyframe": grids.keyframe,
-        "tokens": pyarrow.FixedSizeListArray.from_arrays(flat, grids.tokens[0].size),
-    }
+    columns = {name: getattr(grids, name) for name in ("session", "epoch", "capture_ns", "time_ns", "keyframe")}
+    columns |= {"file": [track.file] * count, "stream": [track.stream] * count}
+    columns |= {"first_frame_id": grids.first_id, "last_frame_id": grids.last_id}
+    columns |= {"tokens": pyarrow.FixedSizeListArray.from_arrays(flat, grids.tokens[0].size)}
     return pyarrow.table(columns, schema)

@@ -51,10 +51,7 @@ def _repack_token_file(path: Path, target: Path, compression: str, coder: TokenC
     file = TokenFile(path)
     file.check()
     meta = {name: value for name, value in file.meta.items() if name not in (*ABOUT_CODING, *ADDED)}
-    if compression == "none":
-        writer = TokenFileWriter(target, meta)
-    else:
-        writer = TokenFileWriter(target, meta, coder or coder_for(meta["tokenizer"]), compression == "independent")
-    with writer:
+    chosen = None if compression == "none" else coder or coder_for(meta["tokenizer"])
+    with TokenFileWriter(target, meta, chosen, compression == "independent") as writer:
         for group in file:
             writer.write(group)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,17 +42,18 @@ def restamp(shots: list[Shot], stamps: dict[int, int]) -> list[Shot]:
     return [dataclasses.replace(shot, stamp_ns=stamps.get(shot.number, shot.stamp_ns)) for shot in shots]
 
 
-def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw") -> Path:
-    """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number."""
+def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw", others: Sequence[Shot] = ()) -> Path:
+    """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number; `others` are a second camera."""
     from mcap.writer import Writer
 
     with path.open("wb") as file:
         writer = Writer(file, chunk_size=400)
         writer.start(profile="ros2")
         schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
-        channel = writer.register_channel(topic, "cdr", schema)
-        for shot in shots:
-            writer.add_message(channel, shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns)
+        for name, each in ((topic, shots), ("/other/image_raw", others)):
+            channel = writer.register_channel(name, "cdr", schema) if each else 0
+            for shot in each:
+                writer.add_message(channel, shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns)
         writer.finish()
     return path
 
@@ -106,6 +107,8 @@ KINDS = {
     "whole seconds": (restamp(regular(80), {n: START_NS + n // 10 * 10**9 for n in ALL}), "publish"),
     "no stamps": (restamp(regular(80), dict.fromkeys(ALL, 0)), "publish"),
     "zeros before /clock": (restamp(regular(80, SIM), dict.fromkeys(range(5), 0)), "header"),
+    "before 1970": (regular(80, -9 * 10**9), "publish"),
+    "a few before 1970": (restamp(regular(80, SIM), dict.fromkeys(range(10, 80, 20), -5)), "header"),
     "some zeros": (restamp(regular(80, SIM), dict.fromkeys(range(10, 80, 20), 0)), "header"),
     "stands still for a while": (restamp(regular(80), dict.fromkeys(range(40, 46), START_NS + 40 * STEP_NS)), "header"),
     "set back": (restamp(regular(80), {n: START_NS + (n - 35) * STEP_NS for n in range(40, 80)}), "header"),
@@ -157,6 +160,18 @@ def test_an_image_that_was_logged_at_a_wrong_time_keeps_its_place(tmp_path, log_
     found = read(write(tmp_path / "d.mcap", shots))
     assert (found.numbers, found.ids, found.account["lost"]) == (ALL, ALL, 0)
     assert found.times == [shot.stamp_ns for shot in shots]
+
+
+@pytest.mark.parametrize("most_ns", [3 * STEP_NS, 10 * STEP_NS])
+def test_images_that_arrive_in_any_order_are_sorted(tmp_path, most_ns):
+    delays = np.random.default_rng(1).integers(0, most_ns, 200).tolist()
+    shots = [
+        dataclasses.replace(shot, log_ns=shot.stamp_ns + delay)
+        for shot, delay in zip(regular(200), delays, strict=True)
+    ]
+    found = read(write(tmp_path / "d.mcap", sorted(shots, key=lambda shot: shot.log_ns)))
+    assert found.numbers == list(range(200))
+    assert (found.account["clock"], found.account["lost"]) == ("header", 0)
 
 
 def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
@@ -350,21 +365,35 @@ def test_a_clock_can_be_asked_for_and_wrong_ones_cannot_be_chosen(tmp_path):
     assert read(path).times == [shot.stamp_ns for shot in regular(20)]
 
 
-def test_cameras_without_a_common_clock_are_all_timed_by_the_log(tmp_path):
-    from mcap.writer import Writer
+UNSET = dict.fromkeys(ALL, 0)
+LATER = [Shot(n, START_NS + n * STEP_NS, 2 * START_NS + n * STEP_NS // 10) for n in range(600, 680)]
 
-    with (tmp_path / "d.mcap").open("wb") as file:
-        writer = Writer(file)
-        writer.start(profile="ros2")
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
-        channels = [writer.register_channel(f"/{name}/image_raw", "cdr", schema) for name in ("cam", "other")]
-        for one, other in zip(regular(20, SIM), restamp(regular(20), dict.fromkeys(ALL, 0)), strict=True):
-            for channel, shot in zip(channels, (one, other), strict=True):
-                writer.add_message(channel, shot.log_ns, ros_message(shot), shot.log_ns)
-        writer.finish()
-    with open_drive(tmp_path / "d.mcap") as drive:
-        assert [choice.clock for choice in drive.clocks.values()] == ["log", "publish"]
-        assert all(frame.capture_ns > START_NS for frame in drive)
+
+@pytest.mark.parametrize(
+    ("one", "other", "clocks"),
+    [
+        (regular(80, SIM), restamp(regular(80), UNSET), ["log", "publish"]),
+        (regular(80, SIM), regular(80), ["log", "header"]),
+        (regular(80, START_NS + 37 * 10**9), regular(80), ["log", "header"]),  # TAI
+        (regular(80, START_NS + 37 * 10**9), restamp(regular(80), UNSET), ["log", "publish"]),
+        (regular(80, START_NS + 3 * 10**9), regular(80), ["header", "header"]),
+        (regular(80, SIM), regular(80, SIM), ["header", "header"]),
+        ([*regular(80), *regular(680)[600:]], regular(680)[600:], ["header", "header"]),  # one begins later
+        ([Shot(n, START_NS + n * STEP_NS, 2 * START_NS + n * 10**7) for n in ALL], LATER, ["header", "header"]),
+    ],
+    ids=["no stamps", "since boot", "TAI", "TAI, no stamps", "a little", "simulated", "late", "converted"],
+)
+def test_cameras_without_a_common_clock_are_all_timed_by_the_log(tmp_path, one, other, clocks):
+    path = write(tmp_path / "d.mcap", one, others=other)
+    with open_drive(path) as drive:
+        assert [choice.clock for choice in drive.clocks.values()] == clocks
+        assert ("another clock" in " ".join(drive.notes)) == ("log" in clocks)
+        firsts: dict[str, int] = {}
+        for frame in drive:
+            firsts.setdefault(frame.stream, frame.capture_ns)
+        assert len(firsts) == 2
+        if "log" in clocks:
+            assert max(firsts.values()) - min(firsts.values()) < 10**9
 
 
 @st.composite

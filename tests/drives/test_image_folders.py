@@ -141,6 +141,23 @@ def test_json_of_another_shape_is_no_file_of_times(tmp_path, form):
         assert [frame.capture_ns for frame in drive] == times
 
 
+@pytest.mark.parametrize("inside", ["data_rect", "data_rgb"])
+def test_times_of_kitti_360_are_found(tmp_path, inside):
+    write_kitti(tmp_path / "data_2d_raw" / "drive_0000_sync", DATES)
+    (tmp_path / "data_2d_raw/drive_0000_sync/image_02/data").rename(
+        tmp_path / "data_2d_raw/drive_0000_sync/image_02" / inside
+    )
+    assert read(tmp_path)[0] == ALL
+
+
+def test_images_without_times_are_named_however_deep_they_lie(tmp_path):
+    folder = tmp_path / "raw" / "kitchen" / "00" / "traj0" / "images0"
+    for number in ALL:
+        put_image(folder / f"im_{number}.png", number)
+    with pytest.raises(ValueError, match=rf"images0: no times for its {COUNT} images"):
+        open_drive(tmp_path)
+
+
 def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
     for number in range(64):
         (tmp_path / f"{number}.mp4").write_bytes(b"no video")
@@ -160,6 +177,19 @@ def test_a_folder_of_clips_is_no_vehicle_with_a_hundred_cameras(tmp_path):
         (["20190809122700", "20190809122800"], [20, 20], "one camera at several times"),
         (["campus_1", "campus_2"], [20, 40], "different lengths"),
         (["2019-08-09_12-27-front", "2019-08-09_12-28-front"], [20, 20], "one camera at several times"),
+        (["2023_0501_123000_0001F", "2023_0501_123300_0002F"], [20, 20], "one camera at several times"),
+        (["REC_2023_05_01_12_30_00_F", "REC_2023_05_01_12_31_00_F"], [20, 20], "one camera at several times"),
+        (["NO20230501-123000-000001F", "NO20230501-123100-000002F"], [20, 20], "one camera at several times"),
+        (["front_1682944200", "front_1682944260"], [20, 20], "one camera at several times"),
+        (
+            [f"{name}-5dcf-4b53-a351-bf2c5deb6124.camera_front" for name in ("25cd4769", "2edf278f")],
+            [20, 20],
+            "one cam",
+        ),
+        (["GX010123", "GX020123"], [20, 20], "named as episodes"),
+        (["IMG_0001", "IMG_0002"], [20, 20], "named as episodes"),
+        (["2023-05-01_12-30-00_22008760", "2023-05-01_12-30-00_24400334"], [20, 20], ""),
+        (["front_1682944200", "rear_1682944201"], [20, 20], ""),
         (["city", "highway"], [20, 40], "different lengths"),
         (["2019-08-09_12-27-front", "2019-08-09_12-27-back"], [20, 20], ""),
         (["cam_001", "cam_002"], [20, 40], ""),
@@ -181,6 +211,12 @@ def test_videos_in_a_folder_are_cameras_or_clips_by_their_names_and_lengths(tmp_
     else:
         with open_drive(tmp_path) as drive:
             assert drive.streams == sorted(names)
+
+
+def test_videos_that_differ_in_their_suffix_alone_are_a_drive_each(tmp_path):
+    for name in ("front.mp4", "front.mkv"):
+        write_video(tmp_path / name, numbered(5), range(0, 5 * 512, 512))
+    assert len(list_drives(str(tmp_path))) == 2
 
 
 def test_a_file_that_is_cut_off_splits_no_vehicle(tmp_path):

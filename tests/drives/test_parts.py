@@ -356,3 +356,22 @@ def test_a_file_and_what_was_repaired_of_it_count_once(tmp_path):
     assert len(read(tmp_path)[0]) == 36
     assert len(TokenDataset(tmp_path, window=4)) == 9
     assert len(TokenDataset([path, tmp_path / "d_repaired.mcap"], window=4)) == 9
+
+
+def test_a_bag_and_what_rosbag_kept_of_it_count_once(tmp_path):
+    write_bag1(tmp_path / "d.bag", FRAMES)
+    shutil.copy(tmp_path / "d.bag", tmp_path / "d.orig.bag")  # of reindex, compress, fix
+    found, notes = read(tmp_path)
+    assert_same_frames(found, FRAMES)
+    assert list_drives(str(tmp_path)) == [str(tmp_path)]
+    assert "d.orig.bag is left out: d.bag was made of it" in notes
+    (tmp_path / "d.bag").unlink()
+    assert_same_frames(read(tmp_path)[0], FRAMES)
+
+
+@pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
+def test_a_name_may_be_as_long_as_a_disk_takes(tmp_path, kind):
+    made = {"mcap": write_mcap, "bag": write_bag1}.get(kind, lambda path, frames: write_bag2(path, frames) / "d")
+    path = made(tmp_path / "d", FRAMES).with_suffix(".db3" if kind == "db3" else "")
+    path = path.rename(tmp_path / f"{'d' * (254 - len(kind))}.{kind}")
+    assert_same_frames(read(path)[0], FRAMES)

@@ -66,6 +66,15 @@ def split_units(data: bytes, length_size: int) -> Iterator[bytes]:
         at += size
 
 
+def with_start_codes(data: bytes) -> bytes:
+    """An access unit with its NAL units after start codes, also if they come after lengths of 4 bytes (AVCC)."""
+    at, units = 0, []
+    while not data.startswith(b"\0" + START) and at + 4 < len(data):
+        begin, at = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "big")
+        units.append(data[begin:at])
+    return b"".join(b"\0" + START + unit for unit in units) if at == len(data) else data
+
+
 def read_length_size(codec: str, extradata: bytes | None) -> int:
     """The bytes of the length before each NAL unit, from a stream's extradata (avcC or hvcC); 0 for Annex B."""
     if not extradata or extradata[0] != 1:

@@ -136,7 +136,7 @@ def read_times_in_names(names: list[str], unit: str | None = None, place: str = 
 def find_times_file(folder: Path) -> Path | None:
     """The times file that belongs to a folder of images, if there is one."""
     places = [folder / name for name in FILE_NAMES]
-    if folder.name == "data":
+    if folder.name.partition("_")[0] == "data":  # data_rect of KITTI-360
         places += [folder.parent / name for name in FILE_NAMES]
     places += [folder.parent / f"{folder.name}.txt", folder.parent / "times.txt"]
     return next((path for path in places if path.is_file() and (path.suffix != ".json" or _read_lines(path))), None)
@@ -165,6 +165,8 @@ def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] 
     if columns is None and _are_numbered(list(rows.values()), stems):
         columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
     lines = [_take_columns(row, columns) for row in rows.values()]
+    if not _have_names(lines, stems):
+        lines = [(text, None) for text, _ in lines]
     place = str(path)
     try:
         for number, (text, _) in zip(rows, lines, strict=True):
@@ -203,7 +205,7 @@ def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     marked = len(names) > 1 and re.search("[;\t,]", heading)
     fits = times and len(row) > times[0] and IS_TIME.fullmatch(row[times[0]])
-    if not fits or not (marked or len(names) == len(row) > 2):
+    if not fits or not (marked or len(names) == len(row) > 1):
         return None
     files = [index for index, name in enumerate(names[: len(row)]) if NAME_COLUMN.search(name) and index not in times]
     files += [index for index, text in enumerate(row) if Path(text).suffix.lower() in IMAGE_SUFFIXES]
@@ -211,8 +213,8 @@ def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None
 
 
 def _are_numbered(rows: list[list[str]], stems: Collection[str]) -> bool:
-    """Whether each line is a number, which counts lines or the files of these stems, and a time."""
-    if not all(len(row) == 2 and row[0].isdecimal() and IS_TIME.fullmatch(row[1]) for row in rows):
+    """Whether lines hold a number, which counts them or the files of these stems, a time, and maybe one more number."""
+    if not all(len(row) in (2, 3) and row[0].isdecimal() and all(map(IS_TIME.fullmatch, row[1:])) for row in rows):
         return False
     numbers = [int(row[0]) for row in rows]
     named = sum(row[1] in stems or bool(PADDED.fullmatch(row[1])) for row in rows)  # zero-padded as file names are
@@ -230,6 +232,13 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
         if name and not IS_TIME.fullmatch(text):
             text, name = name, text
     return text.replace(",", ".") if IS_TIME.fullmatch(text) else text, name or None
+
+
+def _have_names(lines: list[tuple[str, str | None]], stems: Collection[str]) -> bool:
+    """Whether the second column has file names. Exposures repeat or are decimals; other numbers may be nanoseconds."""
+    names = {name or "" for _, name in lines}
+    decimals = all("." in name and IS_TIME.fullmatch(name) and name not in stems for name in names)
+    return len(names) == len(set(lines)) and not decimals
 
 
 def _read_time(text: str) -> int | Decimal:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from streamtok.extras import needs_extra
+from streamtok.io.codecs.nal_units import with_start_codes
 from streamtok.io.images.stills import DamagedFrame, ImageData, decode_still
 from streamtok.io.images.times import read_date
 from streamtok.io.messages.flatbuffer import read_table
@@ -38,7 +39,9 @@ ROS_FOXGLOVE = {
 }
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16", "yuv420": "i420"}
 WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")
-PACKED_VIDEO = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "av1": "av1", "vp9": "vp9"}
+CODEC_NAMES = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "hvc1": "h265", "hev1": "h265"}
+CODEC_NAMES |= {"av1": "av1", "av01": "av1", "vp9": "vp9", "vp09": "vp9"}
+"""{part of a format's or an encoder's name: codec}"""
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 
@@ -139,13 +142,12 @@ def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMes
         big = bool(getattr(message, "is_bigendian", False))
         return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq, big)
     form = getattr(message, "format", None)
-    if form is None:  # ffmpeg_image_transport names encoders, such as libx264 or hevc_nvenc
-        form = next((codec for word, codec in PACKED_VIDEO.items() if word in message.encoding), message.encoding)
-        return ImageMessage("video", form, message.data, stamp_ns, seq=seq)
-    codec = form.split(";")[0].strip().lower()
-    if codec in VIDEO_CODECS and codec != "mjpeg":
-        return ImageMessage("video", codec, message.data, stamp_ns, seq=seq)
-    return ImageMessage("image", form, message.data, stamp_ns, seq=seq)
+    named = message.encoding if form is None else form  # ffmpeg_image_transport names encoders, such as hevc_nvenc
+    codec = next((codec for word, codec in CODEC_NAMES.items() if word in named.lower()), None)
+    if codec is None and form is not None:
+        return ImageMessage("image", form, message.data, stamp_ns, seq=seq)
+    data = with_start_codes(bytes(message.data)) if codec in ("h264", "h265") else message.data
+    return ImageMessage("video", codec or named, data, stamp_ns, seq=seq)
 
 
 def _parse(read: Callable[[ImageData], ImageMessage], schema: str, data: ImageData) -> ImageMessage:

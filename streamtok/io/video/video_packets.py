@@ -41,6 +41,7 @@ class VideoDecoder(Generic[Key]):
         if codec not in VIDEO_CODECS:
             raise DamagedFrame(f"video format {codec!r} is not known; known are {', '.join(VIDEO_CODECS)}")
         self._decoder = CleanDecoder(av.CodecContext.create(VIDEO_CODECS[codec], "r"), counted=True)
+        self._tells_losses = codec in TELL_LOSSES
         self._waiting: dict[int, Key] = {}
         self._next = 0
 
@@ -52,7 +53,8 @@ class VideoDecoder(Generic[Key]):
         """Feed one access unit; yields the results of it or of earlier units, in presentation order."""
         if not len(data):  # a decoder would take it for the end of the stream
             damage = self._decoder.damage or "it is empty"
-            self._decoder.lose_packets()
+            if not self._tells_losses:
+                self._decoder.lose_packets()
             yield Decoded(key, None, damage)
             return
         packet = av.Packet(bytes(data))

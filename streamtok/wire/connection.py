@@ -40,8 +40,10 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
 
 
-def explain_silence(endpoint: str) -> str:
-    """Say why a reader gets no answer, as far as this machine can tell."""
+def explain_silence(endpoint: str, connected: bool) -> str:
+    """Say why a reader gets no answer, as far as this machine can tell; `connected` without a handshake, or not."""
+    if connected:
+        return "a program listens there and completes no handshake: it is stopped, no node, or of another server.key"
     path = Path(endpoint.removeprefix("ipc://"))
     if endpoint.startswith("ipc://") and path.exists() and not os.access(path, os.W_OK):
         return "this user may not connect to that socket; start the node with an ipc_group that this user is in"
@@ -68,6 +70,7 @@ class Connection:
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
+    _met: bool = False  # whether a program has ever accepted a connection
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
     _monitor: zmq.Socket = field(init=False)
 
@@ -85,6 +88,7 @@ class Connection:
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
+                self._met = True
                 self.intake.watch(told["value"])
             self._on_event(told["event"])
         fault = self.intake.judge()
@@ -92,7 +96,7 @@ class Connection:
             self._give_up(fault)
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
-            log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
+            log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint, self._met))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self.connect_anew()
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
@@ -319,6 +320,33 @@ def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_move
     assert len(list(open_recording(tmp_path / "moved" / "d_001.mcap").messages())) == 5
 
 
+def test_a_file_system_that_counts_no_links_has_not_lost_its_file(tmp_path, monkeypatch):
+    def count_no_links(descriptor: int, fstat=os.fstat) -> os.stat_result:
+        return os.stat_result([0 if place == 3 else value for place, value in enumerate(fstat(descriptor))])
+
+    monkeypatch.setattr(os, "fstat", count_no_links)
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        for made, tokens in messages(5):
+            recorder.write_group(made, tokens)
+        assert eventually(lambda: recorder.counts["tokens"] == 5)
+        (tmp_path / "d.mcap").unlink()
+        assert eventually(lambda: len(recorder.paths) == 2)
+    assert recorder.paths == [tmp_path / "d.mcap", tmp_path / "d_001.mcap"]
+
+
+def test_an_end_that_takes_too_long_is_said_and_can_be_waited_for(tmp_path, caplog):
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
+    recorder.add_stream(info())
+    for made, tokens in messages(500):
+        recorder.write_group(made, tokens)
+    recorder.close(timeout=0)
+    assert "d.mcap: cut off 0 s after the end was asked for" in caplog.text
+    recorder.close()
+    assert recorder.counts["tokens"] == 500
+    assert len(list(open_recording(tmp_path / "d.mcap").messages())) == 500
+
+
 def test_a_folder_that_is_moved_keeps_its_own_files_and_they_are_named_as_they_lie(tmp_path, caplog):
     folder = tmp_path / "drives"
     folder.mkdir()
@@ -384,12 +412,12 @@ def test_what_a_disk_costs_that_fails_at_the_end_is_said(caplog):
 
 
 def test_of_a_folder_each_recording_is_a_new_file(tmp_path):
-    for _ in range(3):
-        with Recorder(tmp_path) as recorder:
-            recorder.add_stream(info())
+    with ThreadPoolExecutor(8) as threads:
+        for recorder in threads.map(Recorder, [tmp_path] * 64):
+            recorder.close()
     names = [path.name for path in tmp_path.iterdir()]
-    assert len(names) == 3
-    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d)?\.mcap", name) for name in names), names
+    assert len(names) == 64
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?\.mcap", name) for name in names), names
 
 
 def test_a_file_is_never_overwritten(tmp_path):

@@ -29,6 +29,8 @@ from streamtok.exporting.step import ExportedStep
 from streamtok.io.images.stills import decode_still, encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
+from streamtok.types import Frame
+from streamtok.view import live
 from streamtok.view.live import LiveShow
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, paint_latent
@@ -271,6 +273,29 @@ def test_nodes_are_read_only_while_a_page_is_open(models):
         with connect(server.url.replace("http", "ws") + "socket"):
             node.wait_subscribers(1)
         assert eventually(lambda: node.do(lambda publisher: publisher.subscribers()) == 0)
+
+
+def test_camera_images_that_wait_for_their_group_take_bounded_memory(models, monkeypatch):
+    monkeypatch.setattr(live, "QUEUE_BYTES", 32 * 48 * 3)  # one of them
+    image, sources = np.zeros((32, 48, 3), np.uint8), {}
+
+    class Page:
+        wants_pictures = False
+
+        def take(self, group):
+            sources[group.message.stream] = group.source
+
+    page = Page()
+    with Served("front", "rear") as node:
+        show = LiveShow([node.endpoint], models)
+        show.join(page)
+        node.wait_subscribers(1)
+        for stream in ("front", "rear"):
+            assert eventually(lambda name=stream: node.do(lambda end: end.publish_frame(Frame(name, 0, 1, image))))
+        node.publish(make_group(0, "front"), make_group(0, "rear"))
+        assert eventually(lambda: len(sources) == 2)
+        show.leave(page)
+    assert (sources["front"] is None, sources["rear"] is None) == (True, False)
 
 
 def test_strangers_are_kept_out(models):

@@ -748,6 +748,25 @@ def test_a_subscription_that_makes_no_sense_is_refused(options):
         subscribe("tcp://127.0.0.1:1", **options)
 
 
+def test_a_port_that_libzmq_would_take_for_another_is_refused():
+    with pytest.raises(ValueError, match=r"99999.*expected a port up to 65535"):
+        subscribe("tcp://127.0.0.1:99999")
+
+
+@pytest.mark.parametrize("name", ["peers", "control"])
+def test_a_publisher_that_gets_no_thread_says_so_and_leaves_nothing_open(name, monkeypatch):
+    start = threading.Thread.start
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        Publisher("tcp://127.0.0.1:*")
+
+
 def test_one_name_for_several_is_told(ipc_path):
     with pytest.raises(ValueError, match=r"streams is 'front', expected several names: \['front'\]"):
         subscribe(f"ipc://{ipc_path}", "front")

@@ -69,15 +69,15 @@ class Drain:
         self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
         self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
-        try:
-            self._connection = self._connect()
-        except BaseException:
-            self._context.destroy(0)
-            raise
         capacity = self.mailbox.capacity
         self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
-        self._thread.start()
+        try:
+            self._connection = self._connect()
+            self._thread.start()
+        except BaseException:
+            self._context.destroy(0)
+            raise
 
     @property
     def connected(self) -> bool:

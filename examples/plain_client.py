@@ -75,7 +75,8 @@ def read_header(parts: list[bytes]) -> Header:
 def read_grid(header: Header, payload: bytes) -> tuple[float, ...]:
     """Read the grid's numbers, flat and row-major; ValueError if the payload does not match the header."""
     if header["compression"] != "none" or header["dtype"] not in FORMATS:
-        raise ValueError(f"compression {header['compression']!r} of {header['dtype']!r} is not read here")
+        found = f"compression {header['compression']!r} of {header['dtype']!r}"
+        raise ValueError(f"{found} is not read here: run the node with --compression none")
     count = math.prod(header["grid"])
     if count > MAX_GRID or len(payload) != count * struct.calcsize("<" + FORMATS[header["dtype"]]):
         raise ValueError(f"payload of {len(payload)} bytes for grid {header['grid']} {header['dtype']}")

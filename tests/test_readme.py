@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from pydoc import locate
 
 import pytest
+
+from streamtok.node.metrics import HELP
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -80,6 +83,19 @@ def test_two_terminals_and_the_five_lines_run_as_written(tmp_path):
         node.send_signal(signal.SIGINT)
         told = node.communicate(timeout=20)[1]
     assert node.returncode == 0 or "still busy 1.9 s after the signal" in told  # so it is on a busy machine
+
+
+def test_the_page_on_the_api_names_what_can_be_imported():
+    page = (ROOT / "docs" / "api.md").read_text()
+    homes, public = re.findall(r"^::: (\S+)", page, re.MULTILINE), re.findall(r"heading: ([\w.]+)", page)
+    assert all(locate(name) is not None for name in homes + public)
+    members = re.search(r"heading: streamtok.Tokenizer.*?members: \[(.*?)\]", page, re.DOTALL)[1].split(", ")
+    assert all(hasattr(locate("streamtok.Tokenizer"), name) for name in members)
+
+
+def test_every_metric_is_on_the_page_on_operations():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert set(HELP) <= set(re.findall(r"`streamtok_(\w+?)(?:_total)?`", page))
 
 
 def test_every_page_and_picture_it_names_exists():

@@ -4,9 +4,9 @@
     streamtok keys generate --out keys --name laptop one more reader
     streamtok keys allow laptop.key --out keys       let in a reader whose keys were made elsewhere
 
-The node runs with `streamtok ingest --curve keys ...`. A reader needs two files of that folder, `client.key_secret`
-and `server.key`, and runs with `streamtok subscribe --curve FOLDER ...`. Removing a file from `keys/allowed` shuts
-that reader out from its next connection on.
+The node runs with `streamtok ingest --curve keys ...`. A reader runs with `streamtok subscribe --curve FOLDER ...`: its
+folder holds `server.key` and its own key, `laptop.key_secret`, copied under the name `client.key_secret`. Removing a
+file from `keys/allowed` shuts that reader out within a second.
 """
 
 import argparse

@@ -9,7 +9,6 @@ Without it, a folder that holds a run is refused unless --overwrite is given. Th
 curve.png, sample_*.png, last.pt (for --resume) and model/ (for streamtok.load).
 """
 
-import json
 from typing import Annotated
 
 from pydantic import model_validator
@@ -49,9 +48,8 @@ def run(settings: TrainSettings) -> int:
     summary = train(
         settings, model, resume=settings.resume, overwrite=settings.overwrite, stop_after=settings.stop_after
     )
-    export_model(model, settings)
-    if settings.as_json:
-        print(json.dumps(vars(summary)))
+    words = f"{export_model(model, settings)}: {model.config.name} after {summary.steps} steps; curve in {settings.out}"
+    print(settings.format_result(vars(summary), words))
     return 0
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from streamtok.checkpoint import from_cosmos, load_checkpoint
 from streamtok.config import TokenizerConfig
+from streamtok.engine.loading import pick_device
 from streamtok.model import Tokenizer
 
 SPACE, TIME = 16, 8  # as their code, pad sides to multiples of 16 and windows to 1 + 8k frames for every model
@@ -57,7 +58,7 @@ class _CosmosTokenizer(nn.Module):
         kind = getattr(torch, dtype, None)
         if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
             raise ValueError(f"dtype is {dtype!r}, expected bfloat16, float16 or float32")
-        self.tokenizer: Tokenizer = loaded.cast(kind, device)
+        self.tokenizer: Tokenizer = loaded.cast(kind, pick_device(device))
 
     @torch.no_grad()
     def encode(self, input_tensor: Tensor) -> tuple[Tensor, ...]:

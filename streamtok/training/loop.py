@@ -130,7 +130,7 @@ def train(
         terms, scale = _take_step(run, progress, meter)
         if run.number % config.log_every == 0:
             losses = {("" if n == "grad_norm" else "loss_") + n: v.item() for n, v in terms.items()}
-            place = {"lr": scale, "phase": run.phase, "progress": progress, "seconds": run.elapsed()}
+            place = {"lr_scale": scale, "phase": run.phase, "progress": progress, "seconds": run.elapsed()}
             run.journal.write("train", run.number, **losses, **place, **meter.rates(run.number))
         run.number += 1
 

@@ -230,6 +230,7 @@ class Drain:
             if missed and stream not in self._joiner.waiting:
                 self._joiner.begin(stream)  # not again, which would drop the messages held back so far
             self._believe(believed)
+            session, last = believed.session, believed.last
         for _ in range(believer.dropped - dropped):
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session, seq or epoch that none bore out"))
 
@@ -272,9 +273,10 @@ class Drain:
         return self.received.setdefault(stream, StreamTracker())
 
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
-        """Deliver a fetched epoch and the live messages held back, without duplicates."""
+        """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
         unique = {(message.header.session, message.header.seq): message for message in messages}
-        self._accept(stream, [message for message in unique.values() if not self.received[stream].has(message.header)])
+        ordered = sorted(unique.values(), key=lambda message: message.header.seq)
+        self._accept(stream, [message for message in ordered if not self.received[stream].has(message.header)])
         if messages:
             self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
 

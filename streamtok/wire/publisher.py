@@ -154,9 +154,12 @@ class Publisher:
         self._send(parts)
         self._table.note_sent(message.header, parts)
 
-    def forward_info(self, info: Info) -> None:
-        """Announce another node's stream, with its session, clock and tokenizer, and this publisher's control."""
-        if self._table.add_foreign(info):
+    def forward_info(self, info: Info, last_seq: int = -1) -> None:
+        """Announce another node's stream, with its session, clock and tokenizer, and this publisher's control.
+
+        `last_seq` is that before the first message to forward, so that readers miss none before it.
+        """
+        if self._table.add_foreign(info, last_seq):
             self._send_info([info.stream])
 
     def publish_frame(self, frame: Frame) -> bool:

@@ -164,16 +164,17 @@ class StreamTable:
             raise ValueError(f"{info.stream}: tokenizer {info.tokenizer} needs its own token coder, given is {found}")
         return GridCoder(self.coder, self.compression == "independent")
 
-    def add_foreign(self, info: Info) -> bool:
+    def add_foreign(self, info: Info, last_seq: int = -1) -> bool:
         """Add or change another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
 
-        Returns whether it is news to readers, such as another size; another clock alone is not.
+        `last_seq` is that before the first message to forward. Returns whether it is news to readers, such as another
+        size; another clock alone is not.
         """
         with self._lock:
             known = self.streams.get(info.stream)
             if known is not None and known.info.session != info.session:
                 known = self.streams.pop(info.stream) and None
-            epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, -1)
+            epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, last_seq)
             own = {"control": self.fixed["control"], "epoch": epoch, "last_seq": last_seq}
             before = known and msgspec.structs.replace(known.info, clock=info.clock)
             return before != self._keep(msgspec.structs.replace(info, **own), foreign=True).info

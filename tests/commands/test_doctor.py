@@ -88,6 +88,8 @@ def test_cameras_and_drives(tmp_path, look, capsys):
     assert f"streamtok replay {tmp_path}" in words
     assert doctor.main([str(tmp_path / "none.mp4")]) == 1
     assert "no such file" in capsys.readouterr().err
+    assert doctor.main(["configs/usb_camera.yaml"]) == 1
+    assert "no source but a configuration" in capsys.readouterr().err
     assert doctor.main(["snapshot:http://u:secret@127.0.0.1:9/x", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], found["source"]) == (False, "snapshot:http://127.0.0.1:9/x")

@@ -17,6 +17,7 @@ from streamtok.commands import replay
 from streamtok.commands import subscribe as node_of
 from streamtok.node.logs import log_to_stderr
 from streamtok.wire import connection, drain
+from streamtok.wire import relay as wire_relay
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
@@ -270,6 +271,41 @@ def test_a_relay_passes_everything_on_unchanged():
             assert passed.control not in (None, origin.control)
             far.request_keyframe("front")
             assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
+
+
+def test_an_origin_that_does_not_answer_delays_no_message_of_a_relay(monkeypatch):
+    monkeypatch.setattr(wire_relay, "KEYFRAME_TIMEOUT_S", 60)
+    answering = threading.Event()
+    with (
+        Served("front", stats=lambda: {"waited": answering.wait(60)}) as node,
+        subscribe(node.endpoint) as near,
+        Relaying(node.endpoint) as relaying,
+        subscribe(relaying.endpoint, timeout=20) as far,
+        near.control("front") as client,
+    ):
+        with pytest.raises(TimeoutError):
+            client.request("stats", timeout=0.1)
+        far.info("front")
+        for number in range(4):
+            far.request_keyframe("front")
+            node.publish(make_group(number))
+            assert next(far).header.seq == number
+        answering.set()
+        assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
+
+
+def test_a_relay_says_once_in_ten_seconds_that_its_origin_makes_no_keyframes(caplog):
+    streams = [f"camera{number}" for number in range(9)]
+    with (
+        Served(*streams, control="") as node,
+        Relaying(node.endpoint) as relaying,
+        subscribe(relaying.endpoint) as far,
+    ):
+        for stream in streams:
+            far.info(stream)
+            far.request_keyframe(stream)
+        assert eventually(lambda: relaying.relay.counts["keyframe_failed"] == 9)
+    assert caplog.text.count("event=keyframe_failed") == 1
 
 
 def test_a_size_that_changes_passes_a_relay(monkeypatch):

@@ -89,6 +89,9 @@ def test_continuous_and_image_tokenizers(published):
         ImageTokenizer(**CPU)
     with pytest.raises(ValueError, match="dtype is 'half16', expected bfloat16"):
         ImageTokenizer(**halves(folder), device="cpu", dtype="half16")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device 'cuda': this machine has no CUDA device"):
+            ImageTokenizer(**halves(folder))
 
 
 def test_reconstruct_writes_every_file_and_reports(published, tmp_path, capsys):

@@ -486,9 +486,10 @@ def test_pictures_of_a_camera_that_left_some_out_are_all_good(tmp_path, codec, s
         assert (len(list(video)), video.counts["damaged"]) == (COUNT, 0)
 
 
-def test_a_changed_byte_of_ffv1_shows_in_its_checksums(tmp_path):
+@pytest.mark.parametrize("level", ["3", "4"])
+def test_a_changed_byte_of_ffv1_shows_in_its_checksums(tmp_path, level):
     path, target = tmp_path / "a.mkv", tmp_path / "b.mkv"
-    write_pictures(path, noisy(COUNT), "ffv1", {"level": "3", "g": "10", "slices": "4", "slicecrc": "1"})
+    write_pictures(path, noisy(COUNT), "ffv1", {"level": level, "strict": "-2", "g": "10", "slices": "4"})
     with VideoReader(path) as video:
         right = [one.image for one in video]
         assert len(right) == COUNT

@@ -137,6 +137,18 @@ def test_lost_rtp_packets_cost_what_they_touched_and_are_counted(clips, codec):
     assert np.all(np.diff([frame.frame_id for frame in frames]) >= 1)
 
 
+def test_rtp_packets_that_come_twice_cost_nothing(clips):
+    big = [n for n, parts in enumerate(clips["libx264"]) if len(parts) > 2 and n > 20]
+    again = {(picture, 1): place % 4 for place, picture in enumerate(big[:8])}
+    with Camera(clips["libx264"], udp=True) as camera:
+        right = {number_of(frame.image): frame.image for frame in read(camera.url(), COUNT + 20)[0]}
+    with Camera(clips["libx264"], udp=True, again=again) as camera:
+        frames, source = read(camera.url(), COUNT)
+    assert len(again) == 8
+    assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames)
+    assert source.counts["damaged"] == 0
+
+
 def test_rtp_over_udp_is_read_by_its_sdp_file_and_what_is_lost_is_left_out(clips, tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(("127.0.0.1", 0))
@@ -300,6 +312,35 @@ def test_parts_of_a_motion_jpeg_are_found_whatever_their_heads_say(head):
             grabbed = list(iter(device.grab, None))
             device.release()
     assert [(number_of(one.image), one.damaged) for one in grabbed] == [(n, 0) for n in range(20)]
+
+
+MULTIPART = {"Content-Type": "multipart/x-mixed-replace; boundary=f"}
+
+
+@pytest.mark.parametrize(("before", "end"), [(b"", b"\n"), (b"a preamble\r\n\r\n", b"\r\n")])
+def test_parts_of_a_motion_jpeg_may_have_unix_lines_or_text_before_them(before, end):
+    files = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(20)]
+    body = before + b"".join(b"--f%bContent-Type: image/jpeg%b%b" % (end, 2 * end, data + end) for data in files)
+    with Server(lambda path, headers: (200, MULTIPART, body)) as web:
+        device = open_source(f"{web.base}/stream").device
+        device.connect()
+        grabbed = list(iter(device.grab, None))
+        device.release()
+    assert [(number_of(one.image), one.damaged) for one in grabbed] == [(n, 0) for n in range(20)]
+
+
+def test_a_picture_in_which_the_connection_breaks_is_counted_as_damaged():
+    files = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in noisy(8)]
+    parts = [b"--f\r\nContent-Length: %d\r\nContent-Type: image/jpeg\r\n\r\n%b" % (len(data), data) for data in files]
+    body = b"".join(parts[:-1]) + parts[-1][: len(parts[-1]) // 2]
+    with Server(lambda path, headers: (200, MULTIPART, body)) as web:
+        device = NetworkCamera(f"{web.base}/stream")
+        found = []
+        for _ in range(2):
+            device.connect()
+            found += [one.damaged for one in iter(device.grab, None)]
+        device.release()
+    assert found == [0] * 7 + [1] + [0] * 6
 
 
 def test_a_camera_that_sends_no_picture_is_asked_less_and_less():

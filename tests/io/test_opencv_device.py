@@ -15,8 +15,8 @@ AGE_MS = 7  # of an image when it is taken from the driver
 class Driver:
     """What cv2.VideoCapture does: `images` are BGR, None for one that cannot be decoded; then it is unplugged."""
 
-    def __init__(self, images, stamps=True):
-        self.images, self.stamps, self.set_to = list(images), stamps, {}
+    def __init__(self, images, stamps=True, form=0):
+        self.images, self.stamps, self.form, self.set_to = list(images), stamps, form, {}
 
     def isOpened(self):
         return True
@@ -29,7 +29,8 @@ class Driver:
         if name == cv2.CAP_PROP_POS_MSEC:
             stamp = self.stamps if isinstance(self.stamps, bool) else self.stamps.pop(0)
             return time.monotonic() * 1000 - AGE_MS if stamp else 0.0
-        return {cv2.CAP_PROP_FRAME_HEIGHT: 8, cv2.CAP_PROP_FRAME_WIDTH: 16, cv2.CAP_PROP_FPS: 30}.get(name, 0)
+        facts = {cv2.CAP_PROP_FRAME_HEIGHT: 8, cv2.CAP_PROP_FRAME_WIDTH: 16, cv2.CAP_PROP_FPS: 30}
+        return (facts | {cv2.CAP_PROP_FOURCC: self.form}).get(name, 0)
 
     def grab(self):
         return bool(self.images)
@@ -76,6 +77,18 @@ def test_an_image_that_cannot_be_decoded_is_damaged_and_the_camera_goes_on(plug)
         frames = [source.read(5), source.read(5)]
     assert [frame.frame_id for frame in frames] == [0, 3]
     assert (source.counts["damaged"], source.counts["reconnects"]) == (2, 0)
+
+
+def test_a_motion_jpeg_that_is_cut_off_is_damaged(plug):
+    """OpenCV gives the bytes of a JPEG as a row where it is asked not to convert them (cap_v4l.cpp)."""
+    whole = cv2.imencode(".jpg", np.full((48, 64, 3), (255, 0, 0), np.uint8))[1].reshape(1, -1)
+    driver = Driver([whole, whole[:, :-30], whole], form=cv2.VideoWriter.fourcc(*"MJPG"))
+    with CameraSource(plug(driver), max_frames=2) as source:
+        frames = [source.read(5), source.read(5)]
+    assert driver.set_to[cv2.CAP_PROP_CONVERT_RGB] == 0
+    assert [frame.frame_id for frame in frames] == [0, 2]
+    assert source.counts["damaged"] == 1
+    assert np.abs(frames[1].image.astype(int) - (0, 0, 255)).max() < 5
 
 
 def test_a_picture_without_a_stamp_leaves_the_others_theirs(plug):

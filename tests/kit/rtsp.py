@@ -73,7 +73,8 @@ def send_interleaved(connection, data):
 class Camera:
     """Plays clips, each as `to_rtp` gives it, over and over at `fps`, to every client from the beginning.
 
-    `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection. The first `burst`
+    `lose(picture, part)` says which RTP packets never come, numbered from 0 in each connection, and `again` which come
+    once more, after how many others. The first `burst`
     pictures come at once, as those that a camera had buffered. With `udp` it knows no other way. With a `certificate`
     (a file of a key and of it) it speaks RTSPS. Users named "user" may say the `password` as it is, or its `digest`.
     """
@@ -85,6 +86,7 @@ class Camera:
         fps=50,
         password=None,
         lose=None,
+        again=None,
         burst=0,
         port=0,
         udp=False,
@@ -93,7 +95,7 @@ class Camera:
     ):
         self.clips, self.codec, self.fps, self.burst, self.udp = clips, codec, fps, burst, udp
         self.digest = digest
-        self.password, self.lose = password, lose or (lambda picture, part: False)
+        self.password, self.lose, self.again = password, lose or (lambda picture, part: False), again or {}
         self._connections = set()
         camera = self
 
@@ -182,12 +184,17 @@ class Camera:
         return said.get("response") == hashlib.md5(":".join(parts).encode()).hexdigest()
 
     def _play(self, send):
-        started = time.monotonic()
+        started, late = time.monotonic(), {}
+        packets = stamped([picture for clip in self.clips for picture in clip], self.fps)
         try:
-            for number, place, data in stamped([picture for clip in self.clips for picture in clip], self.fps):
+            for count, (number, place, data) in enumerate(packets):
                 if place == 0:
                     time.sleep(max(0.0, started + (number - self.burst) / self.fps - time.monotonic()))
                 if not self.lose(number, place):
                     send(data)
+                if (number, place) in self.again:
+                    late[count + self.again[number, place]] = data
+                if count in late:
+                    send(late[count])
         except OSError:
             pass

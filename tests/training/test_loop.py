@@ -29,7 +29,7 @@ def test_training_lowers_the_loss_on_synthetic_clips(tmp_path):
     assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
 
 
-def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path):
+def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     file = tmp_path / "run.yaml"
     data = {"paths": str(tmp_path / "clips"), "scales": [48], "threads": 1}
@@ -52,6 +52,7 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path):
     file.write_text(json.dumps(table))  # JSON is YAML
     out = tmp_path / "out"
     assert main(["--config", str(file), "--out", str(out), "--set", "optimizer.muon_lr=1e-3"]) == 0
+    assert capsys.readouterr().out.startswith(f"{out / 'model'}: nano after 4 steps")
     assert [line["step"] for line in lines(out)] == [0, 2]
     assert [line["step"] for line in lines(out, "validate")] == [2, 4]
     assert {"psnr", "psnr_first", "psnr_last", "entropy"} <= lines(out, "validate")[0].keys()
@@ -138,7 +139,8 @@ def test_the_clock_ends_a_run_and_drives_the_cosine(tmp_path):
     assert summary.complete
     assert summary.steps < 10**6
     for line in lines(tmp_path):
-        assert line["lr"] == pytest.approx(cosine(line["step"], line["progress"], run.optimizer), rel=1e-3, abs=1e-5)
+        scale = cosine(line["step"], line["progress"], run.optimizer)
+        assert line["lr_scale"] == pytest.approx(scale, rel=1e-3, abs=1e-5)
         assert line["phase"] == run.phase_at(line["progress"])
 
 

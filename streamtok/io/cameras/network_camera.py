@@ -6,7 +6,10 @@ camera had buffered when it was opened keep their spacing, and network jitter is
 
 from __future__ import annotations
 
+import itertools
 import logging
+import operator
+import re
 import time
 from collections import deque
 from http.client import HTTPException, HTTPResponse
@@ -27,7 +30,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
-from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
+from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, copy_packet
 from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
@@ -39,13 +42,15 @@ LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
 MOST_PLAYLIST = 1 << 24  # bytes
 PAGES = "text/html", "multipart"
+PARTS = re.compile(rb"\s*--.*(\r\n|\n(.+\n)*content-length:)", re.I)  # of Motion JPEG as FFmpeg's `mpjpeg` finds them
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
 MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # delay that counts as late, and how long it is tolerated
 MOST_EARLY_NS = 5_000_000_000  # the longest that a picture of a playlist waits until it is due
 MOST_BACK_NS = 500_000_000  # backward steps of time up to this are reordering by the codec
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
-RTP_LOSS = ("missed", "jitter buffer full", "dropping old packet")  # in log lines: the RTP demuxer marks no packet
+RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
+LEAST_PART, MOST_PART, PROBE = 64, 1500, 16  # bytes, of the parts that RTP cuts pictures into
 
 
 class StreamClock:
@@ -107,6 +112,7 @@ class NetworkCamera(Device):
         self.size: tuple[int, int] | None = None
         self.fps: float | None = None
         self._container: Any = None
+        self._damaged = 0  # pictures since the last good one
         self._form = form  # FFmpeg's demuxer, if its own choice is wrong or takes it too long
 
     def connect(self) -> None:
@@ -129,7 +135,7 @@ class NetworkCamera(Device):
         self._waiting: deque[Waiting] = deque()
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
-        self._waits, self._marked, self._damaged, self._clean = 0, 0, 0, False
+        self._waits, self._marked, self._clean = 0, 0, False
         self._ended = self._failed = self._warned = False
 
     def grab(self) -> Grabbed | None:
@@ -206,7 +212,24 @@ class NetworkCamera(Device):
             lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
             self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
             if packet is None or packet.size:
-                return packet
+                return copy_packet(packet, without_copies(bytes(packet))) if packet and self._rtp else packet
+
+
+def without_copies(data: bytes) -> bytes:
+    """An access unit without parts that follow themselves: FFmpeg takes an RTP packet that came twice for two."""
+    for at in range(0, len(data), LEAST_PART):
+        again = data.find(data[at : at + PROBE], at + 1, at + MOST_PART)
+        length = again - at
+        if length >= LEAST_PART:
+            same = _count_same(data[at:again], data[again : again + length])
+            same += _count_same(data[max(at - length, 0) : at][::-1], data[at:again][::-1])
+            data = data[:at] + data[again:] if same >= length else data
+    return data
+
+
+def _count_same(one: bytes, other: bytes) -> int:
+    """How many of the first bytes are the same."""
+    return sum(1 for _ in itertools.takewhile(bool, map(operator.eq, one, other)))
 
 
 def _enable_ffmpeg_log() -> None:
@@ -231,8 +254,8 @@ def make_opener(url: str) -> tuple[OpenerDirector, str]:
 
 
 def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
-    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures without end as one,
-    or a camera's stream (also if it does not answer)."""
+    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures that only their JPEG
+    markers tell apart, or another stream of a camera (also if it does not answer)."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "camera"
@@ -244,6 +267,8 @@ def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
                 return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture" if _is_one_picture(answer) else "pictures"
+            if kind.startswith("multipart") and not PARTS.match(answer.read1(1 << 10)):
+                return "pictures"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
+from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -19,6 +20,7 @@ log = logging.getLogger("streamtok.io")
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is trusted if it is not in the future and not older than this."""
 MOST_DAMAGED = 30  # in a row
+JPEG_BEGINS = b"\xff\xd8"
 SAME_RATE = 0.002  # 29.97 is 30 per second
 
 
@@ -83,9 +85,8 @@ class OpenCVDevice(Device):
             arrival_ns = time.monotonic_ns()
             driver_ns = self._driver_ns(arrival_ns)
             fetched, image = self._capture.retrieve()
-            if fetched and image is not None and image.size:
-                grey = image.ndim == 2 or image.shape[2] == 1
-                rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
+            rgb = _to_rgb(image) if fetched and image is not None and image.size else None
+            if rgb is not None:
                 damaged, self._damaged = self._damaged, 0
                 return Grabbed(rgb, driver_ns or arrival_ns, damaged=damaged, timed=driver_ns is not None)
             self._damaged += 1
@@ -119,6 +120,8 @@ class OpenCVDevice(Device):
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[1])
         if fps is not None:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
+        if self._capture.get(cv2.CAP_PROP_FOURCC) == cv2.VideoWriter.fourcc(*"MJPG"):
+            self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # gives the JPEG itself, so that one that is cut off shows
 
     def _check_path(self) -> None:
         if not Path(self.target).exists():
@@ -126,3 +129,14 @@ class OpenCVDevice(Device):
             raise FileNotFoundError(f"camera {self.target}: no such device; there are {', '.join(there) or 'none'}")
         if not os.access(self.target, os.R_OK | os.W_OK):
             raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
+
+
+def _to_rgb(image: np.ndarray) -> np.ndarray | None:
+    """An image of OpenCV as RGB (H, W, 3): BGR, grey, or a row of the bytes of a JPEG; None if that is damaged."""
+    if image.shape[0] == 1 and image.tobytes()[:2] == JPEG_BEGINS:
+        try:
+            return decode_image_file(image.tobytes())[0]
+        except DamagedFrame:
+            return None
+    grey = image.ndim == 2 or image.shape[2] == 1
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)

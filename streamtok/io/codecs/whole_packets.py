@@ -26,7 +26,7 @@ SECOND_FIELD = re.compile(rb"\xff\xd9\0*(?=\xff\xd8\xff)")
 SIZE = re.compile(rb"\xff[\xc0-\xc2]..\x08(....)", re.DOTALL)  # of a picture, in its frame header
 PLAIN_FOOTER, SUMMED_FOOTER = 3, 8  # bytes, of a slice of FFV1
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # FFV1's checksum takes the high bit first
-NO_BITS = 0xFFFFFFFF  # zlib inverts the checksum's start value
+SUM_STARTS = 0xFFFFFFFF, 0xA1CEFD61  # of FFV1's checksums in versions 3 and 4, inverted as zlib takes them
 
 
 def whole_rule(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] | None:
@@ -87,7 +87,8 @@ def _is_whole_ffv1(data: bytes) -> bool:
     summed = _split_slices(data, SUMMED_FOOTER)
     if summed is None:
         return _split_slices(data, PLAIN_FOOTER) is not None
-    return all(zlib.crc32(part.translate(MIRRORED), NO_BITS) == NO_BITS for part in summed)
+    parts = [part.translate(MIRRORED) for part in summed]
+    return any(all(zlib.crc32(part, start) == start for part in parts) for start in SUM_STARTS)
 
 
 def _split_slices(data: bytes, footer: int) -> list[bytes] | None:

@@ -139,8 +139,9 @@ class CleanDecoder:
             if marked:
                 self._lose(Loss(self._fed, pts, MARKED))
             if self._order is not None:
-                order = self._order.see(bytes(packet))
-                bare = self._without_sei(packet) if order.has_sei else packet
+                data = bytes(packet)
+                order = self._order.see(data)
+                bare = copy_packet(packet, without_sei(data, self._length_size)) if order.has_sei else packet
                 if order.empty or not bare.size:  # a decoder ignores it, or takes it for the end of the stream
                     yield from self._refuse("nothing is in it", pts)
                     return
@@ -225,13 +226,6 @@ class CleanDecoder:
             if packet.is_discard:  # decoded but not output
                 self._pass_key(packet.pts, self._clean_since.pop(packet.pts))
 
-    def _without_sei(self, packet: Any) -> Any:
-        bare = av.Packet(without_sei(bytes(packet), self._length_size))
-        bare.pts, bare.dts = packet.pts, packet.dts
-        if packet.time_base is not None:
-            bare.time_base = packet.time_base
-        return bare
-
     def _refuse(self, reason: str, pts: int | None) -> Iterator[Checked]:
         refused = Checked(None, self.damage or reason, True, _to_time(pts) is not None, pts)
         self._remember(self._reported, pts)
@@ -290,3 +284,14 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 def new_extradata(packet: Any) -> bytes | None:
     """The stream's new extradata from this packet on; None if they do not change."""
     return bytes(packet.get_sidedata(NEW_EXTRADATA)) if packet.has_sidedata(NEW_EXTRADATA) else None
+
+
+def copy_packet(packet: Any, data: bytes) -> Any:
+    """A packet with other data and the same times; the packet itself if the data are as long as its own."""
+    if len(data) == packet.size:
+        return packet
+    copy = av.Packet(data)
+    copy.pts, copy.dts = packet.pts, packet.dts
+    if packet.time_base is not None:
+        copy.time_base = packet.time_base
+    return copy

@@ -209,7 +209,7 @@ class PictureStream:
                 return
             if latest is None and packet.has_sidedata("encryption_info"):
                 raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
-            time = packet.dts if packet.dts is not None else packet.pts
+            time = packet.dts
             if packet.size and time is not None:
                 if not self.counted and latest is not None and (latest - time) * packet.time_base > STEP_BACK_S:
                     yield None

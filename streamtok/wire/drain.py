@@ -110,6 +110,7 @@ class Drain:
 
     def _connect(self) -> Connection:
         socket = open_socket(self._context, zmq.SUB, self.high_water, self.limits.max_part)
+        socket.set(zmq.SNDHWM, 0)  # libzmq drops subscriptions beyond it
         for kind in KINDS:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:

@@ -385,7 +385,7 @@ def test_named_streams_are_accepted_however_many(fake):
     socket, endpoint = fake
     names = [f"s{number}" for number in range(70)]
     with subscribe(endpoint, names, timeout=20) as reader:
-        for name in names:
+        for _ in names:
             joined(socket)
         for name in names:
             socket.send_multipart(pack(make_info(name)))

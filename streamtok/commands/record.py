@@ -47,7 +47,7 @@ class RecordSettings(NodeSettings):
     min_free: Annotated[float, Field(ge=0), Flag("MB")] = option(512, "stop when the disk has less than this free")
     max_seconds: Seconds | None = option(None, "end after this time")
     until_end: Switch = option(True, "end when the node's streams end")
-    curve: Folder | None = option(None, "folder with this reader's keys, from `streamtok keys generate`")
+    curve: Folder | None = option(None, "keys of this reader (client.key_secret, server.key)")
 
 
 def run(settings: RecordSettings) -> int:

@@ -102,9 +102,7 @@ class Db3File:
     def _beside(self, suffix: str) -> Path | None:
         """SQLite's file with this suffix beside the database, if it exists and is not empty."""
         path = self._place.with_name(self._place.name + suffix)
-        with suppress(OSError):  # none is there, or its name would be too long
-            return path if path.is_file() and path.stat().st_size else None
-        return None
+        return path if os.path.isfile(path) and path.stat().st_size else None  # a Path refuses names that are too long
 
     @property
     def span(self) -> Span | None:

@@ -108,8 +108,7 @@ class Drive(ABC):
     def frames(self, streams: Iterable[str] | None = None) -> Iterator[Frame]:
         """Frames of the given cameras (None: all), merged; per camera the capture times rise."""
         for item in self.items(streams):
-            frame = self.load(item)
-            if frame is not None:
+            if (frame := self.load(item)) is not None:
                 yield frame
 
     def items(self, streams: Iterable[str] | None = None) -> Iterator[Item]:
@@ -121,8 +120,7 @@ class Drive(ABC):
             self.counts[name].clear()
         progress = {name: self.start_progress(name) for name in names}
         stored = self._items(names)
-        ordered = self._order(stored, names) if self.checked else stored
-        for item in ordered:
+        for item in self._order(stored, names) if self.checked else stored:
             yield self.number(item, progress[item.stream])
 
     @property

@@ -1,17 +1,18 @@
 """Turn image messages of recorded drives into items: still images undecoded, video through a decoder per camera."""
 
 import bisect
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from streamtok.drives.clocks import Choice, Timed
 from streamtok.drives.item import Item
+from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
 from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
 from streamtok.io.messages.depth import DepthRange, depth_picture
-from streamtok.io.messages.image_messages import ImageMessage
+from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
 from streamtok.measures import GAP_STEPS, LOST_STEPS, TimeJudge
 
@@ -19,7 +20,7 @@ CUT_JPEG = "a JPEG that is cut off"
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 
-@dataclass
+@dataclasses.dataclass
 class _Video:
     """The decoder of one camera's video packets, and the id of its last packet."""
 
@@ -28,7 +29,7 @@ class _Video:
     judge: TimeJudge
     shuffled: bool
     last_id: int | None = None
-    refused: list[Item] = field(default_factory=list)  # packets without a picture, until their turn in time
+    refused: list[Item] = dataclasses.field(default_factory=list)  # packets without a picture, until their turn in time
 
     def refuse(self, item: Item) -> None:
         """Hold a packet that gives no picture until the pictures shown before it have come out."""
@@ -120,6 +121,19 @@ class ItemMaker:
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
         yield from video.finish(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
+
+
+def take_header(timed: Timed, headers: dict[str, bytes]) -> Timed | None:
+    """A message after the parameter sets that came in messages of their own; None for those, which `headers` keep."""
+    image = timed.image
+    codec = VIDEO_CODECS.get(image.encoding, "") if image is not None and image.kind == "video" else ""
+    if image is None or codec not in HEADER_UNITS:
+        return timed
+    data, headers[timed.stream] = headers[timed.stream] + bytes(image.data), b""
+    if holds_no_picture(codec, data):
+        headers[timed.stream] = data
+        return None
+    return timed._replace(image=dataclasses.replace(image, data=data))
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

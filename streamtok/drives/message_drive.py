@@ -29,7 +29,7 @@ from streamtok.drives.clocks import (
     choose_clocks,
 )
 from streamtok.drives.drive import GUESSED, Drive
-from streamtok.drives.image_items import ItemMaker
+from streamtok.drives.image_items import ItemMaker, take_header
 from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.stills import DamagedFrame
@@ -254,14 +254,15 @@ class MessageDrive(Drive):
         """Turn messages into items: drop copies, fill in times, decode video. Other objects pass through in order."""
         maker = ItemMaker(self._find_depth, self.find_clock)
         fillers = {name: TimeFiller(self.twice) for name in self.streams}
+        headers = dict.fromkeys(self.streams, b"")
         for message in messages:
             if not isinstance(message, TopicMessage):
                 yield message
             elif message.recorded is not None:
                 yield from maker.make(self.time_message(message))
             else:
-                timed = self.time_message(message)
-                for each in fillers[timed.stream].push(timed):
+                timed = take_header(self.time_message(message), headers)
+                for each in fillers[timed.stream].push(timed) if timed else ():
                     yield from self._make(maker, each)
         for name, filler in fillers.items():
             for each in filler.flush():

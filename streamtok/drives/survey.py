@@ -111,13 +111,12 @@ class TokenSurvey:
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
     """Per camera: seconds, rate, gaps, and `Drive.account`. Compressed still images are not decoded."""
-    jumps: dict[str, list[int]] = {name: [] for name in drive.streams}
-    times = {name: StreamTimes(jumps[name]) for name in drive.streams}
+    times = {name: StreamTimes([]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
     for item in drive.items():
         seen = times[item.stream]
-        if item.missing or item.turn != turns[item.stream]:
-            jumps[item.stream].append(len(seen.values))
+        if seen.jumps is not None and (item.missing or item.turn != turns[item.stream]):
+            seen.jumps.append(len(seen.values))
         turns[item.stream] = item.turn
         seen.values.append(item.capture_ns)
         if item.codec is None or item.damage:

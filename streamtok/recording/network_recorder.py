@@ -178,8 +178,7 @@ class NetworkRecorder:
         self.counts["tokens"] += 1
 
     def _start_of(self, stream: str, session: str) -> _Start:
-        start = self._starts.get(stream)
-        if start is None or start.session != session:
+        if (start := self._starts.get(stream)) is None or start.session != session:
             start = self._starts[stream] = _Start(session)
         return start
 

@@ -88,8 +88,7 @@ class Recording:
                 raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
         reader = TokenReader(self.damaged, coders_beside(self.paths[0]))
         for topic, data in self._data(form.TOKENS, names):
-            message = reader.read(topic, data)
-            if message is not None:
+            if (message := reader.read(topic, data)) is not None:
                 yield message
 
     def infos(self) -> dict[str, list[Info]]:

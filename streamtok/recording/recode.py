@@ -53,9 +53,8 @@ class Recoding(Copying):
         return {"compression": "coded", "coder": self._coder(tokenizer).fingerprint}
 
     def _coder(self, tokenizer: str) -> TokenCoder:
-        if self._given is not None and self._given.tokenizer == tokenizer:
-            return self._given
-        return coder_for(tokenizer)
+        fits = self._given is not None and self._given.tokenizer == tokenizer
+        return self._given if self._given and fits else coder_for(tokenizer)
 
     def _pack(self, header: TokenHeader, tokens: np.ndarray) -> tuple[TokenHeader, bytes]:
         if self.compression == "none":

@@ -32,8 +32,7 @@ def inspect(
     path = Path(path)
     if path.is_file() and is_token_file(path):
         return inspect_token_file(path, picture)
-    recording = find_recording(path)
-    if recording is not None:
+    if (recording := find_recording(path)) is not None:
         return inspect_recording(recording, picture)
     drive = open_drive(path, None, clock, depth_range)
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}

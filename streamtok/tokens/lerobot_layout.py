@@ -174,8 +174,8 @@ class VideoColumn:
     def start(self, episode: Episode) -> None:
         """Note where the episode starts, in a new file if the last one has reached VIDEO_MB."""
         # After a short episode there may be no file yet, for it is opened with the encoder's first packet.
-        written = self._pictures is not None and self._pictures.partial.exists()
-        if self._pictures is not None and written and self._pictures.partial.stat().st_size > VIDEO_MB << 20:
+        partial = self._pictures and self._pictures.partial
+        if self._pictures and partial and partial.exists() and partial.stat().st_size > VIDEO_MB << 20:
             self._pictures.close()
             self._pictures, self._file, self._count = None, self._file + 1, 0
         chunk, file = divmod(self._file, CHUNK)

@@ -92,19 +92,17 @@ class TokenFileWriter:
         if not ids or ids != times:
             raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
         self._grid, self._size = grid, group.image_size
+        integers = {name: [getattr(group, name)] for name in ("epoch", "dropped", "repeated")}
+        integers |= {"frame_start": [self.frames], "frame_ids": group.frame_ids, "capture_ns": group.capture_ns}
         if self._coder is None:
             self._put("tokens", tokens.tobytes())
         else:
             payload, start, checksum = self._coder.encode(group)
             self._put("coded", payload)
-            self._integers("coded_start", [start])
-            self._integers("grid_crc32", [checksum])
+            integers |= {"coded_start": [start], "grid_crc32": [checksum]}
         self._put("keyframe", bytes([bool(group.keyframe)]))
-        for name in ("epoch", "dropped", "repeated"):
-            self._integers(name, [getattr(group, name)])
-        self._integers("frame_start", [self.frames])
-        self._integers("frame_ids", group.frame_ids)
-        self._integers("capture_ns", group.capture_ns)
+        for name, values in integers.items():
+            self._integers(name, values)
         self.groups += 1
         self.frames += ids
         self.repeated += group.repeated
@@ -195,18 +193,13 @@ class TokenFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         header, self._start = read_header(self.path)
-        try:
-            self.meta = unpack_meta(header.get("__metadata__", {}))
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from error
-        if self.meta.get("format") != FORMAT:
-            lacking = f"no format={FORMAT!r} in its header"
-            raise ValueError(f"{self.path} is a safetensors file but holds no token stream ({lacking})")
-        version = self.meta.get("version")
-        if version != VERSION:
-            raise ValueError(f"{self.path} has token file version {version}: this release reads {VERSION}")
         self._columns = CODED_COLUMNS if "coded" in header else COLUMNS
         try:
+            self.meta = unpack_meta(header.get("__metadata__", {}))
+            if self.meta.get("format") != FORMAT:
+                raise ValueError(f"this safetensors file holds no token stream (no format={FORMAT!r} in its header)")
+            if (version := self.meta.get("version")) != VERSION:
+                raise ValueError(f"it has token file version {version}: this release reads {VERSION}")
             self._layout = read_columns(header, self._columns)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error

@@ -117,12 +117,11 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
         for path in below if root.is_dir() else [root]:
             if any(part.startswith(".") for part in path.relative_to(root).parts):
                 continue
-            if path.suffix == RECORDING_SUFFIX:
-                drives.setdefault(path, []).append(path)
-                continue
             # A named *.safetensors file is taken unseen: opening it then says why it is not a token file.
             fits = [path == root, path.suffix == TOKEN_SUFFIX]
-            if all(fits) or (any(fits) and is_token_file(path)):
+            if path.suffix == RECORDING_SUFFIX:
+                drives.setdefault(path, []).append(path)
+            elif all(fits) or (any(fits) and is_token_file(path)):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
     for path in set(given) - set(leave_out_copies(given).paths):

@@ -39,14 +39,12 @@ def _add_sample(tar: tarfile.TarFile, key: str, item: dict[str, Any]) -> None:
     kind = np.float16 if item["tokens"].is_floating_point() else np.int32
     facts = {name: item[name].tolist() for name in ("capture_ns", "time_ns", "epoch", "keyframe")}
     facts |= {"stream": item["stream"], "file": "/".join(Path(item["file"]).absolute().parts[-2:])}
+    files = {}
     for name, array in (("tokens", item["tokens"].numpy().astype(kind)), ("mask", item["mask"].numpy())):
         buffer = io.BytesIO()
         np.save(buffer, array)
-        _add_file(tar, f"{key}.{name}.npy", buffer.getvalue())
-    _add_file(tar, f"{key}.json", json.dumps(facts).encode())
-
-
-def _add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size = len(data)
-    tar.addfile(entry, io.BytesIO(data))
+        files[f"{key}.{name}.npy"] = buffer.getvalue()
+    for name, data in (files | {f"{key}.json": json.dumps(facts).encode()}).items():
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))

@@ -18,6 +18,7 @@ from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
 from tests.kit.drives import decode_video as decode
+from tests.kit.drives import read_drive as read
 
 FRAMES = frames_of("front", 12)
 GREY = (np.arange(SIZE[0] * SIZE[1], dtype=np.uint16) * 41).reshape(SIZE)
@@ -67,11 +68,6 @@ def timed(messages: list[bytes]) -> list[tuple[int, bytes]]:
 
 def ros(topic: str, messages: list[bytes], kind: str = "sensor_msgs/msg/Image") -> tuple:
     return topic, kind, "ros2msg", "cdr", timed(messages)
-
-
-def read(path, **options):
-    with open_drive(path, **options) as drive:
-        return list(drive), " ".join(drive.notes)
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -230,6 +226,26 @@ def test_video_is_decoded_however_its_codec_is_named_and_its_units_are_set_apart
 def set_apart_by_lengths(packet: bytes) -> bytes:
     units = [unit.rstrip(b"\0") for unit in packet.split(b"\0\0\1") if unit.rstrip(b"\0")]
     return b"".join(struct.pack(">I", len(unit)) + unit for unit in units)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("stamp_ns", [None, 0, FRAMES[0].capture_ns - 10_000_000])
+def test_parameter_sets_in_messages_of_their_own_are_no_pictures(tmp_path, codec, stamp_ns):
+    packets = encode_video([frame.image for frame in FRAMES], codec)
+    stored = []
+    for frame, packet in zip(FRAMES, packets, strict=True):
+        units = [b"\0\0\0\1" + unit.rstrip(b"\0") for unit in packet.split(b"\0\0\1") if unit.rstrip(b"\0")]
+        for unit in units[:-1]:
+            at = frame if stamp_ns is None else dataclasses.replace(frame, capture_ns=stamp_ns)
+            stored.append((frame.capture_ns, compressed(at, unit, codec)))
+        stored.append((frame.capture_ns, compressed(frame, units[-1], codec)))
+    path = write(tmp_path / "d.mcap", [("/front", "sensor_msgs/msg/CompressedImage", "ros2msg", "cdr", stored)])
+    with open_drive(path) as drive:
+        found = list(drive)
+        assert (drive.account()["front"]["images"], drive.account()["front"]["guessed"]) == (len(FRAMES), 0)
+    assert [frame.capture_ns for frame in found] == [frame.capture_ns for frame in FRAMES]
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])

@@ -36,12 +36,12 @@ from tests.kit.wire import eventually
 NO_GUARD = {"min_free_bytes": 0}
 
 
-def record(path, count=20, **options):
-    """Record token messages; returns the recorder, closed."""
+def record(path, count=20, announced=None, change=lambda made: made, **options):
+    """Record token messages, some of them changed; returns the recorder, closed."""
     recorder = Recorder(path, RecorderOptions(wait=True, **NO_GUARD | options), metadata={"purpose": "test"})
-    recorder.add_stream(info())
+    recorder.add_stream(announced or info())
     for made, tokens in messages(count):
-        recorder.write_group(made, tokens)
+        recorder.write_group(change(made), tokens)
     recorder.close()
     assert not recorder.error
     return recorder
@@ -85,20 +85,10 @@ UNSTORABLE = {
 
 @pytest.mark.parametrize("kind", UNSTORABLE)
 def test_a_message_that_no_file_holds_is_counted_and_the_others_are_kept(tmp_path, caplog, kind):
-    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
-    recorder.add_stream(info())
-    for made, tokens in messages(20):
-        if made.seq in (3, 7):
-            made = UNSTORABLE[kind](made)
-        recorder.write_group(made, tokens)
-    recorder.close()
-    assert not recorder.error
+    recorder = record(tmp_path / "d.mcap", change=lambda made: UNSTORABLE[kind](made) if made.seq in (3, 7) else made)
     assert (recorder.counts["tokens"], recorder.counts["missed"]) == (18, 2)
-    assert [m.header.seq for m in open_recording(tmp_path / "d.mcap").messages()] == [
-        *range(3),
-        *range(4, 7),
-        *range(8, 20),
-    ]
+    found = [message.header.seq for message in open_recording(tmp_path / "d.mcap").messages()]
+    assert found == [*range(3), *range(4, 7), *range(8, 20)]
     assert caplog.text.count("event=unstorable messages=1 ") == 2  # at once, and at the end
 
 
@@ -107,12 +97,7 @@ def test_a_message_that_no_file_holds_is_counted_and_the_others_are_kept(tmp_pat
     "value", [b"bytes", msgspec.msgpack.Ext(5, b"x"), float("nan"), {"deep": [msgpack.Timestamp(1, 2)]}]
 )
 def test_an_info_that_no_file_holds_loses_the_map_that_is_odd(tmp_path, field, value):
-    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
-    recorder.add_stream(info(**{field: {"a": value}}))
-    for made, tokens in messages(5):
-        recorder.write_group(made, tokens)
-    recorder.close()
-    assert not recorder.error
+    record(tmp_path / "d.mcap", 5, info(**{field: {"a": value}}))
     recording = open_recording(tmp_path / "d.mcap")
     assert len(list(recording.messages())) == 5
     assert getattr(recording.first_infos()["front"], field) == {}

@@ -41,6 +41,7 @@ from tests.kit.browser import open_browser
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import RunningNode, ScriptedCamera, ingest, rig
 from tests.kit.pictures import image
+from tests.kit.threads import beside
 from tests.kit.videos import ORDERED, PLAIN, number_of, numbered, write_video
 from tests.kit.wire import Served, eventually, make_group, make_info
 
@@ -63,14 +64,12 @@ def models(model, monkeypatch):
 def served(show: Show, **options) -> Iterator[PageServer]:
     """A page server on a thread of its own, once it listens."""
     server, stop, ready = PageServer(show, 0, **options), threading.Event(), threading.Event()
-    thread = threading.Thread(target=server.run, args=(stop, lambda url: ready.set()))
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield server
-    finally:
-        stop.set()
-        thread.join()
+    with beside(server.run, stop, lambda url: ready.set()):
+        try:
+            assert ready.wait(30)
+            yield server
+        finally:
+            stop.set()
 
 
 def test_a_browser_shows_streams_and_which_camera_is_lost(model, models, endpoint, monkeypatch):
@@ -218,12 +217,12 @@ def test_foxglove_gets_pictures_and_numbers(model, models, endpoint):
     """As a client of Foxglove's WebSocket protocol sees it."""
     pytest.importorskip("foxglove", reason="needs: pip install foxglove-sdk")
     viewer, got = FoxgloveViewer(0), {}
-    with connect(f"ws://127.0.0.1:{viewer.port}", subprotocols=["foxglove.sdk.v1"], max_size=None) as client:
-        enough = threading.Event()
-        wanted = (model, models, endpoint, viewer, lambda groups: enough.is_set())
-        running = threading.Thread(target=show_groups, args=wanted)
-        running.start()
-        topics: dict[int, str] = {}
+    enough, topics = threading.Event(), {}
+    wanted = (model, models, endpoint, viewer, lambda groups: enough.is_set())
+    with (
+        connect(f"ws://127.0.0.1:{viewer.port}", subprotocols=["foxglove.sdk.v1"], max_size=None) as client,
+        beside(show_groups, *wanted),
+    ):
         while set(got) < {"/0/a/picture", "/0/a/stages"}:
             message = client.recv(60)
             if isinstance(message, bytes):
@@ -235,7 +234,6 @@ def test_foxglove_gets_pictures_and_numbers(model, models, endpoint):
                 order = {"op": "subscribe", "subscriptions": [{"id": channel["id"], "channelId": channel["id"]}]}
                 client.send(json.dumps(order))
         enough.set()
-    running.join()
     viewer.close()
     assert b"\xff\xd8\xff" in got["/0/a/picture"]
     assert json.loads(got["/0/a/stages"])["lost"] == 0

@@ -24,6 +24,7 @@ from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unp
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.tcp import EVERYTHING, attach_filter
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_group, make_info
 from tests.kit.zmtp import frame, shake_hands
 
@@ -406,11 +407,9 @@ def test_lossless_waits_for_a_slow_reader_and_loses_nothing(context):
         publisher.add_stream(make_info(grid=[128, 256]))
         slow.connect(publisher.endpoint)
         assert publisher.wait_subscribers(1, 20)
-        thread = threading.Thread(target=read)
-        thread.start()
-        for number in range(200):
-            publisher.publish(make_group(number, tokens=big))
-        thread.join()
+        with beside(read):
+            for number in range(200):
+                publisher.publish(make_group(number, tokens=big))
     assert received == list(range(200))
 
 

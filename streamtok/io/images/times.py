@@ -143,8 +143,7 @@ def find_times_file(folder: Path) -> Path | None:
 
 
 def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] = ()) -> TimesFile:
-    """Read a times file of images with these names without suffix; ValueError names the file and the line that cannot
-    be read."""
+    """Read a times file of images with these `stems`; ValueError names the file and the line that cannot be read."""
     rows: dict[int, list[str]] = {}  # by the number of the line, from 1
     numbers: list[int] = []
     headings: list[str] = []
@@ -165,8 +164,7 @@ def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] 
     if columns is None and _are_numbered(list(rows.values()), stems):
         columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
     lines = [_take_columns(row, columns) for row in rows.values()]
-    if not _have_names(lines, stems):
-        lines = [(text, None) for text, _ in lines]
+    lines = lines if _have_names(lines, stems) else [(text, None) for text, _ in lines]
     place = str(path)
     try:
         for number, (text, _) in zip(rows, lines, strict=True):
@@ -199,8 +197,7 @@ def _split_line(line: str) -> list[str]:
 
 
 def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None:
-    """The columns of the time and of the file name (or None) by a heading of a table with this first row; None if it is
-    prose, or has no column for the time."""
+    """The columns of the time and of the file name (or None) by a table's heading and first row; None without these."""
     names = _split_line(UNIT_IN_BRACKETS.sub("", heading.lstrip("# ")))
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     marked = len(names) > 1 and re.search("[;\t,]", heading)

@@ -117,8 +117,7 @@ class World:
 
     def lateral(self, t: float) -> float:
         """The ego car's offset to the right of its lane's centre, m."""
-        p = self._phase
-        return float(0.28 * np.sin(t / 3.1 + p[2]) + 0.12 * np.sin(t / 1.3 + p[3]))
+        return float(0.28 * np.sin(t / 3.1 + self._phase[2]) + 0.12 * np.sin(t / 1.3 + self._phase[3]))
 
     def shake(self, t: float) -> tuple[float, float]:
         """Yaw and pitch of the camera, radians, growing with speed."""

@@ -30,7 +30,6 @@ from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 from streamtok.types import Frame
 
 LIVE_S, READ_S = 10.0, 1.0
-MOST_NOTES = 10_000
 MOST_PACKETS = 100  # decoded at most to find the orientation
 TURNED = (
     *("upright", "mirrored", "turned by 180 degrees", "mirrored upside down", "mirrored and turned by 90 degrees"),
@@ -109,7 +108,7 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
 
 def probe_source(spec: str, frames: int = 300) -> Probe:
     """Open a source and read up to `frames` frames, a camera for 10 s at most. Raises as opening and reading do."""
-    notes, logger = BufferingHandler(MOST_NOTES), logging.getLogger("streamtok")
+    notes, logger = BufferingHandler(10_000), logging.getLogger("streamtok")
     notes.setLevel(logging.WARNING)
     logger.addHandler(notes)
     propagate, logger.propagate = logger.propagate, False

@@ -112,8 +112,7 @@ class World:
         return self.cruise * float(t + slow) + 1000.0
 
     def speed(self, t: float) -> float:
-        p = self._phase
-        return self.cruise * float(1 + 0.62 * np.cos(t / 6.3 + p[0]) + 0.3 * np.cos(t / 2.1 + p[1]))
+        return self.cruise * float(1 + 0.62 * np.cos(t / 6.3 + self._phase[0]) + 0.3 * np.cos(t / 2.1 + self._phase[1]))
 
     def lateral(self, t: float) -> float:
         """The ego car's offset to the right of its lane's centre, m."""

@@ -17,7 +17,8 @@ from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
 from streamtok.io.base import EndOfSource
 from streamtok.io.cameras.camera import CameraSource
-from streamtok.io.cameras.network_camera import NetworkCamera, StreamClock
+from streamtok.io.cameras.network_camera import NetworkCamera
+from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build

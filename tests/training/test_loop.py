@@ -51,7 +51,8 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys)
     }
     file.write_text(json.dumps(table))  # JSON is YAML
     out = tmp_path / "out"
-    assert main([str(tmp_path / "clips"), "--config", str(file), "--out", str(out), "--set", "optimizer.muon_lr=1e-3"]) == 0
+    flags = ["--config", str(file), "--out", str(out), "--set", "optimizer.muon_lr=1e-3"]
+    assert main([str(tmp_path / "clips"), *flags]) == 0
     assert capsys.readouterr().out.startswith(f"{out / 'model'}: nano after 4 steps")
     assert [line["step"] for line in lines(out)] == [0, 2]
     assert [line["step"] for line in lines(out, "validate")] == [2, 4]

@@ -9,7 +9,7 @@ from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.cameras.network_camera import make_opener
+from streamtok.io.cameras.web import make_opener
 from streamtok.io.certificates import OPTION, parse_verify
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.io.spec import parse_rate, split_options

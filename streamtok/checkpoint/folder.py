@@ -14,7 +14,7 @@ from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
-from streamtok.model.network import HALVES
+from streamtok.model.fingerprint import HALVES
 
 FORMAT = 1  # of config.json
 MOST_BYTES = 1 << 20  # of a config.json

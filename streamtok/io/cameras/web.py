@@ -29,8 +29,10 @@ def make_opener(url: str) -> tuple[request.OpenerDirector, str]:
 
 
 def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
-    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures that only their JPEG
-    markers tell apart, or another stream of a camera (also if it does not answer)."""
+    """Ask the server what a URL gives: a video file with an end, one picture per request, or the stream of a camera.
+
+    "pictures" is a stream that only JPEG markers divide. A server that does not answer is taken for a camera.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return "camera"

@@ -85,7 +85,6 @@ def read_contents(stream: BinaryIO) -> Contents:
 def _read_index(stream: BinaryIO) -> Contents | None:
     """The contents by the file's summary; None if that is missing, damaged, incomplete or without a checksum."""
     with needs_extra("reading MCAP files", "record"):
-        from mcap.exceptions import McapError
         from mcap.reader import SeekingReader
     end = stream.seek(0, os.SEEK_END)
     if not _is_closed(stream, end - FOOTER_BYTES, end):
@@ -100,7 +99,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         stream.seek(start - len(DATA_END) - 4)  # it comes before the summary
         if stream.read(len(DATA_END)) != DATA_END or not crc:
             return None  # bytes were lost or added before it, or may be wrong in it
-    except (McapError, ValueError, OSError, struct.error, OverflowError, MemoryError):
+    except Exception:  # mcap raises its own errors, and those of decompressors
         return None
     statistics, chunks = summary.statistics if summary else None, []
     if summary is None or statistics is None or not _lists_everything(summary, statistics):
@@ -120,7 +119,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         channel_count=statistics.channel_count,
         indexed=True,
     )
-    _read_unknown_channels(stream, contents)
+    _read_unknown_channels(stream, contents, contents)
     return contents
 
 
@@ -168,7 +167,7 @@ def _walk(stream: BinaryIO) -> Contents:
     else:
         contents.note("its index cannot be read; the chunks were found without it")
         _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
-    _read_unknown_channels(stream, contents)
+    _read_unknown_channels(stream, contents, repeated)
     contents.channels = repeated.channels | contents.channels
     contents.schemas = repeated.schemas | contents.schemas
     contents.damage += [text for text in repeated.damage if text not in contents.damage]
@@ -209,20 +208,21 @@ def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple
         contents.loose = True
 
 
-def _read_unknown_channels(stream: BinaryIO, contents: Contents) -> None:
+def _read_unknown_channels(stream: BinaryIO, contents: Contents, doubtful: Contents) -> None:
     """Read chunks with unknown channels: definitions come before the first message that needs them.
 
-    Damaged chunks are read too, because an unknown channel costs all its messages.
+    Damaged chunks are read too, because an unknown channel costs all its messages; what they define is `doubtful`.
     """
     for chunk in contents.chunks:
         complete = len(contents.described) >= (contents.channel_count or 1 << 16)
         if complete or (chunk.index and chunk.index.keys() <= contents.described):
             continue
+        into = contents
         try:
             records = split_records(read_chunk(stream, chunk), lenient=not chunk.whole)
         except spec.UNPACK_ERRORS as error:
             contents.note(chunk.describe(error))
-            records = split_records(unpack_damaged(stream, chunk), lenient=True)
+            records, into = split_records(unpack_damaged(stream, chunk), lenient=True), doubtful
         for record in records:
             if record.opcode in (spec.OP_SCHEMA, spec.OP_CHANNEL):
-                contents.take_definition(record.opcode, bytes(record.contents))
+                into.take_definition(record.opcode, bytes(record.contents))

@@ -105,6 +105,16 @@ def test_an_index_without_a_checksum_is_not_believed(tmp_path, part):
         assert read(path).numbers == ALL
 
 
+def test_a_header_that_is_none_leads_into_no_chunk(tmp_path):
+    path = write_checked(tmp_path / "d.mcap", "ZSTD")
+    data = bytearray(path.read_bytes())
+    data[8] = 0x3F  # what was the header's opcode; the library then looks for it in the chunks
+    at = data.find(b"zstd") + 30
+    data[at : at + 20] = bytes(20)
+    path.write_bytes(data)
+    assert read(path).numbers == ALL[3:]  # the first chunk holds three
+
+
 def write_parts(folder: Path, name: str = "d_{}.mcap") -> list[Path]:
     folder.mkdir()
     shots = regular(COUNT)

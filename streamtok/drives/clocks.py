@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from streamtok.drives.camera_order import REORDER_FRAMES
 from streamtok.io.messages.image_messages import ImageMessage
-from streamtok.measures import FALLS, is_uneven
+from streamtok.measures import is_uneven
 
 ClockName = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]
@@ -42,13 +42,12 @@ class Stamps(NamedTuple):
 class Choice:
     """The clock of a camera, the reason (empty for the header's), and its positive steps over the first messages, ns.
 
-    `reach` is how many places images may be out of order. `shuffled`: they are, as video packets with B-frames are.
+    `shuffled`: images came slightly out of order, as video packets with B-frames do.
     """
 
     clock: ClockName = "header"
     reason: str = ""
     steps: list[int] = field(default_factory=list)
-    reach: int = REORDER_FRAMES
     shuffled: bool = False
 
     @property
@@ -125,7 +124,7 @@ def find_clock_fault(times: Sequence[int]) -> str:
         return "are zero"
     if max(known) > MOST_NS:
         return "are beyond the year 2262"
-    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known)[0])]
+    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known))]
     if len(steps) < 2 or sum(step > 0 for step in steps) >= RISING * len(steps):
         return ""
     if len(set(known)) == 1:
@@ -135,22 +134,15 @@ def find_clock_fault(times: Sequence[int]) -> str:
 
 def _choice(stamps: Sequence[Stamps], clock: ClockName, reason: str) -> Choice:
     times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
-    ordered, reach = _put_in_order(times)
-    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], reach, ordered != times)
+    ordered = _put_in_order(times)
+    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], ordered != times)
 
 
-def _put_in_order(times: list[int]) -> tuple[list[int], int]:
-    """Times as `CameraOrder` will sort them, and how many images it has to hold for that.
-
-    Times stay as they are if some are equal or far from their place. Far is more places if many times fall.
-    """
+def _put_in_order(times: list[int]) -> list[int]:
+    """Times sorted as `CameraOrder` will, if they all differ and none is far from its place; else as they are."""
     places = {time_ns: place for place, time_ns in enumerate(sorted(times))}
-    off = max((abs(places[time_ns] - place) for place, time_ns in enumerate(times)), default=0)
-    falls = sum(b < a for a, b in itertools.pairwise(times))
-    near = off < REORDER_FRAMES or (off < len(times) // 2 and FALLS * falls > len(times))
-    if len(places) < len(times) or not near:
-        return times, REORDER_FRAMES
-    return sorted(times), max(REORDER_FRAMES, 2 * off)  # others may be further out of order than those here
+    near = all(abs(places[time_ns] - place) < REORDER_FRAMES for place, time_ns in enumerate(times))
+    return sorted(times) if near and len(places) == len(times) else times
 
 
 class RecentImages:

@@ -68,13 +68,25 @@ def split_units(data: bytes, length_size: int) -> Iterator[bytes]:
         at += size
 
 
-def with_start_codes(data: bytes) -> bytes:
-    """An access unit with its NAL units after start codes, also if they come after lengths of 4 bytes (AVCC)."""
+def with_start_codes(codec: str, data: bytes) -> bytes:
+    """An access unit with its NAL units after start codes, also if they come after lengths of 4 bytes (AVCC).
+
+    The length of a unit of 256 to 511 bytes begins as a start code does. The header of a unit must follow it.
+    """
     at, units = 0, []
     while not data.startswith(b"\0" + START) and at + 4 < len(data):
         begin, at = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "big")
         units.append(data[begin:at])
-    return b"".join(b"\0" + START + unit for unit in units) if at == len(data) else data
+    if at != len(data) or (data.startswith(START) and not _may_begin(codec, units[0])):
+        return data
+    return b"".join(b"\0" + START + unit for unit in units)
+
+
+def _may_begin(codec: str, unit: bytes) -> bool:
+    """Whether bytes may begin a NAL unit: of "h264" one of a usual type, of "hevc" one of layer 0."""
+    if codec == "h264":
+        return unit[0] < 128 and unit_type(codec, unit) in (1, 5, *HEADER_UNITS[codec])
+    return unit[0] & 0x81 == 0
 
 
 def read_length_size(codec: str, extradata: bytes | None) -> int:

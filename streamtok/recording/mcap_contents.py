@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DATA_END = RECORD.pack(spec.OP_DATA_END, 4)
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
-DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
+DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_STATISTICS: "statistics"}
 
 
 @dataclass
@@ -50,10 +51,10 @@ class Contents:
         return {n for n, channel in self.channels.items() if channel.schema_id in self.schemas or not channel.schema_id}
 
     def take_definition(self, opcode: int, record: bytes) -> None:
-        """Keep a header, schema, channel or metadata record; note a damaged one, ignore any other."""
+        """Keep a header, schema, channel, metadata or statistics record; note a damaged one, ignore any other."""
         from mcap.data_stream import ReadDataStream
         from mcap.exceptions import McapError
-        from mcap.records import Channel, Header, Metadata, Schema
+        from mcap.records import Channel, Header, Metadata, Schema, Statistics
 
         data = ReadDataStream(io.BytesIO(record))
         try:
@@ -68,6 +69,10 @@ class Contents:
                 self.metadata.append((metadata.name, metadata.metadata))
             elif opcode == spec.OP_HEADER:
                 self.profile = Header.read(data).profile
+            elif opcode == spec.OP_STATISTICS:
+                told = Statistics.read(data)
+                if sum(told.channel_message_counts.values()) == told.message_count:
+                    self.counts, self.channel_count = dict(told.channel_message_counts), told.channel_count
         except (McapError, ValueError, struct.error):
             self.note(f"a {DEFINITIONS[opcode]} record is damaged")
 
@@ -96,13 +101,13 @@ def _read_index(stream: BinaryIO) -> Contents | None:
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
         stream.seek(end - FOOTER_BYTES + RECORD.size)
         start, _, crc = struct.unpack("<QQI", stream.read(20))
-        stream.seek(start - len(DATA_END) - 4)  # it comes before the summary
+        data_end = stream.seek(start - len(DATA_END) - 4)  # it comes before the summary
         if stream.read(len(DATA_END)) != DATA_END or not crc:
             return None  # bytes were lost or added before it, or may be wrong in it
     except Exception:  # mcap raises its own errors, and those of decompressors
         return None
     statistics, chunks = summary.statistics if summary else None, []
-    if summary is None or statistics is None or not _lists_everything(summary, statistics):
+    if summary is None or statistics is None or not _lists_everything(summary, statistics, data_end):
         return None
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
@@ -123,11 +128,16 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     return contents
 
 
-def _lists_everything(summary: Summary, told: Statistics) -> bool:
-    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it."""
+def _lists_everything(summary: Summary, told: Statistics, data_end: int) -> bool:
+    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it.
+
+    It is wrong if chunks overlap, or run over the end of the data.
+    """
+    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
+    apart = all(a + length <= b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)]))
     known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
     found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
-    return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
+    return known and apart and found == (told.chunk_count, told.metadata_count, told.attachment_count)
 
 
 def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
@@ -167,6 +177,9 @@ def _walk(stream: BinaryIO) -> Contents:
     else:
         contents.note("its index cannot be read; the chunks were found without it")
         _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
+    contents.counts = repeated.counts
+    if repeated.channel_count == len(repeated.channels):  # else one of both may be damaged
+        contents.channel_count = repeated.channel_count
     _read_unknown_channels(stream, contents, repeated)
     contents.channels = repeated.channels | contents.channels
     contents.schemas = repeated.schemas | contents.schemas

@@ -62,3 +62,14 @@ def ipc_path() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="st-"))
     yield folder / "s"
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny video model, for commands."""
+    import streamtok
+    from tests.kit.models import VIDEO, build
+
+    folder = tmp_path_factory.mktemp("model")
+    streamtok.save(build(VIDEO), folder)
+    return str(folder)

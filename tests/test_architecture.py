@@ -116,6 +116,12 @@ def test_no_packages_inside_a_package_import_each_other():
             raise AssertionError(f"{' <- '.join(error.args[1])}: packages inside a package have an order too") from None
 
 
+def test_tests_share_helpers_through_the_kit_alone():
+    for path in (ROOT.parent / "tests").rglob("*.py"):
+        shared = re.findall(r"^ *(?:from|import) (tests\.\S*test_\w+)", path.read_text(), re.MULTILINE)
+        assert not shared, f"{path} imports {shared}: move what it needs to tests/kit"
+
+
 LONGEST_FILE, LONGEST_FUNCTION = 300, 40
 
 

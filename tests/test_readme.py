@@ -85,6 +85,14 @@ def test_two_terminals_and_the_five_lines_run_as_written(tmp_path):
     assert node.returncode == 0 or "still busy 1.9 s after the signal" in told  # so it is on a busy machine
 
 
+def test_the_program_on_export_runs_as_written_in_a_fresh_process(tmp_path):
+    page = (ROOT / "docs" / "coming-from.md").read_text()
+    program = re.search(r"## torch.compile and torch.export\n\n```python\n(.*?)```", page, re.DOTALL)[1]
+    first = "import streamtok, torch\ntok, clip = streamtok.load('nano'), torch.rand(1, 3, 5, 64, 96) * 2 - 1\n"
+    last = "assert torch.equal(program.module()(clip), tok.encode(clip).indices)\n"  # the tokenizer still works
+    run([sys.executable, "-c", first + program + last], tmp_path)
+
+
 def test_the_page_on_the_api_names_what_can_be_imported():
     page = (ROOT / "docs" / "api.md").read_text()
     homes, public = re.findall(r"^::: (\S+)", page, re.MULTILINE), re.findall(r"heading: ([\w.]+)", page)

@@ -1,7 +1,6 @@
 """Measures the figures of docs/exactness.md: how far streams, whole clips, modes and precisions differ here."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from statistics import median
 
 import torch
@@ -16,34 +15,28 @@ from streamtok.model import Encoded, Tokenizer
 SIZE, REPEATS = (256, 448), 3
 
 
-@dataclass(frozen=True)
-class Row:
-    """One comparison: what was compared, on which model, and the result in words."""
+def measure_exactness(name: str, frames: int) -> Iterator[tuple[str, str]]:
+    """Compare the ways to encode a synthetic clip of `frames` frames with a preset: what was compared, and the result.
 
-    comparison: str
-    model: str
-    found: str
-
-
-def measure_exactness(name: str, frames: int) -> Iterator[Row]:
-    """Compare the ways to encode a synthetic clip of `frames` frames with a preset; ValueError if it is continuous."""
+    ValueError for a continuous preset.
+    """
     plain, deterministic = load(name), load(name, deterministic=True)
     clip = read_clip(f"synthetic:{SIZE[0]}x{SIZE[1]}@30?seed=7&frames={frames}", SIZE, frames)
     whole, exact = plain.encode(clip), deterministic.encode(clip)
     if whole.indices is None:
         raise ValueError("exactness is measured on tokens, and a continuous model has none; name a discrete preset")
 
-    def row(comparison: str, found: tuple[Tensor, Tensor], wanted: Encoded) -> Row:
-        return Row(comparison, name, _describe_distance(found, wanted))
-
-    yield row("steps against the whole clip", _encode_by_steps(plain, clip), whole)
+    yield "steps against the whole clip", _describe_distance(_encode_by_steps(plain, clip), whole)
     fast = load(name, engine="default", device="cpu")
     kind = describe_engine(fast).convolutions
-    yield row(f"the CPU engine's steps ({kind} convolutions) against PyTorch's", _encode_by_steps(fast, clip), whole)
+    comparison = f"the CPU engine's steps ({kind} convolutions) against PyTorch's"
+    yield comparison, _describe_distance(_encode_by_steps(fast, clip), whole)
     latent, indices = _encode_by_steps(deterministic, torch.cat([clip, clip.flip(2)]))
-    yield row("deterministic: two slots against the whole clip", (latent[:1], indices[:1]), exact)
-    yield row("float32 against float64", (whole.latent, whole.indices), load(name).double().encode(clip))
-    yield row("bfloat16 against float32, steps", _encode_by_steps(plain, clip, torch.bfloat16), whole)
+    yield "deterministic: two slots against the whole clip", _describe_distance((latent[:1], indices[:1]), exact)
+    wide = load(name).double().encode(clip)
+    yield "float32 against float64", _describe_distance((whole.latent, whole.indices), wide)
+    narrow = _encode_by_steps(plain, clip, torch.bfloat16)
+    yield "bfloat16 against float32, steps", _describe_distance(narrow, whole)
 
     def busy_ms(tok: Tokenizer, encode: Callable[[Tokenizer], object]) -> float:
         return median(time_calls(lambda _: encode(tok), REPEATS, warm_up=1)[1])
@@ -52,9 +45,9 @@ def measure_exactness(name: str, frames: int) -> Iterator[Row]:
         return f"{busy_ms(deterministic, encode) / busy_ms(plain, encode):.2f} times"
 
     text = "deterministic: CPU time of a {}, against the plain mode"
-    yield Row(text.format("whole clip"), name, cost(lambda tok: tok.encode(clip)))
+    yield text.format("whole clip"), cost(lambda tok: tok.encode(clip))
     four = clip[:, :, :5].expand(4, -1, -1, -1, -1)
-    yield Row(text.format("four-slot stream"), name, cost(lambda tok: _encode_by_steps(tok, four)))
+    yield text.format("four-slot stream"), cost(lambda tok: _encode_by_steps(tok, four))
 
 
 def _encode_by_steps(tok: Tokenizer, clip: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The options of a benchmark run, which the command fills and every part reads."""
+"""The options of a benchmark run, which the command fills and every part reads; without pydantic, for GPU machines."""
 
 from dataclasses import dataclass
 

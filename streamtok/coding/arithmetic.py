@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from threadpoolctl import LibController, ThreadpoolController
@@ -21,64 +21,47 @@ Operand = Any  # an array, or what `scale` of the same arithmetic made of one
 _LOCK = threading.RLock()
 
 
-class Arithmetic(Protocol):
-    """The network's arithmetic: activations (n, C) have one type, sums (n, D) another."""
+class Arithmetic:
+    """The network's arithmetic: activations (n, C) have one type, sums (n, D) another.
 
-    activation: type[np.generic]
-    sums: type[np.generic]
-    threads: str  # the thread pool that products run on, by threadpoolctl's name
-
-    def scale(self, x: np.ndarray, shift: np.ndarray) -> Operand:
-        """Prepare int8 weights (in, out) or int32 biases (out,), whose sums are divided by 2^shift, as an operand."""
-
-    def table(self, rows: np.ndarray, most: int) -> np.ndarray:
-        """Prepare an int32 table (n, W) whose rows are added up to sums from -most to most."""
-
-    def multiply(self, x: Operand, weight: Operand) -> np.ndarray:
-        """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
-
-    def divide(self, y: np.ndarray, bias: Operand, shift: np.ndarray) -> np.ndarray:
-        """floor((y + bias) / 2^shift) of sums y (n, out), in place; `bias` comes from `scale`."""
-
-    def activate(self, x: np.ndarray) -> np.ndarray:
-        """x (n, C) clipped to 0 to 127, in the type of activations."""
-
-    def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
-        """The values of a table (n,) at places 0 to n - 1, of any shape and of the type of sums."""
-
-
-class Floats:
-    """Arithmetic in float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which is exact."""
+    This one is in float32, by NumPy. Weights and biases are divided by 2^shift beforehand, which is exact.
+    """
 
     activation: type[np.generic] = np.float32
     sums: type[np.generic] = np.float32
-    threads = "blas"
+    threads = "blas"  # the thread pool that products run on, by threadpoolctl's name
 
-    def scale(self, x: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def scale(self, x: np.ndarray, shift: np.ndarray) -> Operand:
+        """Prepare int8 weights (in, out) or int32 biases (out,), whose sums are divided by 2^shift, as an operand."""
         return np.ascontiguousarray(x * 0.5 ** shift.astype(self.sums), self.activation)
 
     def table(self, rows: np.ndarray, most: int) -> np.ndarray:
+        """Prepare an int32 table (n, W) whose rows are added up to sums from -most to most."""
         return rows.astype(self.sums)
 
-    def multiply(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def multiply(self, x: Operand, weight: Operand) -> np.ndarray:
+        """Activations (n, in) and weights (in, out), or the other way round -> sums (n, out)."""
         return x @ weight
 
-    def divide(self, y: np.ndarray, bias: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def divide(self, y: np.ndarray, bias: Operand, shift: np.ndarray) -> np.ndarray:
+        """floor((y + bias) / 2^shift) of sums y (n, out), in place; `bias` comes from `scale`."""
         y += bias
         return np.floor(y, out=y)
 
     def activate(self, x: np.ndarray) -> np.ndarray:
+        """x (n, C) clipped to 0 to 127, in the type of activations."""
         return x.clip(0, ACTIVATION_MAX).astype(self.activation, copy=False)
 
     def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The values of a table (n,) at places 0 to n - 1, of any shape and of the type of sums."""
         return table.take(places.astype(np.intp), mode="wrap")  # faster than the modes that check bounds
 
 
-class Integers:
+class Integers(Arithmetic):
     """Arithmetic in int8 with sums in int32, by PyTorch, for processors with instructions for it (VNNI)."""
 
-    activation: type[np.generic] = np.int8
-    sums: type[np.generic] = np.int32
+    activation = np.int8
+    sums = np.int32
     threads = "openmp"
 
     def scale(self, x: np.ndarray, shift: np.ndarray) -> Operand:
@@ -95,9 +78,6 @@ class Integers:
     def divide(self, y: np.ndarray, bias: Operand, shift: np.ndarray) -> np.ndarray:
         _tensor(y).add_(bias).bitwise_right_shift_(_tensor(shift))  # NumPy takes twice as long
         return y
-
-    def activate(self, x: np.ndarray) -> np.ndarray:
-        return x.clip(0, ACTIVATION_MAX).astype(self.activation)
 
     def look_up(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
         return _tensor(table).index_select(0, _tensor(places).reshape(-1)).reshape(places.shape).numpy()
@@ -136,7 +116,7 @@ def _pools(threads: str, with_torch: bool) -> list[LibController]:
 
 def choose_arithmetic() -> Arithmetic:
     """The faster arithmetic of what this process has loaded: PyTorch is not imported for it."""
-    return Integers() if "torch" in sys.modules and integers_pay() else Floats()
+    return Integers() if "torch" in sys.modules and integers_pay() else Arithmetic()
 
 
 @cache
@@ -164,8 +144,8 @@ def integers_pay() -> bool:
         return False
     with one_thread(Integers()):
         integers_s = time_least(lambda: Integers().multiply(x, weight))
-    with one_thread(Floats()):
-        return integers_s < time_least(lambda: Floats().multiply(*floats))
+    with one_thread(Arithmetic()):
+        return integers_s < time_least(lambda: Arithmetic().multiply(*floats))
 
 
 def _extremes() -> tuple[np.ndarray, np.ndarray]:

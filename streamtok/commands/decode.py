@@ -36,7 +36,7 @@ class DecodeSettings(NodeSettings):
     join: Literal["epoch", "keyframe"] = option("epoch", "live: start at once, or at the next keyframe")
     timeout: Seconds | None = option(None, "live: fail if no stream has come for this long (default: wait)")
     across_losses: Switch = option(False, "live: go on after a loss, with wrong pictures for a while")
-    curve: Folder | None = option(None, "live: this reader's keys, from `streamtok keys generate`")
+    curve: Folder | None = option(None, "live: keys of this reader (client.key_secret, server.key)")
     max_pixels: Count = option(MAX_PIXELS, "live: leave out larger pictures; each pixel takes some 600 bytes")
     max_frames: Count | None = option(None, "stop after N pictures")
     quiet: Switch = option(False, "no progress bar")
@@ -55,6 +55,10 @@ class DecodeSettings(NodeSettings):
         if given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{flags}: only for a live stream, and {self.input!r} is a token file; leave it out")
+        if self.input.endswith(".mcap"):
+            raise ValueError(
+                f"{self.input} is a recording: `streamtok view` shows it, `replay --out` makes token files"
+            )
         if self.out == "window":
             raise ValueError("give out (-o FILE.mp4, FILE.png or a folder): a token file has no window")
         return self

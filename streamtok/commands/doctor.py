@@ -78,7 +78,7 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
         print(settings.format_result({"ok": not empty, "source": source, **report}, words))
         return int(empty)
     found = probe_source(source, settings.frames)
-    print(settings.format_result({"ok": found.frames > 0, **found.to_dict()}, format_probe(found)))
+    print(settings.format_result({"ok": found.frames > 0, **asdict(found)}, format_probe(found)))
     return int(found.frames == 0)
 
 

@@ -12,7 +12,6 @@ counted.
 import itertools
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,16 +109,15 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
         coder=find_coder(tok.fingerprint, Path(settings.model)),
         side_by_side=settings.out / "side_by_side.mp4" if settings.video else None,
     )
-    result = run_suite(tok, clips, options, make_progress(len(files)))
+    done = itertools.count(1)
+
+    def tell(name: str) -> None:
+        print(f"[{min(next(done), len(files))}/{len(files)}] {name}", file=sys.stderr, flush=True)
+
+    result = run_suite(tok, clips, options, tell)
     run_facts = Run(command_line, tok.fingerprint, device, settings.lines, settings.frames)
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
     lines = [*format_scores(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]
     lines += [f"{name}: {count} damaged frames left out" for name, count in clips.damaged.items()]
     return {"run": run_facts.to_dict(), **result.to_dict()}, [*lines, *(f"wrote {path}" for path in paths)]
-
-
-def make_progress(total: int) -> Callable[[str], None]:
-    """Make a function that prints one line per clip on standard error."""
-    counter = itertools.count(1)
-    return lambda name: print(f"[{min(next(counter), total)}/{total}] {name}", file=sys.stderr, flush=True)

@@ -23,8 +23,8 @@ def run(settings: ExactnessSettings) -> int:
 
     print("| comparison | model | found |\n| --- | --- | --- |")
     for name in settings.models:
-        for row in measure_exactness(name, settings.frames):
-            print(f"| {row.comparison} | `{row.model}` | {row.found} |", flush=True)
+        for comparison, found in measure_exactness(name, settings.frames):
+            print(f"| {comparison} | `{name}` | {found} |", flush=True)
     return 0
 
 

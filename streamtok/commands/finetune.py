@@ -7,7 +7,6 @@ It holds out one video of five, or the last fifth of each if there are fewer tha
 (for --model of every command), sample_*.png, curve.png (PSNR on the held-out videos), log.jsonl and last.pt.
 """
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Positi
 from streamtok.settings.shared import CommandSettings
 from streamtok.training.config import TrainConfig
 
+NODE = "tcp://127.0.0.1:5555"
 ONE_OF = 5  # one video of five is held out, or a fifth of each
 LINES = 256  # short side of the held-out pictures in pixels
 RECIPE: dict[str, Any] = {
@@ -63,19 +63,16 @@ def run(settings: FinetuneSettings) -> int:
     folder = export_model(model, config)
     before, after = summary.before["psnr"], summary.validation["psnr"]
     report = {"model": str(folder), "steps": summary.steps, "before": before, "after": after, "gain": after - before}
-    if settings.as_json:
-        print(json.dumps(report))
-        return 0
-    print(f"{folder}: {name} after {summary.steps} steps; pictures and curve in {settings.out}")
-    print(f"held out: {after:.2f} dB, {before:.2f} dB before: {after - before:+.2f} dB")
+    lines = [f"{folder}: {name} after {summary.steps} steps; pictures and curve in {settings.out}"]
+    lines += [f"held out: {after:.2f} dB, {before:.2f} dB before: {after - before:+.2f} dB"]
     if after <= before:
-        print(f"it did not gain: go on with {settings.model}, or give it more --minutes or more videos")
-    print("use it with")
+        lines += [f"it did not gain: go on with {settings.model}, or give it more --minutes or more videos"]
+    first, made = shlex.quote(settings.videos[0]), f"--model {shlex.quote(str(folder))}"
+    use = f"ingest --source /dev/video0 {made} --bind {NODE}"
     if settings.decoder_only:  # the node may keep its model, for tokens have not changed
-        print(f"  streamtok decode tcp://127.0.0.1:5555 --model {shlex.quote(str(folder))} -o back.mp4")
-    else:
-        print(f"  streamtok ingest --source /dev/video0 --model {shlex.quote(str(folder))} --bind tcp://127.0.0.1:5555")
-    print(f"  streamtok reconstruct {shlex.quote(settings.videos[0])} --model {shlex.quote(str(folder))}")
+        use = f"decode {NODE} {made} -o back.mp4"
+    lines += ["use it with", f"  streamtok {use}", f"  streamtok reconstruct {first} {made}"]
+    print(settings.format_result(report, "\n".join(lines)))
     return 0
 
 

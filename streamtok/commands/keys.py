@@ -19,7 +19,6 @@ from streamtok.commands.command import command
 from streamtok.commands.flags import add_flags, new_plain_parser
 from streamtok.settings.fields import Flag, Folder, Paths, Strict, option
 from streamtok.settings.reading import read_settings
-from streamtok.wire.security import allow, generate
 
 
 class KeySettings(Strict):
@@ -60,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: GenerateSettings | AllowSettings) -> int:
     """Run one of the sub-commands, and print the files that it wrote; returns 0."""
+    from streamtok.wire.security import allow, generate
+
     if isinstance(settings, GenerateSettings):
         made = generate(settings.out, settings.name)
     else:

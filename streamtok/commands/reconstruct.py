@@ -10,7 +10,6 @@ resets it every 17 frames, as those commands do.
 """
 
 import glob
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -135,15 +134,12 @@ def load_model(settings: ReconstructSettings) -> "Tokenizer":
 def print_results(settings: ReconstructSettings, tok: "Tokenizer", done: list[dict], failed: dict[str, str]) -> None:
     """Print the reconstructed files with their PSNR, and the failures."""
     mean = round(fmean(one["psnr"] for one in done), 3) if done else None
-    if settings.as_json:
-        facts = {"model": tok.config.name, "dtype": settings.dtype, "psnr": mean, "files": done, "failed": failed}
-        print(json.dumps(facts))
-    else:
-        for one in done:
-            size = "x".join(map(str, one["size"]))
-            print(f"{one['out']}: {one['frames']} frames of {size}, {one['psnr']:.2f} dB")
-        if done:
-            print(f"{len(done)} files, {mean:.2f} dB on average, {done[0]['bits_per_pixel']:g} bits a pixel")
+    facts = {"model": tok.config.name, "dtype": settings.dtype, "psnr": mean, "files": done, "failed": failed}
+    lines = ["{out}: {frames} frames of {size[0]}x{size[1]}, {psnr:.2f} dB".format(**one) for one in done]
+    if done:
+        lines += [f"{len(done)} files, {mean:.2f} dB on average, {done[0]['bits_per_pixel']:g} bits a pixel"]
+    if done or settings.as_json:
+        print(settings.format_result(facts, "\n".join(lines)))
     for source, reason in failed.items():
         print(f"streamtok reconstruct: {source}: {reason}", file=sys.stderr)
 

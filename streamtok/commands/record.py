@@ -15,20 +15,25 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from streamtok.commands.command import make_main, until_stopped
-from streamtok.recording.network_recorder import NetworkRecorder
-from streamtok.recording.recorder import Recorder
-from streamtok.recording.recorder_options import RecorderOptions
-from streamtok.settings.fields import FileOrFolder, Flag, Folder, Megabytes, Names, Positive, Seconds, Switch, option
+from streamtok.settings.fields import (
+    Endpoint,
+    FileOrFolder,
+    Flag,
+    Folder,
+    Megabytes,
+    Names,
+    Positive,
+    Seconds,
+    Switch,
+    option,
+)
 from streamtok.settings.shared import NodeSettings
-from streamtok.wire.security import CurveClient, load_keys
 
 
 class RecordSettings(NodeSettings):
     """What to record, where to, and when to end. Sizes are in MB (10^6 bytes)."""
 
-    endpoint: Annotated[str, Field(min_length=1), Flag("ENDPOINT", positional=True)] = Field(
-        description="the node's --bind address"
-    )
+    endpoint: Annotated[Endpoint, Flag(positional=True)] = Field(description="the node's --bind address")
     out: Annotated[FileOrFolder, Flag(short="-o")] = Field(
         description="the MCAP file to write, or a folder for a new one; overwrites none"
     )
@@ -42,7 +47,7 @@ class RecordSettings(NodeSettings):
     min_free: Annotated[float, Field(ge=0), Flag("MB")] = option(512, "stop when the disk has less than this free")
     max_seconds: Seconds | None = option(None, "end after this time")
     until_end: Switch = option(True, "end when the node's streams end")
-    curve: Folder | None = option(None, "folder with this reader's keys, from `streamtok keys generate`")
+    curve: Folder | None = option(None, "keys of this reader (client.key_secret, server.key)")
 
 
 def run(settings: RecordSettings) -> int:
@@ -62,6 +67,11 @@ def run(settings: RecordSettings) -> int:
 
 def record_streams(settings: RecordSettings) -> dict[str, Any]:
     """Record until told to stop; returns the recorder's summary."""
+    from streamtok.recording.network_recorder import NetworkRecorder
+    from streamtok.recording.recorder import Recorder
+    from streamtok.recording.recorder_options import RecorderOptions
+    from streamtok.wire.security import CurveClient, load_keys
+
     curve = load_keys(CurveClient, settings.curve)
     limits = settings.max_size, settings.max_minutes, settings.min_free
     options = RecorderOptions.limited(settings.record_frames, *limits, pictures=settings.pictures)

@@ -9,12 +9,14 @@ publication. Ctrl-C ends it with a summary of received and lost messages. --forw
 any number of readers. --config reads the same options from a YAML file (endpoint: ..., streams: [...]).
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,11 +24,12 @@ from streamtok.commands.command import make_main, until_stopped
 from streamtok.measures import LatestSamples
 from streamtok.settings.fields import Count, Endpoint, Flag, Folder, Group, Names, Seconds, Switch, option
 from streamtok.settings.shared import NodeSettings
-from streamtok.wire.message import TokenMessage
-from streamtok.wire.publisher import Publisher
-from streamtok.wire.relay import Relay
-from streamtok.wire.security import CurveClient, CurveServer, load_keys
-from streamtok.wire.subscriber import Subscription, subscribe
+
+if TYPE_CHECKING:
+    from streamtok.wire.message import TokenMessage
+    from streamtok.wire.publisher import Publisher
+    from streamtok.wire.relay import Relay
+    from streamtok.wire.subscriber import Subscription
 
 WAIT_S = 0.05
 
@@ -60,7 +63,7 @@ class SubscribeSettings(NodeSettings):
     quiet: Switch = option(False, "no line per message")
 
     @model_validator(mode="after")
-    def check_together(self) -> "SubscribeSettings":
+    def check_together(self) -> SubscribeSettings:
         """Raise ValueError for `ipc_group` without sockets to bind."""
         if self.ipc_group is not None and self.forward is None:
             raise ValueError(f"ipc_group {self.ipc_group!r} is for the sockets of forward: give --forward ipc://PATH")
@@ -75,6 +78,8 @@ def run(settings: SubscribeSettings) -> int:
         subscription = stack.enter_context(open_subscription(settings))
         relay = None
         if settings.forward is not None:
+            from streamtok.wire.relay import Relay
+
             relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
         reading = Reading(settings, subscription, relay, stop)
         try:
@@ -85,7 +90,7 @@ def run(settings: SubscribeSettings) -> int:
     return 0
 
 
-def print_messages(reading: "Reading", quiet: bool) -> None:
+def print_messages(reading: Reading, quiet: bool) -> None:
     """Read to the end, and print a line per message unless `quiet`."""
     for message in reading:
         if not quiet:
@@ -194,6 +199,9 @@ class Reading:
 
 def open_subscription(settings: SubscribeSettings) -> Subscription:
     """Open the subscription; a relay joins by epoch unless the settings say otherwise."""
+    from streamtok.wire.security import CurveClient, load_keys
+    from streamtok.wire.subscriber import subscribe
+
     join = settings.join or ("epoch" if settings.forward and not settings.latest_only else "keyframe")
     return subscribe(
         settings.endpoint,
@@ -209,6 +217,9 @@ def open_subscription(settings: SubscribeSettings) -> Subscription:
 
 def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.Event) -> Publisher:
     """Open the publisher of the relayed messages, bound to `endpoint`."""
+    from streamtok.wire.publisher import Publisher
+    from streamtok.wire.security import CurveServer, load_keys
+
     return Publisher(
         endpoint,
         settings.control,

@@ -74,11 +74,9 @@ def run(settings: TokenizeSettings) -> int:
         return 0
     result = run_fleet(settings)
     print(settings.format_result(result, format_outcome(result)))
-    for drive, lines in result["losses"].items():
-        for line in lines:
-            print(f"streamtok tokenize: {drive}: {line}", file=sys.stderr)
-    for drive, reason in result["broken"].items():
-        print(f"streamtok tokenize: {drive}: {reason}", file=sys.stderr)
+    losses = [(drive, line) for drive, lines in result["losses"].items() for line in lines]
+    for drive, words in [*losses, *result["broken"].items()]:
+        print(f"streamtok tokenize: {drive}: {words}", file=sys.stderr)
     return 1 if result["broken"] or result["left"] else 0
 
 
@@ -87,11 +85,8 @@ def run_fleet(settings: TokenizeSettings) -> dict[str, Any]:
     from streamtok.fleet.fleet import Fleet
 
     assert settings.out is not None  # checked by `check_together`
-    drives = list(settings.drives)
-    if settings.listed:
-        drives += [
-            line.strip() for line in settings.listed.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-        ]
+    listed = settings.listed.read_text(encoding="utf-8-sig").splitlines() if settings.listed else []
+    drives = [*settings.drives, *filter(None, map(str.strip, listed))]
     make_runner = None
     if settings.runner == "ray":
         from streamtok.fleet.ray_runner import RayRunner, import_ray

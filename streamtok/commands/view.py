@@ -17,7 +17,6 @@ import signal
 import threading
 import webbrowser
 from multiprocessing import parent_process
-from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
@@ -56,7 +55,7 @@ class ViewSettings(NodeSettings):
     browser: Folder | None = option(
         None, "let pages decode: a folder with onnxruntime-web's files and exported steps (docs/export.md)"
     )
-    curve: Folder | None = option(None, "this reader's keys, from `streamtok keys generate`")
+    curve: Folder | None = option(None, "keys of this reader (client.key_secret, server.key)")
 
     @property
     def live(self) -> bool:
@@ -128,8 +127,7 @@ def open_nodes(settings: ViewSettings) -> "LiveShow":
     from streamtok.view.pictures import Models
     from streamtok.wire.security import CurveClient, load_keys
 
-    curve = load_keys(CurveClient, settings.curve)
-    return LiveShow(settings.inputs, Models(settings.model, settings.device), curve)
+    return LiveShow(settings.inputs, Models(settings.model, settings.device), load_keys(CurveClient, settings.curve))
 
 
 def view_beside(endpoint: str, port: int) -> None:
@@ -140,7 +138,12 @@ def view_beside(endpoint: str, port: int) -> None:
     log_to_stderr()
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the node; this process ends with it
-    threading.Thread(target=stop_with, args=(parent, stop), daemon=True).start()
+
+    def follow_parent() -> None:
+        parent.join()
+        stop.set()
+
+    threading.Thread(target=follow_parent, daemon=True).start()
     try:
         import torch
 
@@ -148,12 +151,6 @@ def view_beside(endpoint: str, port: int) -> None:
         serve_page(ViewSettings(inputs=[endpoint], port=port), stop)
     except (OSError, ValueError, RuntimeError) as error:
         log.error("event=no_page reason=%r", str(error))
-
-
-def stop_with(parent: BaseProcess, stop: threading.Event) -> None:
-    """Set `stop` once the parent process has ended, for any reason."""
-    parent.join()
-    stop.set()
 
 
 main = make_main("view", ViewSettings, run, __doc__)

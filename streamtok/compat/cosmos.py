@@ -1,6 +1,6 @@
 """Drop-in inference classes of NVIDIA's Cosmos-Tokenizer and cosmos-predict1: same arguments, layouts and results.
 
-from streamtok.compat.cosmos import CausalVideoTokenizer      # for cosmos_tokenizer.video_lib's
+    from streamtok.compat.cosmos import CausalVideoTokenizer      # for cosmos_tokenizer.video_lib's
 
 Tokens and latents are those of their code, in float32 within rounding. No code of a checkpoint file is run.
 """

@@ -79,6 +79,8 @@ class TokenizerConfig:
         if not self.video and self.temporal_compression != 1:
             raise ValueError(f"temporal_compression is {self.temporal_compression}, an image tokenizer has 1")
         self._check_levels()
+        self._check_content()
+        self._check_statistics()
 
     def _check_levels(self) -> None:
         for channels, blocks, part in (
@@ -98,22 +100,20 @@ class TokenizerConfig:
                 f"a decoder of {len(ups)} levels doubles (space, time) {doubled} times, the encoder halves them "
                 f"{(self.spatial_resamplings, self.temporal_resamplings)} times; give decoder_channels another level"
             )
+
+    def _check_content(self) -> None:
         if self.quantizer == "fsq" and self.latent_channels != len(self.levels):
             raise ValueError(
                 f"latent_channels is {self.latent_channels}, FSQ levels {self.levels} need {len(self.levels)}"
             )
         if not 1 <= self.in_channels <= MOST_CHANNELS:
             raise ValueError(f"in_channels is {self.in_channels}, expected 1..{MOST_CHANNELS}")
-        self._check_statistics()
         if self.context < 1:
             raise ValueError(f"context is {self.context}, expected at least 1 latent step")
         if self.predictive and (self.temporal_compression != self.patch_size or not self.video):
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
         if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq"):
-            raise ValueError(
-                f"refinement is {self.refinement}, expected 0, or a number of codewords and a video model with "
-                "quantizer 'fsq'"
-            )
+            raise ValueError(f"refinement is {self.refinement}, expected 0, or codewords and a video model of 'fsq'")
 
     def _check_statistics(self) -> None:
         mean, deviation = self.latents_mean, self.latents_std

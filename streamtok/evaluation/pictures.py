@@ -13,11 +13,13 @@ _PATCH, _ZOOM = 64, 4  # side of the enlarged patch in pixels, and its enlargeme
 _FPS = 24.0  # of the side-by-side video, whatever the clips' own
 
 
-def contact_sheet(rows: Sequence[tuple[str, np.ndarray, np.ndarray]], height: int = 256) -> np.ndarray:
+SheetRow = tuple[str, np.ndarray, np.ndarray]  # caption, original and reconstruction, uint8 RGB (h, w, 3)
+
+
+def contact_sheet(rows: Sequence[SheetRow], height: int = 256) -> np.ndarray:
     """Rows of original, reconstruction, and both enlarged where the error is largest: RGB uint8 (H, W, 3).
 
-    rows: caption, original and reconstruction, uint8 RGB (h, w, 3). The enlarged patches show checkerboards and block
-    edges.
+    The enlarged patches show checkerboards and block edges.
     """
     strips = [_strip(*row, height) for row in rows]
     width = max(strip.shape[1] for strip in strips)

@@ -69,11 +69,7 @@ def write_report(folder: Path, result: SuiteResult, run: Run) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     report, values, sheet = folder / "report.md", folder / "report.json", folder / "contact_sheet.png"
     values.write_text(json.dumps({"run": run.to_dict(), **result.to_dict()}, indent=1) + "\n")
-    rows = [
-        (f"{s.name}, frame {s.frame}: original, reconstruction, worst patch of both", s.original, s.rebuilt)
-        for s in result.samples
-    ]
-    write_png(sheet, contact_sheet(rows))
+    write_png(sheet, contact_sheet(result.samples))
     report.write_text(format_markdown(result, run, sheet.name))
     return [report, values, sheet]
 

@@ -30,7 +30,7 @@ from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
-from streamtok.evaluation.pictures import SideBySide
+from streamtok.evaluation.pictures import SheetRow, SideBySide
 from streamtok.model.tokenizer import Tokenizer
 
 STILL_PICTURES, SHEET_CLIPS = 4, 6  # pictures measured as stills; clips on the contact sheet
@@ -43,8 +43,6 @@ class SuiteOptions:
     steps: bool = False  # encode group by group, not whole clips
     motion: bool = True
     baselines: bool = False
-    seams: bool = True
-    still_groups: int = 16  # 0: no stills
     drift_groups: int = 0  # 0: no receiver in another precision
     i3d: Path | None = None  # the network for rFVD; None: no rFVD
     inception: Path | None = None  # the network for rFID; None: no rFID
@@ -92,7 +90,7 @@ class SuiteResult:
     drift: Drift | None = None
     rfvd: float | None = None
     rfid: float | None = None
-    samples: list["SheetRow"] = field(default_factory=list, repr=False)
+    samples: list[SheetRow] = field(default_factory=list, repr=False)
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -108,16 +106,6 @@ class SuiteResult:
             "held_still": still,
             "drift": self.drift and asdict(self.drift) | {"loss": self.drift.loss},
         }
-
-
-@dataclass(frozen=True)
-class SheetRow:
-    """The last frame of a clip for the contact sheet, original and reconstruction: uint8 RGB (H, W, 3) each."""
-
-    name: str
-    frame: int
-    original: np.ndarray
-    rebuilt: np.ndarray
 
 
 def run_suite(
@@ -186,14 +174,15 @@ class _Suite:
             self._measure_over_time(clip, rebuilt, result)
         pictures = (rebuilt * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         if len(self.samples) < SHEET_CLIPS:
-            self.samples.append(SheetRow(clip.name, len(clip.frames) - 1, clip.frames[-1], pictures[-1]))
+            caption = f"{clip.name}, frame {len(clip.frames) - 1}: original, reconstruction, worst patch of both"
+            self.samples.append((caption, clip.frames[-1], pictures[-1]))
         if self.video is not None:
             self.video.add(clip.frames, pictures)
         self.progress(clip.name)
 
     def _measure_over_time(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """Measure the seam, and keep pictures and a clip for `finish`; rebuilt (T, 3, H, W) in 0..1."""
-        if self.options.seams and len(clip.frames) > SEAM_END:
+        if len(clip.frames) > SEAM_END:
             self.seams.append(measure_seam(self.tok, clip, rebuilt))
             result.extra["late_gain"] = self.seams[-1].gain
         if len(self.pictures) < STILL_PICTURES:
@@ -234,9 +223,9 @@ class _Suite:
         result.rfvd = self.video_pairs.distance() if self.video_pairs else None
         result.rfid = self.image_pairs.distance() if self.image_pairs else None
         result.seam = average_seams(self.seams) if self.seams else None
-        if self.pictures and options.still_groups:
+        if self.pictures:
             self.progress("held stills")
-            result.still = measure_still(self.tok, self.pictures, options.still_groups)
+            result.still = measure_still(self.tok, self.pictures)
         if self.moving and options.drift_groups:
             self.progress(f"{options.drift_groups} groups without a keyframe")
             result.drift = measure_drift(self.tok, self.moving, options.drift_groups)

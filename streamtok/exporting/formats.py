@@ -24,8 +24,6 @@ def export_step(step: ExportedStep, path: Path, kind: str) -> dict[str, Any]:
     Raises ImportError that says what to install, OSError if the files cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        step(*step.example)  # computes cached tables, which must not happen while tracing
     with warnings.catch_warnings(), torch.enable_grad():  # with gradients on, no state is written in place
         warnings.simplefilter("ignore")
         program = export(step, step.example, strict=False)

@@ -7,9 +7,9 @@ import itertools
 import logging
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from logging.handlers import BufferingHandler
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -23,7 +23,6 @@ from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import demux, open_container, read_rate, video_streams
-from streamtok.io.video.frame_images import read_orientation
 from streamtok.io.video.source import VideoSource
 from streamtok.measures import TimeJudge, usual_step
 from streamtok.names import is_url, without_password
@@ -84,21 +83,6 @@ class Probe:
     notes: list[str] = field(default_factory=list)
     does: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-class _Notes(logging.Handler):
-    """Collects logged warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
 
 def list_streams(target: str, wanted: int | None = None, live: bool = False) -> tuple[str, list[StreamFacts], int]:
     """A file's container format, its video streams, and the orientation (1 to 8) of the stream that is read.
@@ -118,13 +102,14 @@ def list_streams(target: str, wanted: int | None = None, live: bool = False) -> 
             decoder = CleanDecoder(chosen.codec_context)
             packets = itertools.islice(demux(container, chosen), MOST_PACKETS)
             found = (one for packet in packets for one in decoder.decode(packet))
-            orientation = read_orientation(next(one.frame for one in found if one.frame))
+            orientation = next(one.frame.opaque[0] for one in found if one.frame)
         return container.format.name, facts, orientation
 
 
 def probe_source(spec: str, frames: int = 300) -> Probe:
     """Open a source and read up to `frames` frames, a camera for 10 s at most. Raises as opening and reading do."""
-    notes, logger = _Notes(), logging.getLogger("streamtok")
+    notes, logger = BufferingHandler(10_000), logging.getLogger("streamtok")
+    notes.setLevel(logging.WARNING)
     logger.addHandler(notes)
     propagate, logger.propagate = logger.propagate, False
     try:
@@ -139,7 +124,7 @@ def probe_source(spec: str, frames: int = 300) -> Probe:
     finally:
         logger.removeHandler(notes)
         logger.propagate = propagate
-    found.notes = [without_password(text) for text in dict.fromkeys(notes.texts)]
+    found.notes = [without_password(text) for text in dict.fromkeys(record.getMessage() for record in notes.buffer)]
     found.does = list(_describe_encoding(found))
     return found
 

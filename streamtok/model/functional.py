@@ -7,12 +7,32 @@ without a copy.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache, wraps
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
+Made = TypeVar("Made")
 Normalize = Callable[[Tensor, Tensor, Tensor, int, bool], Tensor]
+
+
+def keep_constants(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Keep what `make` returns for ever: a captured step may not copy it from the host, and keeps reading it."""
+    kept = cache(torch.inference_mode(False)(make))  # it may take part in a later backward pass
+
+    @wraps(make)
+    def get(*key: object) -> Made:
+        if torch.compiler.is_dynamo_compiling():  # `make` becomes part of the graph
+            return make(*key)
+        if not torch.compiler.is_compiling():
+            return kept(*key)
+        with _disable_current_modes():  # of torch.export, whose fake tensors would stay in the cache
+            return kept(*key)
+
+    return get
 
 
 def plain_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:

@@ -6,7 +6,6 @@ Each maps z (N, Z, h, w) to `Quantized`; a continuous one has no indices. Discre
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
 from streamtok.extras import needs_extra
+from streamtok.model.functional import keep_constants
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ class FSQTables(NamedTuple):
     basis: Tensor
 
 
-@cache  # for ever: a captured step may not copy them from the host, and keeps reading them
-@torch.inference_mode(False)  # a cached tensor may take part in a later backward pass
+@keep_constants
 def fsq_tables(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> FSQTables:
     """The constants of FSQ, computed once."""
     whole = torch.tensor(levels).view(-1, 1, 1)

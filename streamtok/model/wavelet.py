@@ -7,14 +7,14 @@ band of the first, so the whole transform is one small matrix per patch.
 """
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
 
+from streamtok.model.functional import keep_constants
 
-@cache  # for ever: captured steps keep reading them
-@torch.inference_mode(False)  # a cached tensor may take part in a later backward pass
+
+@keep_constants
 def haar_matrix(patch: int, axes: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The transform of one patch, (bands, positions).
 

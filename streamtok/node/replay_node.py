@@ -172,7 +172,8 @@ class ReplayNode:
     def _conclude(self, replay: RecordedReplay) -> None:
         """Tell the verification which recorded groups were skipped, and why there may be more of them."""
         found, recording = self.verification, replay.recording
-        found.skipped = replay.skipped
+        self.skipped.update(found.skipped)
+        found.skipped.update(replay.skipped)
         without = set(self.settings.streams or recording.streams) - set(replay.streams)
         found.doubts += [f"{name} has no frames in the recording" for name in sorted(without)]
         if self._stopping.is_set():

@@ -10,6 +10,7 @@ A thread of its own writes. What it cannot write in time is dropped and counted,
 or machine that dies at any moment loses at most the last second.
 """
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -53,7 +54,7 @@ class Recorder:
     def __init__(
         self, path: str | Path, options: RecorderOptions | None = None, *, metadata: dict[str, Any] | None = None
     ) -> None:
-        self.path = new_file_in(Path(path)) if Path(path).is_dir() else Path(path)
+        self.path = Path(path)
         self.options = options or RecorderOptions()
         self.metadata = metadata or {}
         self.counts: Counter[str] = Counter()
@@ -61,12 +62,12 @@ class Recorder:
         self.error = ""
         self._infos: dict[str, tuple[Info | None, int]] = {}
         self._last_seq: dict[tuple[str, str], int] = {}
-        self._log = EventLog(str(self.path), log, "path")
         self._events: dict[str, EventLog] = {}  # by stream
         self._started = time.monotonic()
         self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
         self.unrecorded = self._queue.missed_by_stream
-        self._writer = self._next_file()
+        self._writer = self._new_file_in(self.path) if self.path.is_dir() else self._next_file()
+        self._log = EventLog(str(self.path), log, "path")
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._ended = threading.Event()
         self._sync_error: OSError | None = None
@@ -238,6 +239,15 @@ class Recorder:
         log.info("event=file path=%s", writer.path)
         return writer
 
+    def _new_file_in(self, folder: Path) -> RecordingWriter:
+        """Open a new file in a folder, named by the time (UTC)."""
+        stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        for number in itertools.count(1):
+            self.path = folder / (f"{stem}.mcap" if number == 1 else f"{stem}-{number}.mcap")
+            with contextlib.suppress(FileExistsError):  # another recorder's, or the clock was set back
+                return self._next_file()
+        raise AssertionError
+
     def _follow(self) -> None:
         """If the open file or its folder was moved, go on there, and say so; the next file needs a folder that exists.
 
@@ -270,10 +280,3 @@ class Recorder:
         self.error = text
         self._queue.fail()
         log.error("event=recording_stopped reason=%r", text)
-
-
-def new_file_in(folder: Path) -> Path:
-    """A file name in `folder`, by the time (UTC), that does not exist yet."""
-    stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    stems = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))  # the clock may be set back
-    return next(path for name in stems if not (path := folder / f"{name}.mcap").exists())

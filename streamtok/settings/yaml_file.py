@@ -3,7 +3,7 @@
 Only size and syntax are checked here; `streamtok.settings.reading` checks the content against a command's settings.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -45,18 +45,21 @@ def read_yaml(path: str | Path) -> tuple[dict, dict[tuple, int]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise SettingsError(f"{path}: cannot be read as a configuration file: {reason}") from error
-    try:
-        check_extent(text)
-        node, values = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two: an impossible date or number
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    node, values = parse_yaml(text, f"{path}:")
     if values is None:
         return {}, {}
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected keys and values at the top, found {type(values).__name__}")
-    lines: dict[tuple, int] = {}
-    mark_lines(node, (), lines)
-    return values, lines
+    return values, dict(find_lines(node, ()))
+
+
+def parse_yaml(text: str, subject: str) -> tuple[yaml.Node | None, Any]:
+    """The node and the value of a document; SettingsError "`subject` not valid YAML" if it is not, or is too large."""
+    try:
+        check_extent(text)
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the latter two: an impossible date or number
+        raise SettingsError(f"{subject} not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def check_extent(text: str) -> None:
@@ -80,8 +83,8 @@ def check_extent(text: str) -> None:
             waiting += [(child, depth + 1) for child in node.value]
 
 
-def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) -> None:
-    """Put the line (from 1) of every key and list item below `node` into `lines`, keyed by path; `where` is its own."""
+def find_lines(node: yaml.Node | None, where: tuple) -> Iterator[tuple[tuple, int]]:
+    """The path and line (from 1) of every key and list item below `node`, whose own path is `where`."""
     children: list[tuple[str | int, yaml.Node, yaml.Node]]
     if isinstance(node, yaml.MappingNode):
         children = [(key.value, key, child) for key, child in node.value]
@@ -90,8 +93,8 @@ def mark_lines(node: yaml.Node | None, where: tuple, lines: dict[tuple, int]) ->
     else:
         return
     for name, marked, child in children:
-        lines[(*where, name)] = marked.start_mark.line + 1
-        mark_lines(child, (*where, name), lines)
+        yield (*where, name), marked.start_mark.line + 1
+        yield from find_lines(child, (*where, name))
 
 
 def expand_key(values: dict, key: str, names: Collection[str]) -> list[str]:
@@ -129,9 +132,5 @@ def parse_set(items: list[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not key:
             raise SettingsError(f"--set {item}: expected KEY=VALUE, such as streams.0.size=256x448")
-        try:
-            check_extent(text)
-            pairs[key] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            raise SettingsError(f"--set {item}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        pairs[key] = parse_yaml(text, f"--set {item}: the value is")[1]
     return pairs

@@ -22,7 +22,8 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
     if to not in FORMATS:
         raise ValueError(f"cannot export to {to!r}: expected one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not an empty folder: give a new one")
+        held = next(out.iterdir()).name if out.is_dir() else "a file"
+        raise ValueError(f"{out} exists and holds {held}: give a new folder, or empty it")
     if to == "webdataset":
         write = export_webdataset
     else:
@@ -31,7 +32,7 @@ def export(source: TokenSource, out: str | Path, to: str, options: ExportOptions
             from streamtok.tokens.parquet import export_parquet
         write = export_parquet if to == "parquet" else export_lerobot
     out.mkdir(parents=True, exist_ok=True)
-    with name_errors(out), tempfile.TemporaryDirectory(prefix=".", dir=out) as unfinished:
+    with name_errors(out), tempfile.TemporaryDirectory(prefix=".unfinished-", dir=out) as unfinished:
         counts = write(source, Path(unfinished), options)
         for path in Path(unfinished).iterdir():
             path.rename(out / path.name)

@@ -17,6 +17,7 @@ from streamtok.coding.coder import FRESH, TokenCoder
 from streamtok.model import Tokenizer
 from streamtok.training.coder_model import CoderModel
 from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, Epoch, tokenize_views
+from streamtok.training.optimizer import Average
 
 log = logging.getLogger("streamtok.training")
 GRIDS = 3  # per step, all of one file
@@ -61,9 +62,8 @@ def _join_files(alphabet: Alphabet, epochs: Sequence[Epoch]) -> list[_FileGrids]
     for (_, size), runs in kinds.items():
         symbols = np.concatenate([_split_epoch(alphabet, run) for run in runs])
         tokens = np.concatenate(runs).reshape(len(symbols), -1)
-        files.append(
-            _FileGrids(tokens, symbols, np.concatenate([np.arange(len(run)) for run in runs]), (size[0], size[1]))
-        )
+        place = np.concatenate([np.arange(len(run)) for run in runs])
+        files.append(_FileGrids(tokens, symbols, place, (size[0], size[1])))
     return files
 
 
@@ -141,9 +141,8 @@ def _train(
 ) -> None:
     files = _join_files(model.alphabet, epochs)
     weights = np.array([file.tokens.size for file in files]) ** 0.7  # long files less than in proportion to length
-    parameters = list(model.parameters())
-    averages = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, betas=(0.9, 0.99))
+    average = Average(model, AVERAGE)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
     for step in range(steps):
         rate = min(1, (step + 1) / WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * rate + 1e-5
@@ -151,14 +150,11 @@ def _train(
         loss = model(*file.draw(rng, model.alphabet), *file.size).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        decay = min(AVERAGE, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averages, [parameter.detach() for parameter in parameters], 1 - decay)
+        average.update()
         on_step(step, loss.item())
-    with torch.no_grad():
-        for parameter, average in zip(parameters, averages, strict=True):
-            parameter.copy_(average)
+    average.swap()
 
 
 def count_bits(coder: TokenCoder, grids: np.ndarray, independent: bool = False) -> list[float]:

@@ -117,9 +117,7 @@ def _decode(file: Footage, config: DataConfig, smallest: int, channels: int) -> 
                 shape = frame.shape
                 check_channels(shape[2], channels)
                 sizes = sizes_for(shape[0], shape[1], config.scales, smallest)
-                arrays = [
-                    np.empty((file.taken, *size, shape[2]), np.uint8) for size in sizes
-                ]  # untouched rows are free
+                arrays = [np.empty((file.taken, *size, shape[2]), np.uint8) for size in sizes]  # free until touched
             if frame.shape != shape:
                 log.warning("event=size_changed file=%s kept=%d", file.path, count)
                 break

@@ -47,9 +47,9 @@ def judge_weights(step: TrainingStep, cache: Cache, config: TrainConfig, number:
     write_png(Path(config.out) / f"sample_{number:07d}.png", sheet)
     mean = np.mean(results, axis=0)
     summary = {"psnr": float(mean[0]), "psnr_first": float(mean[1]), "psnr_last": float(mean[2])}
-    if not tokens:
-        return summary
-    return summary | {"entropy": entropy_bits(torch.cat(tokens).unique(return_counts=True)[1].cpu().numpy())}
+    if tokens:
+        summary["entropy"] = entropy_bits(torch.cat(tokens).unique(return_counts=True)[1].cpu().numpy())
+    return summary
 
 
 def _cut_to_grid(frames: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -15,13 +15,13 @@ from streamtok.view.pictures import Group, Models, Pictures, gather_facts, outli
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
-from streamtok.wire.subscriber import Subscription
+from streamtok.wire.subscriber import QUEUE_BYTES, Subscription
 
 log = logging.getLogger("streamtok.view")
 
 WAIT_S = 0.2
 BEHIND_S = 1.0  # a decoder with a larger backlog skips to the next keyframe, to catch up
-KEPT_FRAMES = 16  # camera images of a stream that wait for their group
+KEPT_FRAMES = 256  # camera images of a node that wait for their group, at most QUEUE_BYTES of them
 
 
 class Viewer(Protocol):
@@ -89,7 +89,7 @@ class Reader:
         self._show = show
         self._pictures = Pictures(show.models)
         self._totals: dict[str, Counter[str]] = {}
-        self._frames: dict[str, deque[FrameMessage]] = {}
+        self._frames: dict[tuple[str, str, int], FrameMessage] = {}  # by stream, session and id, the oldest first
         self._events = EventLog(self.endpoint, log, "endpoint")
         self._thread = threading.Thread(target=self._run, name=f"view {self.endpoint}", daemon=True)
         self._thread.start()
@@ -116,10 +116,17 @@ class Reader:
         while not self.subscription.ended:
             message = self.subscription.get(WAIT_S)
             if isinstance(message, FrameMessage):
-                self._frames.setdefault(message.stream, deque(maxlen=KEPT_FRAMES)).append(message)
+                self._keep_frame(message)
             elif message is not None:
                 with outlive(self._events):
                     self._show_group(message)
+
+    def _keep_frame(self, message: FrameMessage) -> None:
+        header = message.header
+        self._frames[header.stream, header.session, header.frame_id] = message
+        kept = sum(len(frame.payload) for frame in self._frames.values())
+        while len(self._frames) > KEPT_FRAMES or kept > QUEUE_BYTES:
+            kept -= len(self._frames.pop(next(iter(self._frames))).payload)
 
     def _show_group(self, message: TokenMessage) -> None:
         header, info = message.header, self.subscription.info_of(message)
@@ -146,15 +153,14 @@ class Reader:
 
     def _source_of(self, message: TokenMessage) -> bytes | None:
         """The camera's image of a group's last frame as a JPEG or PNG file; None if the node does not publish it."""
-        wanted = message.header.frame_ids[-1]
-        frames = self._frames.get(message.stream, deque())
-        found = [frame for frame in frames if frame.header.frame_id == wanted]
-        if not found:
+        header = message.header
+        found = self._frames.get((header.stream, header.session, header.frame_ids[-1]))
+        if found is None:
             return None
-        if found[0].header.encoding in ("jpeg", "mjpeg", "png"):
-            return bytes(found[0].payload)
+        if found.header.encoding in ("jpeg", "mjpeg", "png"):
+            return bytes(found.payload)
         try:
-            picture = decode_picture(found[0].header, found[0].payload)
+            picture = decode_picture(found.header, found.payload)
         except (DamagedFrame, ValueError):
             return None
         return encode_jpeg(picture.rgb() if isinstance(picture, RawImage) else picture)

@@ -65,7 +65,7 @@ class BrowserFiles:
         decode = {name: step for name, step in facts.items() if step["direction"] == "decode"}
         if not decode:
             raise ValueError(
-                f"{folder} has no step: streamtok export-model MODEL --size HxW --direction decode -o there"
+                f"{folder} has no step: streamtok export-model MODEL --size HxW --direction decode makes one"
             )
         names = [*RUNTIME, *decode, *(f"{name}.json" for name in decode)]
         steps = [{"file": name, "tokenizer": step["tokenizer"], "grid": step["grid"]} for name, step in decode.items()]
@@ -147,9 +147,8 @@ class PageServer:
             )
         except OSError as error:
             reason = error.strerror or error
-            raise OSError(
-                f"cannot serve the page on {self.address}:{self.port}: {reason}; choose another --port"
-            ) from None
+            where = f"{self.address}:{self.port}"
+            raise OSError(f"cannot serve the page on {where}: {reason}; choose another --port") from None
 
     async def _tell_states(self) -> None:
         while True:

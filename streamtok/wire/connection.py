@@ -11,6 +11,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
+from streamtok.names import parse_endpoint
 from streamtok.wire.endpoint import LOCAL_QUEUE
 from streamtok.wire.intake import Intake
 from streamtok.wire.security import CurveClient
@@ -34,13 +35,15 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
     socket.set(zmq.IPV6, int("[" in endpoint))
     socket.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     try:
-        socket.connect(endpoint)
-    except zmq.ZMQError as error:
+        socket.connect(parse_endpoint(endpoint))
+    except (ValueError, zmq.ZMQError) as error:
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
 
 
-def explain_silence(endpoint: str) -> str:
-    """Say why a reader gets no answer, as far as this machine can tell."""
+def explain_silence(endpoint: str, connected: bool) -> str:
+    """Say why a reader gets no answer, as far as this machine can tell; `connected` without a handshake, or not."""
+    if connected:
+        return "a program listens there and completes no handshake: it is stopped, no node, or of another server.key"
     path = Path(endpoint.removeprefix("ipc://"))
     if endpoint.startswith("ipc://") and path.exists() and not os.access(path, os.W_OK):
         return "this user may not connect to that socket; start the node with an ipc_group that this user is in"
@@ -67,6 +70,7 @@ class Connection:
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
+    _met: bool = False  # whether a program has ever accepted a connection
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
     _monitor: zmq.Socket = field(init=False)
 
@@ -84,6 +88,7 @@ class Connection:
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
+                self._met = True
                 self.intake.watch(told["value"])
             self._on_event(told["event"])
         fault = self.intake.judge()
@@ -91,7 +96,7 @@ class Connection:
             self._give_up(fault)
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
-            log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint))
+            log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint, self._met))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self.connect_anew()
 

@@ -205,7 +205,7 @@ class EpochCache:
         """The messages, oldest first; raises ValueError if the epoch is not cached."""
         if not self.messages:
             raise ValueError(
-                f"the current epoch is not kept: {self.nbytes} bytes since its keyframe, at most {self.max_bytes} are; "
+                f"the current epoch is not kept: no keyframe has come here yet, or over {self.max_bytes} bytes since; "
                 "ask for a keyframe instead, or set a shorter keyframe interval on the node"
             )
         return [*self.messages]

@@ -69,15 +69,15 @@ class Drain:
         self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
         self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
-        try:
-            self._connection = self._connect()
-        except BaseException:
-            self._context.destroy(0)
-            raise
         capacity = self.mailbox.capacity
         self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
-        self._thread.start()
+        try:
+            self._connection = self._connect()
+            self._thread.start()
+        except BaseException:
+            self._context.destroy(0)
+            raise
 
     @property
     def connected(self) -> bool:
@@ -110,6 +110,7 @@ class Drain:
 
     def _connect(self) -> Connection:
         socket = open_socket(self._context, zmq.SUB, self.high_water, self.limits.max_part)
+        socket.set(zmq.SNDHWM, 0)  # libzmq drops subscriptions beyond it
         for kind in KINDS:
             for name in ("",) if self.streams is None else self.streams:
                 if kind in self.kinds:
@@ -171,8 +172,7 @@ class Drain:
         """Whether a connected node that has announced streams has sent nothing for too long."""
         # If its machine still acknowledges, the node may just be busy, and a new connection would lose messages.
         silence, patience = self._silence.lasts(), self._silence.patience
-        told = self.connected and self.infos
-        if silence <= patience or not told or not self.endpoint.startswith("tcp://"):
+        if silence <= patience or not (self.connected and self.infos and self.endpoint.startswith("tcp://")):
             return False
         return silence > BUSY * patience or not self._connection.intake.answers()
 
@@ -275,8 +275,8 @@ class Drain:
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
         """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
         unique = {(message.header.session, message.header.seq): message for message in messages}
-        ordered = sorted(unique.values(), key=lambda message: message.header.seq)
-        self._accept(stream, [message for message in ordered if not self.received[stream].has(message.header)])
+        fresh = [message for message in unique.values() if not self.received[stream].has(message.header)]
+        self._accept(stream, sorted(fresh, key=lambda message: message.header.seq))
         if messages:
             self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
 

@@ -74,7 +74,11 @@ class PeerGuard:
         self._log = EventLog("publish", log, "socket")
         self._monitors = {self._watch(socket): socket is stream for socket in sockets}  # and whether it is the XPUB
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads; the context waits for open sockets
+            self._close()
+            raise
 
     def finish(self) -> None:
         """Wait for the thread to end, after the context was terminated."""
@@ -91,6 +95,9 @@ class PeerGuard:
     def _run(self) -> None:
         with contextlib.suppress(zmq.ContextTerminated):
             self._watch_all()
+        self._close()
+
+    def _close(self) -> None:
         for monitor in self._monitors:
             monitor.close(0)
 

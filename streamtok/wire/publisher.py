@@ -103,8 +103,9 @@ class Publisher:
         self.control_endpoint = None if asked is None else self._bind(asked, control)
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
         self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
-        if control:
-            self._control = ControlServer(self._sockets.pop(), self._handlers(), self.rejects)
+        if asked is not None:
+            self._control = ControlServer(asked, self._handlers(), self.rejects)
+            self._sockets.remove(asked)  # its thread closes it
 
     def _handlers(self) -> dict[str, Handler]:
         table = self._table
@@ -155,10 +156,7 @@ class Publisher:
         self._table.note_sent(message.header, parts)
 
     def forward_info(self, info: Info, last_seq: int = -1) -> None:
-        """Announce another node's stream, with its session, clock and tokenizer, and this publisher's control.
-
-        `last_seq` is that before the first message to forward, so that readers miss none before it.
-        """
+        """Announce another node's stream with this publisher's control; `last_seq` is that before what is forwarded."""
         if self._table.add_foreign(info, last_seq):
             self._send_info([info.stream])
 

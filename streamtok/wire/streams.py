@@ -167,8 +167,7 @@ class StreamTable:
     def add_foreign(self, info: Info, last_seq: int = -1) -> bool:
         """Add or change another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
 
-        `last_seq` is that before the first message to forward. Returns whether it is news to readers, such as another
-        size; another clock alone is not.
+        Returns whether it is news to readers, such as another size; another clock alone is not.
         """
         with self._lock:
             known = self.streams.get(info.stream)

@@ -62,7 +62,7 @@ class Subscription(Generic[Message]):
         curve: Keys, for a node that requires them.
         limits: The largest grids, headers and frames that are accepted.
         messages_per_second: Expected over all streams; with `lossless` about one second of them waits in the socket.
-        max_streams: More streams than this are refused.
+        max_streams: More streams than this are refused, unless they are named.
         coders: coder.safetensors files, or folders with one, for coded streams; coders that ship are known.
 
     Raises:
@@ -109,7 +109,7 @@ class Subscription(Generic[Message]):
             curve=self.curve,
             limits=self.limits,
             high_water=max(16, round(self.messages_per_second)),
-            max_streams=self.max_streams,
+            max_streams=max(self.max_streams, len(self.streams or ())),
             coders=Coders(self.coders),
             rejects=self.rejects,
             infos=self.infos,

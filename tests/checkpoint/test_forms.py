@@ -14,9 +14,8 @@ import streamtok
 from streamtok.checkpoint import from_cosmos, from_diffusers, read_folder, save, save_diffusers, to_published
 from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS, TokenizerConfig
-from tests.checkpoint.test_checkpoint import PUBLISHED
 from tests.kit.models import tiny, video
-from tests.kit.published import half, same_function, seeded, shrink, small, write_archive
+from tests.kit.published import PUBLISHED, half, same_function, seeded, shrink, small, write_archive
 
 RELEASES = {
     "Cosmos-0.1-Tokenizer-": "CI8x8 CI16x16 DI8x8 DI16x16 CV4x8x8 CV8x8x8 CV8x16x16 DV4x8x8 DV8x8x8 DV8x16x16",

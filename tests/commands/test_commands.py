@@ -19,18 +19,11 @@ from streamtok.node.live_view import first_info
 from streamtok.wire.message import unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO, build
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_info
 
 ENDLESS = "synthetic:32x48@50?seed=3"
 CONTROL = "tcp://127.0.0.1:5999"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    """A checkpoint folder of a tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    streamtok.save(build(VIDEO), folder)
-    return str(folder)
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -58,15 +51,14 @@ def test_decode_says_which_stream_is_not_there(stream, text, endpoint):
 
 def test_decode_waits_for_a_node_as_subscribe_does(endpoint, caplog, monkeypatch):
     monkeypatch.setattr("streamtok.node.live_view.TOLD_S", 0.3)
-    stop, found = threading.Event(), []
-    with subscribe(endpoint) as subscription:
-        waiting = threading.Thread(target=lambda: found.append(first_info(subscription, stop, "front")))
-        waiting.start()
-        with Served("rear", bind=endpoint) as node:
-            assert eventually(lambda: "has announced no stream front yet" in caplog.text)
-            node.do(lambda publisher: publisher.add_stream(make_info("front")))
-            waiting.join(60)
-    assert found[0].stream == "front"
+    with (
+        subscribe(endpoint) as subscription,
+        beside(first_info, subscription, threading.Event(), "front") as waiting,
+        Served("rear", bind=endpoint) as node,
+    ):
+        assert eventually(lambda: "has announced no stream front yet" in caplog.text)
+        node.do(lambda publisher: publisher.add_stream(make_info("front")))
+        assert waiting.result(60).stream == "front"
 
 
 @pytest.mark.parametrize("command", [ingest, record, replay])
@@ -168,37 +160,10 @@ print("stopped" if stop.is_set() else "goes on")
 
 
 def test_ingest_in_this_process_reads_its_flags(model, endpoint, capsys):
-    status = ingest.main(
-        [
-            "--source",
-            "synthetic:40x50@30?frames=7",
-            "--source",
-            "synthetic:40x50@30?frames=9",
-            "--stream",
-            "front",
-            "--model",
-            model,
-            "--bind",
-            endpoint,
-            "--size",
-            "32x48",
-            "--fit",
-            "crop",
-            "--tail",
-            "drop",
-            "--max-frames",
-            "8",
-            "--keyframe-interval",
-            "0.1",
-            "--on-gap",
-            "bridge",
-            "--device",
-            "cpu",
-            "--deterministic",
-            "--no-realtime",
-            "--json",
-        ]
-    )
+    sources = ["--source", "synthetic:40x50@30?frames=7", "--source", "synthetic:40x50@30?frames=9"]
+    options = ["--stream", "front", "--size", "32x48", "--fit", "crop", "--tail", "drop", "--max-frames", "8"]
+    options += ["--keyframe-interval", "0.1", "--on-gap", "bridge", "--device", "cpu", "--deterministic"]
+    status = ingest.main([*sources, "--model", model, "--bind", endpoint, *options, "--no-realtime", "--json"])
     summary = json.loads(capsys.readouterr().out)
     assert status == 0
     assert list(summary["streams"]) == ["front", "cam1"]
@@ -277,17 +242,8 @@ def test_replay_says_what_is_wrong(arguments, status, message, model, tmp_path, 
 
 def test_ingest_says_at_once_that_the_package_for_its_compression_is_missing(endpoint, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    arguments = [
-        "--source",
-        ENDLESS,
-        "--bind",
-        endpoint,
-        "--compression",
-        "zstd",
-        "--model",
-        "/a/model/that/is/not/there",
-    ]
-    assert ingest.main(arguments) == 1
+    arguments = ["--source", ENDLESS, "--bind", endpoint, "--compression", "zstd"]
+    assert ingest.main([*arguments, "--model", "/a/model/that/is/not/there"]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert "compression 'zstd' (not 'none') needs the extra 'zstd': pip install 'zstandard" in line
 
@@ -413,8 +369,3 @@ def test_the_demo_shows_the_whole_pipeline(model, tmp_path, capsys):
     assert 0 < shown <= 40
     assert shown == 40 or "to stay in real time" in text
     assert cv2.imread(str(tmp_path / "demo" / "picture.png")) is not None
-
-
-def test_the_demo_says_why_it_cannot_start(tmp_path, capsys):
-    assert demo.main(["--source", "none.mp4", "--out", str(tmp_path)]) == 1
-    assert "no such file" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from streamtok.commands import encode, info, ingest, replay
 from streamtok.commands import tokenize as tokenize_drives
 from tests.kit.drives import picture
 from tests.kit.models import VIDEO, build
+from tests.kit.videos import PLAIN, write_video
 
 SMALL = ["--size", "16x24"]
 
@@ -24,13 +25,8 @@ def model(tmp_path_factory):
 @pytest.fixture
 def video(tmp_path):
     """20 pictures with their index first, and where in the file each of them lies."""
-    path = tmp_path / "drive.mp4"
-    with av.open(str(path), "w", container_options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=25, options={"bf": "0", "g": "10", "tune": "zerolatency"})
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        for number in range(20):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
-        container.mux(stream.encode(None))
+    images, first = [picture(number) for number in range(20)], {"movflags": "faststart"}
+    path = write_video(tmp_path / "drive.mp4", images, container_options=first, **PLAIN)
     with av.open(str(path)) as container:
         return path, [packet.pos for packet in container.demux(video=0) if packet.size]
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import cv2
 import pytest
 
-import streamtok
 from streamtok.commands import info, replay
 from streamtok.commands import tokenize as tokenize_drives
 from streamtok.drives.open_drive import open_drive
 from tests.kit.drives import picture
-from tests.kit.models import VIDEO, build
 
 
 @pytest.fixture
@@ -36,12 +34,11 @@ def test_info_takes_what_it_advises(folder, capsys):
     assert report["bytes"] == sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
-def test_replay_and_tokenize_take_a_rate(folder, tmp_path, capsys):
-    streamtok.save(build(VIDEO), tmp_path / "model")
-    model = ["--model", str(tmp_path / "model"), "--device", "cpu"]
-    assert replay.main([f"images:{folder}?fps=20", *model, "--out", str(tmp_path / "out"), "--json"]) == 0
+def test_replay_and_tokenize_take_a_rate(folder, model, tmp_path, capsys):
+    given = ["--model", model, "--device", "cpu"]
+    assert replay.main([f"images:{folder}?fps=20", *given, "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["streams"]["cam0"]["frames"] == 5
-    arguments = [f"images:{folder}?fps=20", *model, "--out", str(tmp_path / "tokens"), "--quiet", "--json"]
+    arguments = [f"images:{folder}?fps=20", *given, "--out", str(tmp_path / "tokens"), "--quiet", "--json"]
     assert tokenize_drives.main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["done"] == 1
     (record,) = (tmp_path / "tokens").glob("*/drive.json")

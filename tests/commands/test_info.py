@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,9 @@ from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1
 from tests.kit.models import VIDEO, build
+from tests.kit.nodes import TWO_CAMERAS
 from tests.kit.recordings import header, info
+from tests.kit.threads import beside
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
 
@@ -157,20 +158,17 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
 
 
 def test_the_record_command_writes_what_a_node_sends(tmp_path, capsys):
-    from streamtok.commands.ingest import make_node
-    from streamtok.settings.rig import load_rig
-    from tests.kit.models import VIDEO, build
-
-    endpoint = f"ipc://{tmp_path}/i"
-    streams = [{"name": "front", "source": "synthetic:32x48@30?frames=21"}]
-    rig_values = {"streams": streams, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    thread = threading.Thread(target=make_node(load_rig(None, rig_values), build(VIDEO)).run, daemon=True)
-    thread.start()
+    endpoint, tokenizer = f"ipc://{tmp_path}/i", build(VIDEO)
+    rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
     arguments = ["--record-frames", "lossless", "--json", "--max-seconds", "60"]
-    assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0
-    thread.join()
+    with beside(make_node(load_rig(None, rig_values), tokenizer).run):
+        assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap"), *arguments]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["tokens"], printed["frames"], printed.get("missed", 0)) == (6, 21, 0)
+    assert (printed["frames"], printed.get("missed", 0), printed["malformed"]) == (75, 0, {})
+    settings = read_settings(ReplaySettings, None, {"path": str(tmp_path / "d.mcap"), "verify": True})
+    verified = ReplayNode(settings, tokenizer).run()
+    assert (verified["compared"], verified["different"]) == (printed["tokens"], 0)
+    assert printed["tokens"] > 15
     assert record_command.main([endpoint, "-o", str(tmp_path / "d.mcap")]) == 1
     assert "exists" in capsys.readouterr().err.lower()
     assert record_command.main([endpoint]) == 2
@@ -181,10 +179,8 @@ def test_the_record_command_counts_what_it_refuses_under_its_own_name(tmp_path, 
     with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1")
         arguments = [f"tcp://127.0.0.1:{port}", "-o", str(tmp_path / "d.mcap"), "--json", "--max-seconds", "2"]
-        recording = threading.Thread(target=record_command.main, args=[arguments])
-        recording.start()
-        while not socket.recv().startswith(b"\x01tokens/"):
-            pass
-        socket.send_multipart([b"tokens/front", b"\xc1"])
-        recording.join()
+        with beside(record_command.main, arguments):
+            while not socket.recv().startswith(b"\x01tokens/"):
+                pass
+            socket.send_multipart([b"tokens/front", b"\xc1"])
     assert json.loads(capsys.readouterr().out)["malformed"] == {"record.parts": 1}

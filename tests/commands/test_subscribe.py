@@ -21,6 +21,7 @@ from streamtok.wire import relay as wire_relay
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_group, make_info
 
 
@@ -31,12 +32,8 @@ def run_and_publish(node: Served, arguments: list[str], numbers: range, readers:
         node.wait_subscribers(readers)
         node.publish(*[make_group(number) for number in numbers])
 
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
+    with beside(publish):
         return node_of.main([node.endpoint, *arguments])
-    finally:
-        thread.join()
 
 
 def test_one_line_per_message_and_a_summary(capsys):
@@ -87,12 +84,10 @@ def test_what_came_with_joining_tells_nothing_of_the_way(capsys):
                 if not stop.wait(0.02):
                     node.publish(make_group(number, interval=1000))
 
-        thread = threading.Thread(target=publish_live)
-        thread.start()
         arguments = ["--join", "epoch", "--max-messages", "40", "--timeout", "20", "--json"]
-        assert node_of.main([node.endpoint, *arguments]) == 0
-        stop.set()
-        thread.join()
+        with beside(publish_live):
+            assert node_of.main([node.endpoint, *arguments]) == 0
+            stop.set()
     summary = json.loads(capsys.readouterr().out)
     assert summary["streams"]["front"]["undecodable"] == 0
     assert 0 < summary["latency_ms"]["publish_to_reader"]["p99"] < HOUR_NS / 1e6 / 2
@@ -106,11 +101,8 @@ def test_frames_taken_in_the_future_have_no_age_but_their_messages_have(ahead, p
             shift = -HOUR_NS if ahead == "some" and number % 2 else HOUR_NS
             node.publish(make_group(8 * number, capture_ns=[time.monotonic_ns() + shift]))
 
-    with Served("front") as node:
-        thread = threading.Thread(target=publish, args=[node])
-        thread.start()
+    with Served("front") as node, beside(publish, node):
         assert node_of.main([node.endpoint, "--max-messages", "12", "--timeout", "20"]) == 0
-        thread.join()
     out = capsys.readouterr().out
     assert re.findall(r"  (\w+) to reader ms: p50 \d", out) == parts
     assert re.search(r"  \d+ came before their capture time", out)
@@ -133,11 +125,13 @@ def test_messages_that_no_decoder_can_take_are_counted(capsys):
 
 
 def test_it_ends_with_the_node_when_asked(capsys):
-    with Served("front") as node:
-        thread = threading.Thread(target=lambda: (node.wait_subscribers(1), node.publish(make_group(0)), node.close()))
-        thread.start()
+    def publish_and_end() -> None:
+        node.wait_subscribers(1)
+        node.publish(make_group(0))
+        node.close()
+
+    with Served("front") as node, beside(publish_and_end):
         assert node_of.main([node.endpoint, "--until-end", "--timeout", "20", "--json"]) == 0
-        thread.join()
     assert json.loads(capsys.readouterr().out)["messages"] == 1
 
 
@@ -194,10 +188,8 @@ def test_options_from_a_file_and_flags_on_top(tmp_path, capsys):
             in capsys.readouterr().err
         )
         config.write_text(f"endpoint: {node.endpoint}\nmax_messages: 1\ntimeout: 20\njson: true\n")
-        thread = threading.Thread(target=lambda: (node.wait_subscribers(1), node.publish(make_group(0), make_group(1))))
-        thread.start()
-        assert node_of.main(["--config", str(config), "--max-messages", "2"]) == 0
-        thread.join()
+        with beside(lambda: (node.wait_subscribers(1), node.publish(make_group(0), make_group(1)))):
+            assert node_of.main(["--config", str(config), "--max-messages", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["messages"] == 2
 
 
@@ -349,9 +341,6 @@ def test_a_relay_gives_its_group_the_sockets(ipc_path, capsys):
         eventually(lambda: forward.exists() and forward.stat().st_mode & 0o777 == 0o660)
         node.publish(make_group(0))
 
-    with Served("front") as node:
-        thread = threading.Thread(target=publish_once_it_is_shared)
-        thread.start()
+    with Served("front") as node, beside(publish_once_it_is_shared):
         arguments = ["--forward", f"ipc://{forward}", "--ipc-group", str(os.getgid()), "--max-messages", "1"]
         assert node_of.main([node.endpoint, *arguments, "--timeout", "20"]) == 0
-        thread.join()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,56 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.drives.drive import LEFT_OUT
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile, RawMessage
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, picture, write_bag1, write_bag2, write_mcap
-
-STEP_NS = 100_000_000
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One message: the number in its picture, the header's stamp, when it was logged, and (if it says so) published."""
-
-    number: int
-    stamp_ns: int
-    log_ns: int
-    publish_ns: int = 0
-
-
-def regular(count: int, stamp_ns: int = START_NS) -> list[Shot]:
-    return [Shot(n, stamp_ns + n * STEP_NS, START_NS + n * STEP_NS + 7_000_000) for n in range(count)]
-
-
-def restamp(shots: list[Shot], stamps: dict[int, int]) -> list[Shot]:
-    return [dataclasses.replace(shot, stamp_ns=stamps.get(shot.number, shot.stamp_ns)) for shot in shots]
-
-
-def write(path: Path, shots: list[Shot], topic: str = "/cam/image_raw", others: Sequence[Shot] = ()) -> Path:
-    """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number; `others` are a second camera."""
-    from mcap.writer import Writer
-
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=400)
-        writer.start(profile="ros2")
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
-        for name, each in ((topic, shots), ("/other/image_raw", others)):
-            channel = writer.register_channel(name, "cdr", schema) if each else 0
-            for shot in each:
-                writer.add_message(channel, shot.log_ns, ros_message(shot), shot.publish_ns or shot.log_ns)
-        writer.finish()
-    return path
-
-
-def ros_message(shot: Shot) -> bytes:
-    stamp = struct.pack("<iI", shot.stamp_ns // 10**9, shot.stamp_ns % 10**9)
-    head = (
-        stamp + struct.pack("<I", 4) + b"cam\0" + struct.pack("<II", 8, 8) + struct.pack("<I", 6) + b"mono8\0" + b"\0"
-    )
-    head += b"\0" * (-len(head) % 4) + struct.pack("<II", 8, 64)
-    return b"\0\1\0\0" + head + bytes([shot.number % 256]) * 64
+from tests.kit.shots import STEP_NS, Shot, read, regular, restamp, write
 
 
 def test_stamps_that_stand_still_for_long_do_not_set_the_clock_back(tmp_path):
@@ -73,30 +26,6 @@ def test_stamps_that_stand_still_for_long_do_not_set_the_clock_back(tmp_path):
     assert found.numbers == list(range(200))
     assert found.times == sorted(set(found.times))
     assert not any("set back" in note for note in found.notes)
-
-
-@dataclass
-class Read:
-    """What a drive gave: the numbers of its pictures, frame ids, times, and its account."""
-
-    numbers: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    account: dict = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def read(path: Path, **options) -> Read:
-    found = Read()
-    with open_drive(path, **options) as drive:
-        for frame in drive:
-            found.numbers.append(int(frame.image[0, 0, 0]))
-            found.ids.append(frame.frame_id)
-            found.times.append(frame.capture_ns)
-        found.account, found.notes = drive.account()["cam"], drive.notes
-    assert found.account["images"] == sum(found.account[reason] for reason in ("frames", *LEFT_OUT))
-    assert found.account["frames"] == len(found.numbers)
-    return found
 
 
 ALL = list(range(80))

@@ -20,9 +20,10 @@ from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
 from streamtok.types import Frame
-from tests.drives.test_accounting import ALL, START_NS, STEP_NS, read, regular, ros_message, write
-from tests.kit.drives import assert_same_frames, foxglove, frames_of, write_bag2
+from tests.kit.drives import START_NS, assert_same_frames, foxglove, frames_of, write_bag2, write_topics
+from tests.kit.shots import STEP_NS, read, regular, write
 
+ALL = list(range(80))
 COUNT = len(ALL)
 CHUNK = 5  # images in one, at most
 FIRST = 900  # byte behind the first chunk: an unclosed file says only there what its topics are
@@ -30,20 +31,9 @@ FIRST = 900  # byte behind the first chunk: an unclosed file says only there wha
 
 def write_checked(path: Path, compression: str, closed: bool = True, crcs: bool = True) -> Path:
     """An MCAP file of another recorder, with checksums or without, closed or not."""
-    from mcap.writer import CompressionType, Writer
+    from mcap.writer import CompressionType
 
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=400, compression=CompressionType[compression], enable_crcs=crcs)
-        writer.start(profile="ros2")
-        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
-        channel = writer.register_channel("/cam/image_raw", "cdr", schema)
-        for shot in regular(COUNT):
-            writer.add_message(channel, shot.log_ns, ros_message(shot), shot.log_ns)
-        if closed:
-            writer.finish()
-        else:
-            writer.flush()
-    return path
+    return write(path, regular(COUNT), closed=closed, compression=CompressionType[compression], enable_crcs=crcs)
 
 
 def damage(data: bytes, what: str, at: int, size: int) -> bytes:
@@ -185,7 +175,7 @@ def test_parts_that_are_named_by_time_and_number_are_one_recording(tmp_path):
     assert list_drives(str(tmp_path / "d")) == [str(tmp_path / "d")]
 
 
-def write_bag(path: Path) -> Path:
+def write_bag(path: Path, compression: str = "BZ2") -> Path:
     from rosbags.rosbag1 import Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -194,7 +184,7 @@ def write_bag(path: Path) -> Path:
     image, header, time = (store.types[kind] for kind in kinds)
     writer = Writer(path)
     writer.chunk_threshold = 500
-    writer.set_compression(Writer.CompressionFormat.BZ2)
+    writer.set_compression(Writer.CompressionFormat[compression])
     with writer:
         topic = writer.add_connection("/cam/image_raw", kinds[0], typestore=store)
         for shot in regular(COUNT):
@@ -217,12 +207,13 @@ def test_to_list_a_folder_unpacks_no_bag_that_is_damaged(tmp_path):
 
 @settings(deadline=None, max_examples=100)
 @given(
+    compression=st.sampled_from(["BZ2", "LZ4"]),
     what=st.sampled_from(["flip", "zeros", "gone", "more"]),
     place=st.floats(0, 1, exclude_max=True),
     size=st.integers(1, 64),
 )
-def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, what, place, size):
-    path = write_bag(tmp_path_factory.mktemp("d") / "d.bag")
+def test_damage_in_a_bag_costs_what_it_touches(tmp_path_factory, compression, what, place, size):
+    path = write_bag(tmp_path_factory.mktemp("d") / "d.bag", compression)
     data = path.read_bytes()
     at = len(b"#ROSBAG V2.0\n") + int((len(data) - 13) * place)
     path.write_bytes(damage(data, what, at, size))
@@ -311,7 +302,6 @@ def test_rows_of_a_topic_that_nothing_describes_are_named(tmp_path):
 def write_shuffled_video(path: Path, count: int = 60) -> Path:
     """CompressedVideo whose pictures are shown in another order than they are coded in (B frames)."""
     import av
-    from mcap.writer import Writer
 
     context = av.CodecContext.create("libx264", "w")
     context.width = context.height = 64
@@ -320,17 +310,12 @@ def write_shuffled_video(path: Path, count: int = 60) -> Path:
     for number, picture in enumerate(pictures):
         picture.pts = number
     packets = [packet for picture in [*pictures, None] for packet in context.encode(picture)]
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=400)
-        writer.start()
-        schema = writer.register_schema("foxglove.CompressedVideo", "protobuf", b"")
-        channel = writer.register_channel("/cam/video", "protobuf", schema)
-        for place, packet in enumerate(packets):
-            shown = Frame("cam", 0, START_NS + packet.pts * STEP_NS, np.zeros((0, 0, 3), np.uint8))
-            data = foxglove("CompressedVideo", shown, data=bytes(packet), format="h264")
-            writer.add_message(channel, START_NS + place * STEP_NS, data, START_NS + place * STEP_NS)
-        writer.finish()
-    return path
+    messages = []
+    for place, packet in enumerate(packets):
+        shown = Frame("cam", 0, START_NS + packet.pts * STEP_NS, np.zeros((0, 0, 3), np.uint8))
+        data = foxglove("CompressedVideo", shown, data=bytes(packet), format="h264")
+        messages.append((START_NS + place * STEP_NS, data))
+    return write_topics(path, "foxglove.CompressedVideo", {"/cam/video": messages}, chunk_size=400)
 
 
 def test_video_that_is_coded_in_another_order_is_timed_and_counted_as_it_is_shown(tmp_path):

@@ -13,7 +13,8 @@ from PIL import Image
 
 from streamtok.drives.drive_names import list_drives
 from streamtok.drives.open_drive import open_drive
-from tests.drives.test_accounting import START_NS, STEP_NS, regular, write
+from tests.kit.drives import START_NS
+from tests.kit.shots import STEP_NS, regular, write
 from tests.kit.videos import numbered, write_video
 
 COUNT = 30

@@ -18,6 +18,7 @@ from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
 from tests.kit.drives import decode_video as decode
+from tests.kit.drives import read_drive as read
 
 FRAMES = frames_of("front", 12)
 GREY = (np.arange(SIZE[0] * SIZE[1], dtype=np.uint16) * 41).reshape(SIZE)
@@ -67,11 +68,6 @@ def timed(messages: list[bytes]) -> list[tuple[int, bytes]]:
 
 def ros(topic: str, messages: list[bytes], kind: str = "sensor_msgs/msg/Image") -> tuple:
     return topic, kind, "ros2msg", "cdr", timed(messages)
-
-
-def read(path, **options):
-    with open_drive(path, **options) as drive:
-        return list(drive), " ".join(drive.notes)
 
 
 @pytest.mark.parametrize("big", [False, True])

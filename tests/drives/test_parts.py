@@ -28,9 +28,10 @@ from streamtok.recording.repair import repair
 from streamtok.recording.writer import RecordingWriter
 from streamtok.tokens.dataset import TokenDataset
 from streamtok.tokens.tracks import find_drives
+from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, frames_of, write_bag1, write_bag2, write_mcap
+from tests.kit.drives import read_drive as read
 from tests.kit.recordings import info, messages
-from tests.tokens.test_full_disks import full_disk
 
 FRAMES = frames_of("front", 36)
 PACKERS = {gzip: ".gz", bz2: ".bz2", lzma: ".xz", lz4.frame: ".lz4", zstandard: ".zst"}
@@ -39,11 +40,6 @@ PACKERS = {gzip: ".gz", bz2: ".bz2", lzma: ".xz", lz4.frame: ".lz4", zstandard: 
 def thirds(count: int = 3):
     size = len(FRAMES) // count
     return [FRAMES[at : at + size] for at in range(0, len(FRAMES), size)]
-
-
-def read(path, **options):
-    with open_drive(path, **options) as drive:
-        return list(drive), " ".join(drive.notes)
 
 
 def write_db3_parts(folder: Path, count: int = 3) -> dict:

@@ -1,15 +1,10 @@
 """On a GPU: golden vectors, captured steps against eager ones, and what happens when memory or the capture fails."""
 
 import gc
-import importlib.util
-import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-import streamtok
 from streamtok.config import PRESETS
 from streamtok.engine import EngineConfiguration, EngineError
 from streamtok.engine.gpu.graph import CapturedStep
@@ -17,13 +12,13 @@ from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.precision import compare_tokens
 from streamtok.model import build
 from streamtok.weights.golden import reference_clip
+from tests.kit.golden import load
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 SIZE = (64, 96)
-GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(scope="module", params=["nano", "nano-p"])
@@ -43,17 +38,10 @@ def groups(tok, count, slots=1):
 
 @pytest.mark.parametrize("name", ["cv8x8x8_small", "dv4x8x8_small"])
 def test_golden_vectors_on_the_gpu(name):
-    spec = importlib.util.spec_from_file_location("golden_weights_gpu", GOLDEN / "weights.py")
-    weights = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(weights)
-    case = np.load(GOLDEN / f"{name}.npz")
-    shapes = json.loads((GOLDEN / "shapes.json").read_text())[name]
-    state = {key: torch.from_numpy(value) for key, value in weights.golden_state_dict(shapes).items()}
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    model = streamtok.from_cosmos(state, json.loads(str(case["config"]))).cast(device="cuda")
-    clip = torch.from_numpy(weights.golden_video(int(case["input_seed"]), case["input_shape"]))
-    out = model.encode(clip, context=None)
-    torch.testing.assert_close(out.latent.cpu(), torch.from_numpy(case["latent"]), rtol=0, atol=2e-5)
+    model, clip, want = load(name)
+    out = model.cast(device="cuda").encode(clip, context=None)
+    torch.testing.assert_close(out.latent.cpu(), want["latent"], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])

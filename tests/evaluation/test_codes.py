@@ -50,7 +50,3 @@ def test_a_token_outside_the_codebook_is_named():
         CodeCounts(8).add(torch.tensor([1, 9]))
     with pytest.raises(ValueError, match="token -1 is outside"):
         CodeCounts(8).add(torch.tensor([-1]))
-
-
-def test_bits_per_token_of_the_published_codebook():
-    assert CodeCounts(64000).summary()["bits_per_token"] == pytest.approx(15.9658, abs=1e-4)

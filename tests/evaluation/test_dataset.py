@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from streamtok.evaluation.dataset import ClipSet, find_clips, fit, read_video
+from streamtok.evaluation.dataset import ClipSet, find_clips, fit
 from tests.kit.pictures import scene, write_video
 
 
@@ -114,18 +114,6 @@ def test_frame_counts_are_cut_to_whole_groups(tmp_path: Path):
     clip = next(iter(clips))
     assert len(clip.frames) == 9
     assert clip.fps == 24
-
-
-def test_both_readers_give_the_same_frames(tmp_path: Path):
-    path = write_video(tmp_path / "a.mp4", scene(6))
-    by_av, fps, damaged = read_video(path, 5)
-    assert not damaged
-    capture = cv2.VideoCapture(str(path))
-    by_cv2, fps_cv2 = [capture.read()[1][..., ::-1] for _ in range(5)], capture.get(cv2.CAP_PROP_FPS)
-    assert fps == fps_cv2 == 24
-    assert len(by_av) == len(by_cv2) == 5
-    assert np.abs(np.stack(by_av).astype(int) - np.stack(by_cv2)).max() <= 2
-    assert np.abs(by_av[0].astype(int) - scene(6)[0]).mean() < 3
 
 
 def test_files_that_cannot_be_judged_are_named_and_passed_over(tmp_path: Path):

@@ -58,14 +58,9 @@ def test_held_levels_are_judged_as_they_are_encoded(tiny: Make):
 
 
 @LOOPS
-def test_steps_and_whole_clips_give_the_same_figures(tiny: Make, changes: dict):
-    tok, clips = tiny(**changes), [Clip("scene", scene(9, 32, 48), 24.0)]
-    whole, steps = evaluate_clips(tok, clips), evaluate_clips(tok, clips, steps=True)
-    assert whole.psnr_by_frame == pytest.approx(steps.psnr_by_frame, abs=1e-3)
-
-
-def test_a_picture_is_judged_by_steps(tiny: Make):
-    tok, clips = tiny(), [Clip("still", scene(1, 32, 48))]
+@pytest.mark.parametrize("frames", [1, 9])
+def test_steps_and_whole_clips_give_the_same_figures(tiny: Make, frames: int, changes: dict):
+    tok, clips = tiny(**changes), [Clip("scene", scene(frames, 32, 48), 24.0)]
     whole, steps = evaluate_clips(tok, clips), evaluate_clips(tok, clips, steps=True)
     assert whole.psnr_by_frame == pytest.approx(steps.psnr_by_frame, abs=1e-3)
 

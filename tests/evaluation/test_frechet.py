@@ -10,18 +10,6 @@ from streamtok.evaluation.frechet import FeaturePairs, frechet_distance
 from tests.kit.networks import MeanColour, VideoMoments, archive
 
 
-def test_one_dimension_is_the_difference_of_means_and_deviations():
-    a, b = np.array([[0.0], [2.0]]), np.array([[5.0], [11.0]])
-    deviations = (np.std([0, 2], ddof=1), np.std([5, 11], ddof=1))
-    assert frechet_distance(a, b) == pytest.approx((1 - 8) ** 2 + (deviations[0] - deviations[1]) ** 2)
-
-
-def test_equal_features_are_at_distance_zero():
-    a = np.random.default_rng(0).normal(size=(40, 6))
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(a, a + 2) == pytest.approx(24, abs=1e-6)
-
-
 def test_general_case_against_eigenvalues_of_the_product():
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(50, 5)) @ rng.normal(size=(5, 5)), rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)) + 1

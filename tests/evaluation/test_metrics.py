@@ -16,11 +16,6 @@ def pair(height: int, width: int, frames: int = 3) -> tuple[torch.Tensor, torch.
     return a, (a + 0.05 * torch.randn_like(a)).clamp(0, 1)
 
 
-def test_psnr_of_a_constant_difference():
-    a = torch.full((2, 3, 8, 8), 0.5)
-    assert psnr(a, a + 0.1) == pytest.approx(20.0, abs=1e-4)
-
-
 def test_psnr_averages_squared_error_over_the_clip_and_not_decibels_over_frames():
     a = torch.zeros(2, 3, 8, 8)
     b = torch.stack([torch.full((3, 8, 8), 0.1), torch.full((3, 8, 8), 0.3)])
@@ -39,13 +34,6 @@ def test_as_unit_maps_both_ranges_to_the_same_values():
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert torch.allclose(as_unit(pixels), as_unit(pixels.float() / 127.5 - 1), atol=1e-6)
     assert as_unit(torch.tensor([-3.0, 2.0])).tolist() == [0.0, 1.0]
-
-
-def test_ssim_of_flat_pictures_is_the_luminance_term():
-    a, b = 0.4, 0.6
-    expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
-    found = ssim(torch.full((1, 3, 16, 16), a), torch.full((1, 3, 16, 16), b))
-    assert found.item() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("size", [(11, 11), (40, 57), (96, 64)])

@@ -34,16 +34,11 @@ def test_flow_follows_a_known_slide():
     assert visible[16:-16, 16:-16].mean() > 0.9
 
 
-def test_a_steady_copy_does_not_flicker():
-    errors = warping_error(still(), still())
-    assert errors.shape == (3, 8)
-    assert errors.max() < 1e-3
-
-
 def test_alternating_brightness_is_the_flicker():
     original = still()
     sign = torch.tensor([1.0, -1.0]).repeat(5)[:9].view(-1, 1, 1, 1)
     errors = warping_error(original, original + sign * 5 / 255)
+    assert errors.shape == (3, 8)
     assert errors[0] == pytest.approx(10, abs=0.05)
     assert errors[1] == pytest.approx(0, abs=1e-3)
     assert errors[2] == pytest.approx(10, abs=0.05)

@@ -87,7 +87,7 @@ def test_pictures_are_judged_without_anything_about_time(
 
 
 def test_rfvd_when_a_network_is_given(tiny: Callable[..., Tokenizer], two_clips: Path, tmp_path: Path):
-    options = SuiteOptions(i3d=archive(VideoMoments(), tmp_path / "net.pt"), still_groups=0, motion=False, seams=False)
+    options = SuiteOptions(i3d=archive(VideoMoments(), tmp_path / "net.pt"), motion=False)
     result = run_suite(tiny(), ClipSet(find_clips([two_clips]), lines=32, frames=13), options)
     assert result.rfvd is not None
     assert result.rfvd > 0

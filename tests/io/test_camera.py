@@ -1,6 +1,5 @@
 """Live sources with real devices behind them: played recordings, and network cameras served by this process."""
 
-import http.server
 import itertools
 import logging
 import shutil
@@ -24,6 +23,8 @@ from streamtok.io.cameras.played_device import MachineClock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.watch import Backoff, FreezeWatch
+from tests.kit.threads import beside
+from tests.kit.web import Server
 
 
 class SteppedClock(MachineClock):
@@ -183,11 +184,8 @@ def test_max_frames_and_close_end_it_and_no_thread_is_left():
         assert "5 frames" in source.end_reason
     source = played("camera:synthetic:48x64@100")
     source.open()
-    waiting = threading.Thread(target=lambda: read_until(source, lambda frames: False))
-    waiting.start()
-    source.close()
-    waiting.join(5)
-    assert not waiting.is_alive()
+    with beside(read_until, source, lambda frames: False):
+        source.close()
     assert threading.active_count() == before
     with pytest.raises(EndOfSource, match="closed"):
         source.read(0)
@@ -321,63 +319,39 @@ def test_images_that_a_camera_lost_show_in_its_own_times(timed):
     assert source.counts["missed"] == 10 * timed
 
 
-class MjpegCamera:
-    """A network camera of the kind that many dashboards have: JPEG images in one endless HTTP answer."""
+def serve_jpeg(on, port=0):
+    """A network camera of the kind that many dashboards have: JPEG images in one HTTP answer, while it is `on`."""
 
-    def __init__(self, port=0):
-        self.serving = True
-        camera = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                camera.send(self.wfile)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def send(self, out):
+    def show():
         drive = SyntheticDrive(48, 64, seed=4)
-        try:
-            for n in range(2000):
-                if not self.serving:
-                    return
-                jpeg = cv2.imencode(".jpg", drive.frame(n)[..., ::-1])[1].tobytes()
-                head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
-                out.write(head + jpeg + b"\r\n")
-                time.sleep(0.01)
-        except OSError:
-            return
+        for n in itertools.takewhile(lambda _: on.is_set(), range(2000)):
+            jpeg = cv2.imencode(".jpg", drive.frame(n)[..., ::-1])[1].tobytes()
+            yield b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(jpeg), jpeg)
+            time.sleep(0.01)
 
-    def stop(self):
-        self.serving = False
-        self.server.shutdown()
-        self.server.server_close()
+    on.set()
+    headers = {"Content-Type": "multipart/x-mixed-replace; boundary=frame"}
+    return Server(lambda *_: (200, headers, show()), port=port)
 
 
 def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
     caplog.set_level(logging.INFO, "streamtok.io")
-    server = MjpegCamera()
-    device = NetworkCamera(f"http://user:secret@127.0.0.1:{server.port}/")
+    on = threading.Event()
+    server = serve_jpeg(on)
+    device = NetworkCamera(f"{server.base.replace('//', '//user:secret@')}/")
     with CameraSource(device, backoff=Backoff(0.05, 0.1)) as source:
-        before = time.monotonic_ns()
-        first = read_until(source, lambda frames: len(frames) >= 5)
-        assert first[0].image.shape == (48, 64, 3)
-        assert abs(first[0].image.astype(int) - SyntheticDrive(48, 64, seed=4).frame(0)).mean() < 12
-        assert all(abs(frame.capture_ns - before) < 60e9 for frame in first)
-        server.stop()
+        with server:
+            before = time.monotonic_ns()
+            first = read_until(source, lambda frames: len(frames) >= 5)
+            assert first[0].image.shape == (48, 64, 3)
+            assert abs(first[0].image.astype(int) - SyntheticDrive(48, 64, seed=4).frame(0)).mean() < 12
+            assert all(abs(frame.capture_ns - before) < 60e9 for frame in first)
+            on.clear()
         read_until(source, lambda frames: source.state == "lost")
         assert source.state == "lost"
-        again = MjpegCamera(server.port)
-        after = read_until(source, lambda frames: source.state == "up" and len(frames) >= 5)
-        again.stop()
+        with serve_jpeg(on, int(server.base.rpartition(":")[2])):
+            after = read_until(source, lambda frames: source.state == "up" and len(frames) >= 5)
+            on.clear()
     assert source.counts["reconnects"] >= 1
     assert len(after) >= 5
     ids = [frame.frame_id for frame in first + after]

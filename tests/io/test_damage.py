@@ -3,7 +3,6 @@
 import io
 import itertools
 import os
-import threading
 from fractions import Fraction
 from functools import partial
 
@@ -41,6 +40,7 @@ from tests.kit.damage import (
     write_pictures,
 )
 from tests.kit.fields import write_field_pictures
+from tests.kit.threads import beside
 from tests.kit.videos import noisy, number_of, write_video
 
 PACKETS = [name for name in KINDS if not name.endswith(".ts")]
@@ -347,10 +347,8 @@ def test_lost_packets_of_a_transport_stream_from_a_pipe_cost_what_they_touched(w
     for seed in range(8):
         lost = set(np.random.default_rng(seed).choice([n for n in mine if n >= first], 3, replace=False).tolist())
         data = b"".join(block for n, block in enumerate(blocks) if n not in lost)
-        writer = threading.Thread(target=pipe.write_bytes, args=(data,))
-        writer.start()
-        found, _, _ = read(pipe)
-        writer.join()
+        with beside(pipe.write_bytes, data):
+            found, _, _ = read(pipe)
         assert found
         assert all((one.image == right[number]).all() for number, one in found.items()), seed
 

@@ -4,9 +4,7 @@ import contextlib
 import io
 import json
 import os
-import threading
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from streamtok.io.source import open_frames, open_source
 from streamtok.training.footage import survey
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import ingest
+from tests.kit.threads import beside
 from tests.kit.videos import PLAIN, number_of, numbered, write_two_streams, write_video
 
 PICTURE = np.kron(np.random.default_rng(0).integers(0, 2, (4, 6, 3), np.uint8) * 255, np.ones((8, 8, 1), np.uint8))
@@ -92,10 +91,8 @@ def test_any_name_of_a_file_is_read(raw, tmp_path, monkeypatch, name):
 
 def test_a_pipe_is_read_to_its_end(raw, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(raw.read_bytes()))
-    writer.start()
-    assert read(f"{tmp_path}/pipe?fps=25") == [(n, n, 40 * n) for n in range(12)]
-    writer.join()
+    with beside((tmp_path / "pipe").write_bytes, raw.read_bytes()):
+        assert read(f"{tmp_path}/pipe?fps=25") == [(n, n, 40 * n) for n in range(12)]
     with pytest.raises(ValueError, match="is a pipe, which is read once"):
         open_drive(tmp_path / "pipe")
     with raw.open() as stream:
@@ -133,13 +130,8 @@ def test_an_animation_is_all_of_its_pictures_at_their_times(suffix, tmp_path):
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv420p10le"])
 @pytest.mark.parametrize("count", [1, 4])
 def test_an_avif_of_any_depth_is_as_bright_as_it_was(pixels, count, tmp_path, caplog):
-    with av.open(str(tmp_path / "a.avif"), "w") as container:
-        stream = container.add_stream("libsvtav1", rate=25, options={"preset": "12", "crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
-        for image in numbered(count):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
-    with open_source(str(tmp_path / "a.avif")) as source:
+    path = write_video(tmp_path / "a.avif", numbered(count), codec="libsvtav1", pixels=pixels, preset="12", crf="10")
+    with open_source(str(path)) as source:
         frames = list(source)
     assert [number_of(frame.image) for frame in frames] == list(range(count))
     for frame, image in zip(frames, numbered(count), strict=True):

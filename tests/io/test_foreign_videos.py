@@ -20,7 +20,7 @@ from streamtok.io.video.containers import open_container
 from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.video_packets import VideoDecoder
 from streamtok.preprocessing.orientation import DIRECTIONS, orient
-from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, write_video
+from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, writable_codecs, write_any, write_video
 
 COUNT = 20
 TIMES = range(0, COUNT * 512, 512)
@@ -28,8 +28,6 @@ ONE = 1 << 16
 UPRIGHT = struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
 CODECS = ["libx265", "mpeg2video", "mpeg4", "ffv1", "qtrle", "msmpeg4", "png", "prores"]
 CONTAINERS = ["mkv", "mp4", "mov", "avi", "ts", "nut", "webm", "flv", "gif"]
-HARDWARE = ("nvenc", "qsv", "vaapi", "v4l2m2m", "amf", "vulkan", "videotoolbox", "_mf", "d3d12", "mediacodec")
-FORMATS = ["yuv420p", "yuvj420p", "yuv422p", "rgb24", "bgr24", "pal8", "gray", "yuv444p", "rgba", "yuv422p10le"]
 
 
 def turn(path, orientation):
@@ -230,26 +228,6 @@ def test_the_stream_that_is_marked_is_read_and_it_is_said(tmp_path, caplog):
         assert {one.image.shape for one in video} == {(64, 96, 3)}
 
 
-def write_any(path, codec):
-    """A video of any codec in any container; False where FFmpeg cannot."""
-    kinds = [each.name for each in av.Codec(codec, "w").video_formats or []]
-    kind = next((name for name in FORMATS if name in kinds), kinds[0] if kinds else "yuv420p")
-    height, width = {"h261": (144, 176), "h263": (144, 176)}.get(codec, (64, 96))
-    options = {"strict": "-2", "g": "8"} | ({"x265-params": "log-level=none"} if codec == "libx265" else {})
-    try:
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=25, options=options)
-            stream.height, stream.width, stream.pix_fmt = height, width, kind
-            for number, image in enumerate(noisy(COUNT)):
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(width, height, kind)
-                frame.pts, frame.time_base = number, Fraction(1, 25)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        return True
-    except (av.FFmpegError, ValueError, OSError, TypeError):
-        return False
-
-
 def check_any(path):
     """The pictures and times of a video are those that FFmpeg gives; False where it gives none."""
     try:
@@ -277,16 +255,10 @@ def test_videos_are_read_as_ffmpeg_decodes_them(tmp_path, codec):
 @pytest.mark.slow
 def test_videos_of_every_codec_and_container_are_read_as_ffmpeg_decodes_them(tmp_path):
     read = 0
-    for name in sorted(av.codecs_available):
-        try:
-            codec = av.Codec(name, "w")
-        except ValueError:  # it only decodes
-            continue
-        if codec.type != "video" or any(word in name for word in HARDWARE) or name in ("dnxhd", "dvvideo", "vnull"):
-            continue
+    for codec in writable_codecs():
         for suffix in CONTAINERS:
-            path = tmp_path / f"{name}.{suffix}"
-            read += write_any(path, name) and check_any(path)
+            path = tmp_path / f"{codec.name}.{suffix}"
+            read += write_any(path, codec.name) and check_any(path)
     assert read > 150
 
 
@@ -309,3 +281,21 @@ def test_a_motion_jpeg_with_exif_in_its_pictures_is_read_upright(tmp_path, orien
     wanted = decode_image_file(file.getvalue())[0]
     assert last.shape == wanted.shape
     assert np.abs(last.astype(int) - wanted).mean() < 4  # OpenCV's and FFmpeg's JPEG differ a little
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libx265", "hevc")])
+def test_an_orientation_that_is_said_once_holds_for_all_pictures_that_follow(tmp_path, encoder, codec):
+    path = write_video(tmp_path / f"a.{codec}", noisy(COUNT), TIMES, encoder, **PLAIN)
+    path.write_bytes(add_orientation(path.read_bytes(), codec, 6))
+    with VideoReader(path) as video:
+        assert [one.image.shape for one in video] == [(96, 64, 3)] * COUNT
+
+
+def test_a_stream_that_begins_inside_a_file_is_told(tmp_path, caplog):
+    path = write_video(tmp_path / "a.ts", noisy(200), range(0, 200 * 512, 512), b="8M", **PLAIN)
+    options = {"mpegts_service_id": "7", "mpegts_start_pid": "300", "mpegts_pmt_start_pid": "4352"}
+    other = write_video(tmp_path / "b.ts", noisy(COUNT), TIMES, container_options=options, **PLAIN)
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    with VideoReader(path) as video:
+        assert len(list(video)) == 200
+    assert f"file={path} event=another_stream" in caplog.text

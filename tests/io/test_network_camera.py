@@ -22,6 +22,7 @@ from streamtok.io.source import open_source
 from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build
 from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp
+from tests.kit.threads import beside
 from tests.kit.videos import PLAIN, noisy, number_of
 from tests.kit.web import Server
 
@@ -166,14 +167,9 @@ def test_rtp_over_udp_is_read_by_its_sdp_file_and_what_is_lost_is_left_out(clips
                 if (picture % 120, part) not in lost:
                     sender.sendto(data, ("127.0.0.1", port))
 
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
-        with CameraSource(NetworkCamera(str(tmp_path / "cam.sdp"))) as source:
-            frames = take(source, 150)
-    finally:
+    with beside(send), CameraSource(NetworkCamera(str(tmp_path / "cam.sdp"))) as source:
+        frames = take(source, 150)
         stop.set()
-        thread.join()
     with Camera(clips["libx264"]) as camera:
         right = {number_of(frame.image): frame.image for frame in read(camera.url(), COUNT + 20)[0]}
     assert len(frames) == 150

@@ -1,8 +1,6 @@
 """Cameras that give one picture per request."""
 
 import base64
-import http.server
-import threading
 
 import cv2
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 
 from streamtok.io.source import open_source
 from tests.kit.videos import number_of, numbered
+from tests.kit.web import Server
 
 PICTURES = numbered(200)
 
@@ -19,34 +18,18 @@ def address():
     """A camera with a new picture at every request: /snapshot.jpg is open, /cgi asks for u:p, /cut is damaged."""
     asked = iter(range(200))
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            wanted = "Basic " + base64.b64encode(b"u:p").decode()
-            if self.path.startswith("/cgi") and self.headers["Authorization"] != wanted:
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
-                self.end_headers()
-                return
-            if self.path == "/gone.jpg":
-                self.send_error(404)
-                return
-            number = next(asked)
-            data = cv2.imencode(".jpg", PICTURES[number])[1].tobytes()
-            if self.path == "/cut.jpg" and number == 2:
-                data = data[: len(data) // 2]
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html" if self.path == "/page.jpg" else "image/jpeg")
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(path, headers):
+        if path.startswith("/cgi") and headers["Authorization"] != "Basic " + base64.b64encode(b"u:p").decode():
+            return 401, {"WWW-Authenticate": 'Basic realm="camera"'}, b""
+        if path == "/gone.jpg":
+            return 404, {}, b""
+        number = next(asked)
+        data = cv2.imencode(".jpg", PICTURES[number])[1].tobytes()
+        kept = len(data) // 2 if path == "/cut.jpg" and number == 2 else len(data)
+        return 200, {"Content-Type": "text/html" if path == "/page.jpg" else "image/jpeg"}, data[:kept]
 
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with Server(answer) as server:
+        yield server.base.removeprefix("http://")
 
 
 @pytest.mark.parametrize(

@@ -55,25 +55,6 @@ def test_opening_again_gives_the_same_frames(tmp_path):
     assert len(runs[0]) == 9
 
 
-def test_damage_costs_the_pictures_up_to_the_next_key_frame(tmp_path):
-    path = write_video(tmp_path / "a.mp4", numbered(40), range(0, 40 * 512, 512), **PLAIN)
-    data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        packets = [(p.pos, p.size, p.is_keyframe) for p in container.demux(video=0) if p.size]
-    hit = 14
-    assert not packets[hit][2]
-    at, size, _ = packets[hit]
-    data[at + 5 : at + size] = np.random.default_rng(3).bytes(size - 5)
-    path.write_bytes(data)
-    with open_source(str(path)) as source:
-        frames = list(source)
-    ids = [frame.frame_id for frame in frames]
-    assert ids == [number_of(frame.image) for frame in frames]
-    assert set(range(14)) <= set(ids)
-    assert set(range(20, 40)) <= set(ids)
-    assert source.counts["damaged"] == 40 - len(ids) > 0
-
-
 def test_a_truncated_file_gives_what_is_there(tmp_path):
     path = write_video(tmp_path / "a.mkv", numbered(40), range(0, 40 * 512, 512), **PLAIN)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.6)])

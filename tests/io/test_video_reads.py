@@ -18,7 +18,7 @@ from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.training.config import DataConfig
 from streamtok.training.data import load_cache
 from streamtok.training.footage import Footage, survey
-from tests.kit.videos import ORDERED, PLAIN, damage, number_of, numbered, write_video
+from tests.kit.videos import ORDERED, PLAIN, damage, noisy, number_of, numbered, write_video
 
 COUNT = 45
 X265 = "bframes=3:keyint=10:min-keyint=10:log-level=none:pools=1"
@@ -155,6 +155,16 @@ def test_training_says_what_it_leaves_out(videos, caplog):
     assert "event=damaged_frames" in told
     assert "left_out=2 kept=43" in told
     assert "damaged=2 bytes" in told
+
+
+def test_pictures_of_a_program_stream_have_one_number_and_time_however_they_are_read(tmp_path):
+    """FFmpeg guesses times behind a seek, which leads into a picture there."""
+    path = write_video(tmp_path / "a.mpg", noisy(60), range(60), "mpeg2video", time_base=Fraction(1, 25), g="12")
+    with VideoReader(path) as video:
+        right = list(video)
+        again = [video.read_frame(one.number) for one in right]
+    assert [(one.number, one.seconds) for one in again] == [(one.number, one.seconds) for one in right]
+    assert all(np.array_equal(one.image, other.image) for one, other in zip(again, right, strict=True))
 
 
 def test_a_video_that_is_cut_off_counts_in_a_range_what_is_not_there(tmp_path):

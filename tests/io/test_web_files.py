@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import time
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -52,12 +51,8 @@ def test_a_server_that_says_text_or_nothing_of_a_video_sends_a_file(tmp_path):
 
 
 def test_a_playlist_is_a_file_if_those_that_it_lists_end(tmp_path):
-    with av.open(str(tmp_path / "a.m3u8"), "w", format="hls", options={"hls_time": "0.4", "hls_list_size": "0"}) as out:
-        stream = out.add_stream("libx264", rate=25, options=PLAIN)
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
-        for image in noisy(COUNT):
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        out.mux(stream.encode(None))
+    parts = {"hls_time": "0.4", "hls_list_size": "0"}
+    write_video(tmp_path / "a.m3u8", noisy(COUNT), container_options=parts, **PLAIN)
     (tmp_path / "all.m3u8").write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1000000\na.m3u8\n")
     kinds = {".m3u8": "application/vnd.apple.mpegurl", ".ts": "video/mp2t"}
 

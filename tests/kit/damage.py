@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import av
 
-from tests.kit.videos import noisy
+from tests.kit.videos import noisy, write_video
 
 COUNT = 40
 X265 = "keyint=10:min-keyint=10:scenecut=0:log-level=none:pools=1"
@@ -40,7 +40,6 @@ KINDS = {
 """Of videos of every kind: their codec and its options. Those named "sums" carry checksums of their pictures."""
 ESCAPED = [name for name, (codec, _) in KINDS.items() if codec in ("libx264", "libx265")]
 """Those in which no zeros follow each other."""
-PIXELS = {"mjpeg": "yuvj420p", "qtrle": "rgb24", "png": "rgb24", "prores": "yuv422p10le"}
 BLOCK = 188
 PID = 256
 
@@ -53,16 +52,7 @@ def write_kind(folder, name):
 
 def write_pictures(path, images, codec, options):
     """A video of pictures, 25 a second, of any codec and container."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
-        stream.height, stream.width = images.shape[1:3]
-        stream.pix_fmt = PIXELS.get(codec, "yuv420p")
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
+    return write_video(path, images, codec=codec, **options)
 
 
 class Videos(dict):

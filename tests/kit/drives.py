@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from streamtok.drives.open_drive import open_drive
 from streamtok.types import Frame
 
 START_NS = 1_700_000_000_000_000_000
@@ -151,6 +152,31 @@ def write_mcap(path: Path, frames: Sequence[Frame], kind: str = "RawImage", **op
             writer.add_message(topics[frame.stream], time_ns, data, time_ns)
         writer.finish()
     return path
+
+
+def write_topics(
+    path: Path, schema: str, topics: Mapping[str, Iterable[tuple]], closed: bool = True, **options: Any
+) -> Path:
+    """An MCAP file: by topic (logged at, data) of its messages, and if it differs, when each was published."""
+    from mcap.writer import Writer
+
+    form = ("ros2msg", "cdr", "ros2") if "/msg/" in schema else ("protobuf", "protobuf", "")
+    with path.open("wb") as file:
+        writer = Writer(file, **options)
+        writer.start(profile=form[2])
+        number = writer.register_schema(schema, form[0], b"")
+        for topic, messages in topics.items():
+            channel = writer.register_channel(topic, form[1], number)
+            for log_ns, data, *publish_ns in messages:
+                writer.add_message(channel, log_ns, data, *(publish_ns or [log_ns]))
+        (writer.finish if closed else writer.flush)()
+    return path
+
+
+def read_drive(path: Path, **options: Any) -> tuple[list[Frame], str]:
+    """The frames of a drive, and what it notes."""
+    with open_drive(path, **options) as drive:
+        return list(drive), " ".join(drive.notes)
 
 
 def foxglove_data(kind: str, frame: Frame, packet: bytes, codec: str) -> bytes:

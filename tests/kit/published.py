@@ -10,6 +10,31 @@ from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import build
 from tests.kit.models import video
 
+PUBLISHED = {
+    "attn_resolutions": [32],
+    "channels": 8,
+    "channels_mult": [1, 2, 2],
+    "dropout": 0.0,
+    "in_channels": 3,
+    "num_res_blocks": 1,
+    "out_channels": 3,
+    "resolution": 1024,
+    "patch_size": 4,
+    "patch_method": "haar",
+    "z_channels": 8,
+    "z_factor": 1,
+    "num_groups": 1,
+    "legacy_mode": False,
+    "spatial_compression": 8,
+    "temporal_compression": 4,
+    "quantizer": "FSQ",
+    "embedding_dim": 6,
+    "levels": [8, 8, 8, 5, 5, 5],
+    "encoder": "FACTORIZED",
+    "decoder": "FACTORIZED",
+    "name": "DV",
+}
+
 
 class Archive(nn.Module):
     """A module that holds tensors under dotted names, as a traced published model does."""

@@ -1,7 +1,12 @@
 """A tiny run that fits any test: a small tokenizer, two synthetic clips, float32 on the CPU."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
+import torch
 
 from streamtok.training.config import TrainConfig
 
@@ -41,3 +46,27 @@ def table(out: Path, **changes: Any) -> dict[str, Any]:
 def config(out: Path, **changes: Any) -> TrainConfig:
     """The same, built."""
     return TrainConfig.model_validate(table(out, **changes))
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Checkpoints, or parts of them, are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list):
+        for one, other in zip(a, b, strict=True):
+            assert_same(one, other)
+    else:
+        assert a == b
+
+
+def write_avi(path: Path, frames: Iterable[np.ndarray]) -> None:
+    """A video of JPEG pictures, uint8 RGB, 30 a second."""
+    frames = list(frames)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, frames[0].shape[1::-1])
+    for frame in frames:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()

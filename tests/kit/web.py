@@ -13,7 +13,7 @@ class Server:
     Files keep the connection open. `certificate` is a file of a key and its certificate: then it speaks HTTPS.
     """
 
-    def __init__(self, answer, certificate=None):
+    def __init__(self, answer, certificate=None, port=0):
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -34,7 +34,7 @@ class Server:
             def log_message(self, *args):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         if certificate:
             speak_tls(self._server, certificate)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -86,12 +87,9 @@ class Served:
 
     def do(self, job: Callable[[Publisher], Any]) -> Any:
         """Run a job in the publisher's thread; raises what it raises."""
-        done, box = threading.Event(), []
-        self._jobs.append((job, box, done))
-        assert done.wait(30), "the publisher's thread is stuck"
-        if isinstance(box[0], Exception):
-            raise box[0]
-        return box[0]
+        done: Future = Future()
+        self._jobs.append((job, done))
+        return done.result(30)
 
     def publish(self, *groups: TokenGroup) -> None:
         """Publish groups in order."""
@@ -118,10 +116,9 @@ class Served:
         while not self._stop.is_set():
             self.events += self.publisher.poll()
             while self._jobs:
-                job, box, done = self._jobs.pop(0)
+                job, done = self._jobs.pop(0)
                 try:
-                    box.append(job(self.publisher))
+                    done.set_result(job(self.publisher))
                 except Exception as error:
-                    box.append(error)
-                done.set()
+                    done.set_exception(error)
             time.sleep(0.002)

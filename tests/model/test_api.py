@@ -16,6 +16,7 @@ from streamtok.checkpoint import save
 from streamtok.model import Encoded
 from streamtok.model.decoding import to_uint8
 from tests.kit.models import SLIM, encode_by_steps, tiny, video
+from tests.kit.threads import beside
 
 
 @pytest.mark.parametrize("name", ["dv4x8x8", "cv4x8x8", "di8x8"])
@@ -94,15 +95,13 @@ def test_a_stream_in_two_threads_counts_what_returned_and_raises_for_the_rest():
         leave.wait(20)
 
     hook = model.encoder.register_forward_pre_hook(hold)
-    thread = threading.Thread(target=stream.step, args=(clip[:, :, 1:],))
-    thread.start()
-    assert inside.wait(20)
-    for call in (lambda: stream.step(clip[:, :, 1:]), stream.reset, stream.snapshot):
-        with pytest.raises(RuntimeError, match="another thread is using this stream"):
-            call()
-        raised.append(call)
-    leave.set()
-    thread.join()
+    with beside(stream.step, clip[:, :, 1:]):
+        assert inside.wait(20)
+        for call in (lambda: stream.step(clip[:, :, 1:]), stream.reset, stream.snapshot):
+            with pytest.raises(RuntimeError, match="another thread is using this stream"):
+                call()
+            raised.append(call)
+        leave.set()
     hook.remove()
     assert stream.buffers["count"].tolist() == [2]
     stream.step(clip[:, :, 1:])

@@ -1,39 +1,18 @@
 """The published network, number for number: vectors made by its own code from rebuilt weights and clips."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import streamtok
 from streamtok.checkpoint.cosmos import published_names
 from streamtok.config import PRESETS
 from streamtok.evaluation.layouts import split_groups
 from streamtok.model import build
+from tests.kit.golden import GOLDEN, load
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-_spec = importlib.util.spec_from_file_location("golden_weights", GOLDEN / "weights.py")
-weights = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(weights)
 KEYS = json.loads((GOLDEN / "cosmos_checkpoint_keys.json").read_text())["variants"]
-
-
-def load(name: str):
-    """The golden tokenizer, its input and its recorded outputs."""
-    shapes = json.loads((GOLDEN / "shapes.json").read_text())[name]
-    case = np.load(GOLDEN / f"{name}.npz")
-    state = {key: torch.from_numpy(value) for key, value in weights.golden_state_dict(shapes).items()}
-    tok = streamtok.from_cosmos(state, json.loads(str(case["config"])))
-    clip = weights.golden_video(int(case["input_seed"]), case["input_shape"])
-    assert weights.array_digest(clip) == json.loads(str(case["meta"]))["input_sha256"]
-    return (
-        tok,
-        torch.from_numpy(clip),
-        {key: torch.from_numpy(case[key]) for key in case if case[key].dtype.kind in "fi"},
-    )
 
 
 @pytest.mark.parametrize("name", ["ci8x8_small", "cv8x8x8_small", "dv4x8x8_small"])

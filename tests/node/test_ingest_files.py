@@ -21,6 +21,7 @@ from streamtok.wire.security import CurveClient, generate
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import ATTENTION, VIDEO, build
 from tests.kit.nodes import RunningNode, read_all, rig
+from tests.kit.threads import beside
 
 FRAMES = 18
 
@@ -39,36 +40,18 @@ def clip(tmp_path) -> Path:
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 def test_a_video_file_by_the_command_gives_the_tokens_of_its_frames(fit, clip, endpoint, tmp_path, capsys):
     streamtok.save(build(ATTENTION), tmp_path / "model")
-    messages: list = []
-    reader = threading.Thread(target=lambda: messages.extend(read_all(endpoint)))
-    reader.start()
-    status = ingest.main(
-        [
-            "--source",
-            str(clip),
-            "--stream",
-            "front",
-            "--model",
-            str(tmp_path / "model"),
-            "--bind",
-            endpoint,
-            "--size",
-            "48x64",
-            "--fit",
-            fit,
-            "--wait-subscribers",
-            "1",
-            "--json",
-        ]
-    )
-    reader.join(60)
+    model = str(tmp_path / "model")
+    arguments = ["--source", str(clip), "--stream", "front", "--model", model, "--bind", endpoint]
+    with beside(read_all, endpoint) as reading:
+        status = ingest.main([*arguments, "--size", "48x64", "--fit", fit, "--wait-subscribers", "1", "--json"])
+    messages = reading.result()
     summary = json.loads(capsys.readouterr().out)["streams"]["front"]
     assert (status, summary["frames"], summary["groups"], summary["dropped"]) == (0, FRAMES, 6, 0)
     prepare = Preprocessor((72, 100), (48, 64), fit)
     with open_source(str(clip)) as source:
         planes = torch.from_numpy(np.stack([prepare(frame.image) for frame in source], 1))[None]
     planes = torch.cat([planes, planes[:, :, -1:].expand(-1, -1, 3, -1, -1)], 2)
-    stream = streamtok.load(str(tmp_path / "model")).stream(slots=1, height=48, width=64)
+    stream = streamtok.load(model).stream(slots=1, height=48, width=64)
     expected = [stream.step(planes[:, :, :1])] + [stream.step(part) for part in planes[:, :, 1:].split(4, 2)]
     for message, out in zip(messages, expected, strict=True):
         np.testing.assert_array_equal(message.tokens, out.indices[0, 0].numpy())

@@ -11,7 +11,6 @@ import pytest
 import torch
 import zmq
 
-import streamtok
 from streamtok.coding.coder import save_coder
 from streamtok.commands.ingest import make_node
 from streamtok.engine.optimized import describe_engine
@@ -512,12 +511,11 @@ def test_threads_and_sockets_are_gone_after_the_end(endpoint):
     assert not {thread.name for thread in threading.enumerate()} - before
 
 
-def test_what_a_rig_says_of_the_engine_reaches_the_tokenizer(tmp_path, request):
+def test_what_a_rig_says_of_the_engine_reaches_the_tokenizer(model, request):
     """`engine`, `deterministic` and `threads` of the settings decide how the loaded model computes."""
-    streamtok.save(build(VIDEO), tmp_path / "model")
     before = torch.get_num_threads()
     request.addfinalizer(lambda: torch.set_num_threads(before))
-    chosen = {"model": str(tmp_path / "model"), "device": "cpu", "threads": before + 1}
+    chosen = {"model": model, "device": "cpu", "threads": before + 1}
     streams = {"streams": [{"name": "front", "source": "synthetic:48x64@30?seed=1&frames=5"}]}
     found = {}
     for name, values in {"eager": {"engine": "eager"}, "steps": {"deterministic": True}}.items():

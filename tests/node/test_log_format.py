@@ -7,23 +7,15 @@ from datetime import datetime, timedelta
 
 import pytest
 
-import streamtok
 from streamtok.commands import ingest
 from streamtok.names import MOST_TEXT
 from streamtok.node.logs import JsonFormatter, TextFormatter, log_to_stderr
-from tests.kit.models import VIDEO, build
 
 
 @pytest.fixture(autouse=True)
 def _text_again():
     yield
     log_to_stderr()
-
-
-@pytest.fixture
-def model(tmp_path) -> str:
-    streamtok.save(build(VIDEO), tmp_path / "model")
-    return str(tmp_path / "model")
 
 
 @pytest.fixture

@@ -69,6 +69,10 @@ with stop_on_signals(lambda: None):
 def test_a_node_may_open_as_many_files_as_it_is_allowed_to():
     done = subprocess.run([sys.executable, "-c", LIMIT], capture_output=True, text=True, timeout=30)
     assert done.stdout == "(4096, 4096)\n"
+    command = f"ulimit -n 128; exec {sys.executable} -m streamtok.cli subscribe tcp://127.0.0.1:1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    told = "streamtok subscribe: only 128 files may be open, expected 256 or more: raise the limit (ulimit -n)\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 BOMB = """

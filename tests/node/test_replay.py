@@ -1,7 +1,6 @@
 """Live, recorded and replayed: the same tokens to the bit."""
 
 import json
-import threading
 import time
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from streamtok.commands import info as info_command
-from streamtok.commands.ingest import make_node
 from streamtok.drives.open_drive import open_drive
 from streamtok.engine.loading import load
 from streamtok.engine.optimized import describe_engine
@@ -23,12 +21,12 @@ from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
-from streamtok.settings.rig import load_rig
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS, ingest
+from tests.kit.threads import beside
 
 
 @pytest.fixture(scope="module")
@@ -246,20 +244,11 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
 
     ingest(tmp_path / "d.mcap", tokenizer)
     endpoint = f"ipc://{tmp_path}/r"
-    node = ReplayNode(
-        read_settings(
-            ReplaySettings,
-            None,
-            {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode,
-        ),
-        tokenizer,
-    )
-    thread = threading.Thread(target=node.run, daemon=True)
-    thread.start()
-    with streamtok.subscribe(endpoint, timeout=30, until_end=True) as subscription:
+    values = {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode
+    node = ReplayNode(read_settings(ReplaySettings, None, values), tokenizer)
+    with beside(node.run), streamtok.subscribe(endpoint, timeout=30, until_end=True) as subscription:
         found = list(subscription)
         infos = dict(subscription.infos)
-    thread.join()
     recorded = list(open_recording(tmp_path / "d.mcap").messages())
     assert len(found) == len(recorded)
     for name in ("front", "rear"):
@@ -274,27 +263,6 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
         assert infos[name].replay
         capture_ns, utc_ns = infos[name].clock
         assert abs(ours[-1].capture_ns - capture_ns + utc_ns - time.time_ns()) < 600e9  # it was made just now
-
-
-def test_record_takes_tokens_and_frames_from_the_network(tmp_path, tokenizer):
-    from streamtok.recording.network_recorder import NetworkRecorder
-
-    endpoint = f"ipc://{tmp_path}/i"
-    rig_values = {"streams": TWO_CAMERAS, "bind": endpoint, "publish_frames": True, "wait_subscribers": 1}
-    node = make_node(load_rig(None, rig_values), tokenizer)
-    thread = threading.Thread(target=node.run, daemon=True)
-    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions("lossless", min_free_bytes=0))
-    reader = NetworkRecorder(endpoint, recorder, until_end=True)
-    thread.start()
-    reader.run(seconds=60)
-    reader.close()
-    thread.join()
-    recorder.close()
-    assert recorder.counts["missed"] == 0
-    assert recorder.counts["frames"] == 75
-    assert not reader.rejects.counts
-    result = assert_identical(tmp_path / "d.mcap", tokenizer)
-    assert result["compared"] == recorder.counts["tokens"] > 15
 
 
 def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):
@@ -363,13 +331,11 @@ def test_wrong_settings_say_what_is_allowed(values, text):
         read_settings(ReplaySettings, None, {"path": "d.mcap", **values})
 
 
-def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, capsys):
-    import streamtok
+def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, model, capsys):
     from streamtok.commands.replay import main
 
     ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
-    streamtok.save(tokenizer, tmp_path / "model")
-    arguments = [str(tmp_path / "d.mcap"), "--verify", "--model", str(tmp_path / "model"), "--json"]
+    arguments = [str(tmp_path / "d.mcap"), "--verify", "--model", model, "--json"]
     assert main(arguments) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["different"] == 0

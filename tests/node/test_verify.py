@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 import streamtok
@@ -61,6 +62,24 @@ def test_groups_that_could_not_be_compared_are_not_verified(folder, capsys, tmp_
     assert found["faults"] == ["15 of 54 groups were not compared"]
     status, words = verify(folder, tmp_path / "less.mcap", capsys)
     assert (status, words.splitlines()[-1]) == (1, "NOT verified: 15 of 54 groups were not compared")
+
+
+def test_groups_of_another_tokenizer_are_not_compared(folder, capsys, tmp_path):
+    """A recorder goes on when its node is started again with another model."""
+    recording = open_recording(folder / "d.mcap")
+    options = RecorderOptions("lossless", wait=True, min_free_bytes=0)
+    with open_drive(folder / "d.mcap") as drive, Recorder(tmp_path / "two.mcap", options) as recorder:
+        for info in recording.first_infos().values():
+            recorder.add_stream(info)
+        for frame in drive:
+            recorder.write_frame(frame)
+        for message in recording.messages():
+            later = message.header.seq >= 20
+            header = msgspec.structs.replace(message.header, tokenizer="other") if later else message.header
+            recorder.write_group(header, message.tokens)
+    status, found = verify(folder, tmp_path / "two.mcap", capsys, "--json")
+    assert (status, found["compared"], found["different"]) == (1, 40, 0)
+    assert found["skipped"] == {"another tokenizer made it": 14}
 
 
 def test_a_recording_that_was_cut_off_is_verified_once_it_is_repaired(folder, capsys, tmp_path):

@@ -74,12 +74,6 @@ def test_yuv_is_within_half_a_step_of_the_standard(matrix, kr, kb, full):
     assert np.abs(back - rgb).max() < 0.02
 
 
-def test_black_white_and_grey_of_limited_range():
-    data = np.array([16, 128, 235, 128, 126, 128, 1, 128, 255, 128, 16, 128], np.uint8)
-    got = to_rgb(data, "yuyv", 1, 6)[0]
-    assert got.tolist() == [[0] * 3, [255] * 3, [128] * 3, [0] * 3, [255] * 3, [0] * 3]
-
-
 @pytest.mark.parametrize(
     ("encoding", "code"),
     [
@@ -128,13 +122,6 @@ def sample(mirror, order, y, x, letter):
 def test_bayer_is_the_mean_of_the_nearest_samples(encoding, size):
     raw = noise(size, 3)
     assert np.array_equal(to_rgb(raw, encoding, *size), bayer_oracle(raw, encoding[6:10]))
-
-
-@pytest.mark.parametrize("encoding", BAYER)
-def test_bayer_gives_flat_colours_back(encoding):
-    color = {"r": 200, "g": 90, "b": 30}
-    tile = np.array([color[letter] for letter in encoding[6:10]], np.uint8).reshape(2, 2)
-    assert np.all(to_rgb(np.tile(tile, (5, 6)), encoding, 10, 12) == (200, 90, 30))
 
 
 def test_packed_and_grey():

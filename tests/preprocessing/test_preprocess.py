@@ -5,7 +5,7 @@ from math import ceil, floor, gcd
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamtok.preprocessing.preprocessor import Preprocessor, fit_rectangles, pad_edges
@@ -42,6 +42,8 @@ def oracle(image, target):
 
 @settings(deadline=None, max_examples=60)
 @given(height=SIDES, width=SIDES, tall=st.integers(1, 12), wide=st.integers(1, 12), seed=SEEDS)
+@example(height=9, width=7, tall=9, wide=7, seed=0)
+@example(height=5, width=7, tall=15, wide=14, seed=0)
 def test_equals_the_exact_area_mean_rounded_half_up(height, width, tall, wide, seed):
     image = picture(height, width, seed)
     got = Preprocessor((height, width), (tall, wide), multiple=1)(image)
@@ -79,34 +81,6 @@ def test_sizes_without_a_common_divisor_need_more_than_float32_and_stay_exact():
     prepare = Preprocessor((479, 719), (64, 96))
     assert prepare._dtype is np.float64
     assert np.array_equal(prepare(image), integer_mean(image, (64, 96)))
-
-
-@pytest.mark.parametrize("value", [0, 1, 127, 128, 254, 255])
-@pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
-def test_a_constant_picture_stays_constant(value, fit):
-    image = np.full((37, 53, 3), value, np.uint8)
-    assert np.all(Preprocessor((37, 53), (16, 32), fit)(image) == value)
-
-
-@settings(deadline=None, max_examples=30)
-@given(height=SIDES, width=SIDES, seed=SEEDS)
-def test_the_same_size_is_the_identity(height, width, seed):
-    image = picture(height, width, seed)
-    assert np.array_equal(Preprocessor((height, width), (height, width), multiple=1)(image), image.transpose(2, 0, 1))
-
-
-@settings(deadline=None, max_examples=30)
-@given(height=st.integers(2, 40), width=st.integers(2, 40), seed=SEEDS)
-def test_mirroring_the_picture_mirrors_the_result(height, width, seed):
-    image = picture(height, width, seed)
-    prepare = Preprocessor((height, width), (8, 8))
-    assert np.array_equal(prepare(np.ascontiguousarray(image[::-1, ::-1])), prepare(image)[:, ::-1, ::-1])
-
-
-def test_enlarging_by_a_whole_factor_repeats_pixels():
-    image = picture(5, 7)
-    got = Preprocessor((5, 7), (15, 14), multiple=1)(image)
-    assert np.array_equal(got, image.repeat(3, 0).repeat(2, 1).transpose(2, 0, 1))
 
 
 def test_without_a_size_the_picture_is_padded_to_the_grid_by_its_edge():

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
@@ -35,12 +36,12 @@ from tests.kit.wire import eventually
 NO_GUARD = {"min_free_bytes": 0}
 
 
-def record(path, count=20, **options):
-    """Record token messages; returns the recorder, closed."""
+def record(path, count=20, announced=None, change=lambda made: made, **options):
+    """Record token messages, some of them changed; returns the recorder, closed."""
     recorder = Recorder(path, RecorderOptions(wait=True, **NO_GUARD | options), metadata={"purpose": "test"})
-    recorder.add_stream(info())
+    recorder.add_stream(announced or info())
     for made, tokens in messages(count):
-        recorder.write_group(made, tokens)
+        recorder.write_group(change(made), tokens)
     recorder.close()
     assert not recorder.error
     return recorder
@@ -84,20 +85,10 @@ UNSTORABLE = {
 
 @pytest.mark.parametrize("kind", UNSTORABLE)
 def test_a_message_that_no_file_holds_is_counted_and_the_others_are_kept(tmp_path, caplog, kind):
-    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
-    recorder.add_stream(info())
-    for made, tokens in messages(20):
-        if made.seq in (3, 7):
-            made = UNSTORABLE[kind](made)
-        recorder.write_group(made, tokens)
-    recorder.close()
-    assert not recorder.error
+    recorder = record(tmp_path / "d.mcap", change=lambda made: UNSTORABLE[kind](made) if made.seq in (3, 7) else made)
     assert (recorder.counts["tokens"], recorder.counts["missed"]) == (18, 2)
-    assert [m.header.seq for m in open_recording(tmp_path / "d.mcap").messages()] == [
-        *range(3),
-        *range(4, 7),
-        *range(8, 20),
-    ]
+    found = [message.header.seq for message in open_recording(tmp_path / "d.mcap").messages()]
+    assert found == [*range(3), *range(4, 7), *range(8, 20)]
     assert caplog.text.count("event=unstorable messages=1 ") == 2  # at once, and at the end
 
 
@@ -106,12 +97,7 @@ def test_a_message_that_no_file_holds_is_counted_and_the_others_are_kept(tmp_pat
     "value", [b"bytes", msgspec.msgpack.Ext(5, b"x"), float("nan"), {"deep": [msgpack.Timestamp(1, 2)]}]
 )
 def test_an_info_that_no_file_holds_loses_the_map_that_is_odd(tmp_path, field, value):
-    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
-    recorder.add_stream(info(**{field: {"a": value}}))
-    for made, tokens in messages(5):
-        recorder.write_group(made, tokens)
-    recorder.close()
-    assert not recorder.error
+    record(tmp_path / "d.mcap", 5, info(**{field: {"a": value}}))
     recording = open_recording(tmp_path / "d.mcap")
     assert len(list(recording.messages())) == 5
     assert getattr(recording.first_infos()["front"], field) == {}
@@ -334,6 +320,33 @@ def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_move
     assert len(list(open_recording(tmp_path / "moved" / "d_001.mcap").messages())) == 5
 
 
+def test_a_file_system_that_counts_no_links_has_not_lost_its_file(tmp_path, monkeypatch):
+    def count_no_links(descriptor: int, fstat=os.fstat) -> os.stat_result:
+        return os.stat_result([0 if place == 3 else value for place, value in enumerate(fstat(descriptor))])
+
+    monkeypatch.setattr(os, "fstat", count_no_links)
+    with Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+        recorder.add_stream(info())
+        for made, tokens in messages(5):
+            recorder.write_group(made, tokens)
+        assert eventually(lambda: recorder.counts["tokens"] == 5)
+        (tmp_path / "d.mcap").unlink()
+        assert eventually(lambda: len(recorder.paths) == 2)
+    assert recorder.paths == [tmp_path / "d.mcap", tmp_path / "d_001.mcap"]
+
+
+def test_an_end_that_takes_too_long_is_said_and_can_be_waited_for(tmp_path, caplog):
+    recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
+    recorder.add_stream(info())
+    for made, tokens in messages(500):
+        recorder.write_group(made, tokens)
+    recorder.close(timeout=0)
+    assert "d.mcap: cut off 0 s after the end was asked for" in caplog.text
+    recorder.close()
+    assert recorder.counts["tokens"] == 500
+    assert len(list(open_recording(tmp_path / "d.mcap").messages())) == 500
+
+
 def test_a_folder_that_is_moved_keeps_its_own_files_and_they_are_named_as_they_lie(tmp_path, caplog):
     folder = tmp_path / "drives"
     folder.mkdir()
@@ -399,12 +412,12 @@ def test_what_a_disk_costs_that_fails_at_the_end_is_said(caplog):
 
 
 def test_of_a_folder_each_recording_is_a_new_file(tmp_path):
-    for _ in range(3):
-        with Recorder(tmp_path) as recorder:
-            recorder.add_stream(info())
+    with ThreadPoolExecutor(8) as threads:
+        for recorder in threads.map(Recorder, [tmp_path] * 64):
+            recorder.close()
     names = [path.name for path in tmp_path.iterdir()]
-    assert len(names) == 3
-    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d)?\.mcap", name) for name in names), names
+    assert len(names) == 64
+    assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?\.mcap", name) for name in names), names
 
 
 def test_a_file_is_never_overwritten(tmp_path):

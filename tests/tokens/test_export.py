@@ -119,7 +119,11 @@ def test_command_line(tmp_path, token_file, groups_of, capsys):
     assert command.main([path, "--to", "webdataset", "--out", out, "--window", "2", "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"samples": 2, "shards": 1}
     assert command.main([path, "--to", "webdataset", "--out", out, "--quiet"]) == 1
-    assert "not an empty folder" in capsys.readouterr().err
+    assert "give a new folder" in capsys.readouterr().err
+    killed = tmp_path / "killed"
+    (killed / ".unfinished-x").mkdir(parents=True)
+    assert command.main([path, "--to", "webdataset", "--out", str(killed), "--quiet"]) == 1
+    assert "holds .unfinished-x" in capsys.readouterr().err
     assert command.main([str(tmp_path / "absent"), "--to", "parquet", "--out", str(tmp_path / "new")]) == 1
     assert "absent" in capsys.readouterr().err
 

@@ -9,8 +9,8 @@ from streamtok.drives.open_drive import open_drive
 from streamtok.recording.repair import repair
 from streamtok.tokens.export import FORMATS, export
 from streamtok.tokens.repack import repack
-from tests.drives.test_accounting import regular, write
 from tests.kit.disk import full_disk
+from tests.kit.shots import regular, write
 
 
 def test_a_full_disk_is_said_with_the_file_and_leaves_nothing(tmp_path, token_file, groups_of):

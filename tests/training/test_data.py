@@ -14,24 +14,18 @@ from streamtok.training.batches import DRIFT, Course, Sampler
 from streamtok.training.config import DataConfig, PhaseConfig
 from streamtok.training.data import list_media, load_cache, sizes_for, split_holdout
 from streamtok.training.footage import survey
+from tests.kit.training import write_avi
 
 CPU = torch.device("cpu")
 PLAIN = DataConfig(scales=(48,), flip=0, reverse=0, brightness=0, strides=(1,), threads=1)
-
-
-def write_video(path, frames):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, frames[0].shape[1::-1])
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two videos of different sizes, one image in a sub-folder, one damaged video, one file that is neither."""
     path = tmp_path_factory.mktemp("data")
-    write_video(path / "wide.avi", SyntheticDrive(48, 80, seed=1).clip(0, 12))
-    write_video(path / "tall.avi", SyntheticDrive(96, 64, seed=2).clip(0, 8))
+    write_avi(path / "wide.avi", SyntheticDrive(48, 80, seed=1).clip(0, 12))
+    write_avi(path / "tall.avi", SyntheticDrive(96, 64, seed=2).clip(0, 8))
     (path / "more").mkdir()
     cv2.imwrite(str(path / "more" / "still.png"), SyntheticDrive(64, 64, seed=3).frame(0)[..., ::-1])
     (path / "broken.mp4").write_bytes(b"no video at all" * 50)
@@ -74,23 +68,8 @@ def test_only_damaged_files_is_an_error(folder):
         cache_of([folder / "broken.mp4"])
 
 
-def by_opencv(path):
-    capture = cv2.VideoCapture(path)
-    while (read := capture.read())[0]:
-        yield read[1][..., ::-1]
-
-
 def frames_of(path, most):
     return (frame for _, frame in survey(path, most, most).read())
-
-
-@pytest.mark.parametrize("library", ["av", "cv2"])
-def test_both_readers_give_the_same_frames(folder, library):
-    path = str(folder / "wide.avi")
-    frames = list(frames_of(path, 99) if library == "av" else by_opencv(path))
-    drive = SyntheticDrive(48, 80, seed=1).clip(0, 12)
-    assert len(frames) == 12
-    assert np.abs(np.stack(frames).astype(int) - drive).mean() < 6  # JPEG's error
 
 
 def test_max_frames_and_synthetic_drives():

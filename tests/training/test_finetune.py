@@ -24,7 +24,6 @@ from streamtok.training.journal import read_journal
 from streamtok.training.loop import train
 from streamtok.training.optimizer import MuonAdamW
 from streamtok.training.speed import choose_dtype
-from streamtok.training.step import TrainingStep
 from tests.kit.models import SLIM, tiny
 from tests.kit.training import TINY, config
 
@@ -168,13 +167,3 @@ def test_training_refuses_pictures_of_other_channels_by_name(tmp_path, caplog):
         train(run, build_model(run))
     assert "arrays" in caplog.text
     assert "pictures have 4 channels, the tokenizer takes RGB" in caplog.text
-
-
-def test_six_channels_train_from_scratch():
-    torch.manual_seed(0)
-    settings = TrainConfig(dtype="float32", model_overrides=TINY | {"in_channels": 6})
-    model = build_model(settings).train()
-    step, clip = TrainingStep(model, settings), torch.rand(2, 6, 5, 32, 32) * 0.2 + 0.5
-    step.optimizer.set_lr(1.0)
-    losses = [step(i, clip, None, settings.losses)[0]["l1"].item() for i in range(12)]
-    assert losses[-1] < 0.8 * losses[0]

@@ -2,7 +2,6 @@
 
 import logging
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ from streamtok.training.config import DataConfig
 from streamtok.training.data import load_cache
 from streamtok.training.loop import load_data
 from tests.kit.training import config as run_config
+from tests.kit.videos import write_video
 
 CPU = torch.device("cpu")
 PLAIN = DataConfig(scales=(48,), max_frames=60, stretch=20, flip=0, reverse=0, brightness=0, strides=(1,), threads=1)
@@ -23,14 +23,8 @@ PLAIN = DataConfig(scales=(48,), max_frames=60, stretch=20, flip=0, reverse=0, b
 def long_video(request, tmp_path_factory):
     """250 frames, each with its number as its grey level; an .mkv does not say how many there are."""
     path = tmp_path_factory.mktemp("long") / f"drive.{request.param}"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=30)
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 10**7
-        for number in range(250):
-            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), number, np.uint8), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
-    return path
+    grey = [np.full((48, 64, 3), number, np.uint8) for number in range(250)]
+    return write_video(path, grey, codec="mpeg4", rate=30, b="10M")
 
 
 def numbers(cache):

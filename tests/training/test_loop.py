@@ -8,12 +8,13 @@ import torch
 
 import streamtok
 from streamtok.commands.train import main
+from streamtok.io.synthetic import SyntheticDrive
 from streamtok.training.build import build_model
 from streamtok.training.journal import plot_curves, read_journal
 from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
 from streamtok.training.step import NonFiniteTraining
-from tests.kit.training import CLIPS, TINY, config
+from tests.kit.training import CLIPS, TINY, assert_same, config, write_avi
 
 
 def lines(out, kind="train"):
@@ -35,7 +36,7 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys)
     data = {"paths": str(tmp_path / "clips"), "scales": [48], "threads": 1}
     (tmp_path / "clips").mkdir()
     for name, seed in (("kept", 1), ("held", 2)):
-        _write(tmp_path / "clips" / f"{name}.avi", seed)
+        write_avi(tmp_path / "clips" / f"{name}.avi", SyntheticDrive(48, 64, seed=seed).clip(0, 10))
     data["paths"], data["holdout"] = [data["paths"]], ["held"]
     table = {
         "model": "nano",
@@ -63,15 +64,6 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys)
     average = dict(zip([n for n, _ in model.named_parameters()], saved["average"]["shadow"], strict=True))
     for name, p in model.named_parameters():
         assert torch.equal(p, average[name].half().float())
-
-
-def _write(path, seed):
-    from streamtok.io.synthetic import SyntheticDrive
-
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
-    for frame in SyntheticDrive(48, 64, seed=seed).clip(0, 10):
-        writer.write(frame[..., ::-1].copy())
-    writer.release()
 
 
 @pytest.mark.parametrize("where", ["weight", "loss"])
@@ -118,19 +110,10 @@ def test_phases_change_losses_and_resume_is_exact(tmp_path):
     train(parts, build_model(parts), resume=True)
     first, second = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "parts"))
     for name in ("model", "optimizer", "average"):
-        for a, b in zip(_tensors(first[name]), _tensors(second[name]), strict=True):
-            assert torch.equal(a, b)
+        assert_same(first[name], second[name])
     named = {k.removeprefix("loss_") for k in lines(tmp_path / "whole")[-1] if k.startswith("loss_")}
     assert named == set(weights)
     assert "loss_l1" not in lines(tmp_path / "whole")[0]
-
-
-def _tensors(tree):
-    if isinstance(tree, torch.Tensor):
-        return [tree]
-    if isinstance(tree, dict | list):
-        return [t for value in (tree.values() if isinstance(tree, dict) else tree) for t in _tensors(value)]
-    return []
 
 
 def test_the_clock_ends_a_run_and_drives_the_cosine(tmp_path):

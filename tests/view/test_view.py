@@ -29,6 +29,8 @@ from streamtok.exporting.step import ExportedStep
 from streamtok.io.images.stills import decode_still, encode_jpeg
 from streamtok.model.decoding import GridDecoder
 from streamtok.recording.reader import open_recording
+from streamtok.types import Frame
+from streamtok.view import live
 from streamtok.view.live import LiveShow
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, paint_latent
@@ -39,6 +41,7 @@ from tests.kit.browser import open_browser
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import RunningNode, ScriptedCamera, ingest, rig
 from tests.kit.pictures import image
+from tests.kit.threads import beside
 from tests.kit.videos import ORDERED, PLAIN, number_of, numbered, write_video
 from tests.kit.wire import Served, eventually, make_group, make_info
 
@@ -61,14 +64,12 @@ def models(model, monkeypatch):
 def served(show: Show, **options) -> Iterator[PageServer]:
     """A page server on a thread of its own, once it listens."""
     server, stop, ready = PageServer(show, 0, **options), threading.Event(), threading.Event()
-    thread = threading.Thread(target=server.run, args=(stop, lambda url: ready.set()))
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield server
-    finally:
-        stop.set()
-        thread.join()
+    with beside(server.run, stop, lambda url: ready.set()):
+        try:
+            assert ready.wait(30)
+            yield server
+        finally:
+            stop.set()
 
 
 def test_a_browser_shows_streams_and_which_camera_is_lost(model, models, endpoint, monkeypatch):
@@ -216,12 +217,12 @@ def test_foxglove_gets_pictures_and_numbers(model, models, endpoint):
     """As a client of Foxglove's WebSocket protocol sees it."""
     pytest.importorskip("foxglove", reason="needs: pip install foxglove-sdk")
     viewer, got = FoxgloveViewer(0), {}
-    with connect(f"ws://127.0.0.1:{viewer.port}", subprotocols=["foxglove.sdk.v1"], max_size=None) as client:
-        enough = threading.Event()
-        wanted = (model, models, endpoint, viewer, lambda groups: enough.is_set())
-        running = threading.Thread(target=show_groups, args=wanted)
-        running.start()
-        topics: dict[int, str] = {}
+    enough, topics = threading.Event(), {}
+    wanted = (model, models, endpoint, viewer, lambda groups: enough.is_set())
+    with (
+        connect(f"ws://127.0.0.1:{viewer.port}", subprotocols=["foxglove.sdk.v1"], max_size=None) as client,
+        beside(show_groups, *wanted),
+    ):
         while set(got) < {"/0/a/picture", "/0/a/stages"}:
             message = client.recv(60)
             if isinstance(message, bytes):
@@ -233,7 +234,6 @@ def test_foxglove_gets_pictures_and_numbers(model, models, endpoint):
                 order = {"op": "subscribe", "subscriptions": [{"id": channel["id"], "channelId": channel["id"]}]}
                 client.send(json.dumps(order))
         enough.set()
-    running.join()
     viewer.close()
     assert b"\xff\xd8\xff" in got["/0/a/picture"]
     assert json.loads(got["/0/a/stages"])["lost"] == 0
@@ -273,6 +273,29 @@ def test_nodes_are_read_only_while_a_page_is_open(models):
         with connect(server.url.replace("http", "ws") + "socket"):
             node.wait_subscribers(1)
         assert eventually(lambda: node.do(lambda publisher: publisher.subscribers()) == 0)
+
+
+def test_camera_images_that_wait_for_their_group_take_bounded_memory(models, monkeypatch):
+    monkeypatch.setattr(live, "QUEUE_BYTES", 32 * 48 * 3)  # one of them
+    image, sources = np.zeros((32, 48, 3), np.uint8), {}
+
+    class Page:
+        wants_pictures = False
+
+        def take(self, group):
+            sources[group.message.stream] = group.source
+
+    page = Page()
+    with Served("front", "rear") as node:
+        show = LiveShow([node.endpoint], models)
+        show.join(page)
+        node.wait_subscribers(1)
+        for stream in ("front", "rear"):
+            assert eventually(lambda name=stream: node.do(lambda end: end.publish_frame(Frame(name, 0, 1, image))))
+        node.publish(make_group(0, "front"), make_group(0, "rear"))
+        assert eventually(lambda: len(sources) == 2)
+        show.leave(page)
+    assert (sources["front"] is None, sources["rear"] is None) == (True, False)
 
 
 def test_strangers_are_kept_out(models):

@@ -381,6 +381,18 @@ def test_more_streams_than_accepted_are_refused(fake):
         assert len(reader._drain._endings._said) == 4
 
 
+def test_named_streams_are_accepted_however_many(fake):
+    socket, endpoint = fake
+    names = [f"s{number}" for number in range(70)]
+    with subscribe(endpoint, names, timeout=20) as reader:
+        for _ in names:
+            joined(socket)
+        for name in names:
+            socket.send_multipart(pack(make_info(name)))
+        assert eventually(lambda: len(reader.infos) == 70)
+        assert not reader.rejects.counts
+
+
 def reply_of(**fields) -> list[bytes]:
     return [msgpack.packb({"version": 1, "id": 1, "ok": True, "error": None} | fields)]
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from streamtok.wire.subscriber import subscribe
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_group, make_info
 
 SPEC = importlib.util.spec_from_file_location("policy_example", Path(__file__).parents[2] / "examples" / "policy.py")
@@ -36,29 +37,14 @@ def publish_live(node: Served, streams: list[str], stop: threading.Event) -> Non
 def cameras():
     """A node with two cameras that publish all the time."""
     stop = threading.Event()
-    with Served("front", "left") as node:
-        thread = threading.Thread(target=publish_live, args=[node, ["front", "left"], stop])
-        thread.start()
+    with Served("front", "left") as node, beside(publish_live, node, ["front", "left"], stop):
         yield node
         stop.set()
-        thread.join()
 
 
 def test_the_policy_acts_on_both_cameras_at_its_rate(cameras, capsys):
-    arguments = [
-        "--stream",
-        "front",
-        "--stream",
-        "left",
-        "--rate",
-        "20",
-        "--steps",
-        "4",
-        "--ticks",
-        "20",
-        "--max-age",
-        "30",
-    ]
+    arguments = ["--stream", "front", "--stream", "left", "--rate", "20"]
+    arguments += ["--steps", "4", "--ticks", "20", "--max-age", "30"]
     assert policy.main([cameras.endpoint, *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [str(tick) for tick in range(20)]
@@ -107,11 +93,9 @@ def test_tokens_of_another_tokenizer_are_not_acted_on(cameras, capsys, monkeypat
     cameras.do(lambda publisher: publisher.add_stream(make_info("late", tokenizer="other")))
     stop, arguments = threading.Event(), ["--stream", "late", "--rate", "20"]
     monkeypatch.setattr(policy, "describe", lambda reader, names: make_info("late"))
-    thread = threading.Thread(target=publish_live, args=[cameras, ["late"], stop])
-    thread.start()
-    assert policy.main([cameras.endpoint, *arguments]) == 0
-    stop.set()
-    thread.join()
+    with beside(publish_live, cameras, ["late"], stop):
+        assert policy.main([cameras.endpoint, *arguments]) == 0
+        stop.set()
     assert [line.split(" late")[0] for line in capsys.readouterr().out.splitlines()] == [
         f"tick {tick} hold: no tokens yet" for tick in range(6)
     ]

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamtok.commands import keys
+from streamtok.wire import connection
 from streamtok.wire.control import ControlClient
 from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, control_beside, is_private, reachable
 from streamtok.wire.publisher import Publisher
@@ -304,13 +305,15 @@ def test_only_a_key_on_the_list_gets_the_stream(folder, tmp_path_factory):
             assert allowed.request("info", "front")["stream"] == "front"
 
 
-def test_a_client_that_expects_another_server_gets_nothing(folder, tmp_path_factory):
+def test_a_client_that_expects_another_server_gets_nothing_and_is_told(folder, tmp_path_factory, monkeypatch, caplog):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.2)
     other = tmp_path_factory.mktemp("other")
     generate(other)
     mistaken = CurveClient.load(folder)
     mistaken = CurveClient(mistaken.public, mistaken.secret, load_public(other / "server.key"))
     with Served("front", curve=CurveServer.load(folder)) as node:
         assert got_nothing(node, curve=mistaken)
+    assert "completes no handshake: it is stopped, no node, or of another server.key" in caplog.text
 
 
 def test_keys_are_let_in_and_shut_out_while_the_node_runs(folder):

@@ -24,6 +24,7 @@ from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unp
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.tcp import EVERYTHING, attach_filter
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_group, make_info
 from tests.kit.zmtp import frame, shake_hands
 
@@ -406,11 +407,9 @@ def test_lossless_waits_for_a_slow_reader_and_loses_nothing(context):
         publisher.add_stream(make_info(grid=[128, 256]))
         slow.connect(publisher.endpoint)
         assert publisher.wait_subscribers(1, 20)
-        thread = threading.Thread(target=read)
-        thread.start()
-        for number in range(200):
-            publisher.publish(make_group(number, tokens=big))
-        thread.join()
+        with beside(read):
+            for number in range(200):
+                publisher.publish(make_group(number, tokens=big))
     assert received == list(range(200))
 
 
@@ -606,7 +605,7 @@ def test_an_epoch_beyond_its_bound_is_not_kept():
         node.publish(*[make_group(number, interval=100) for number in range(4)])
         assert len(client.request("epoch", "front").messages) == 4
         node.publish(*[make_group(number, interval=100) for number in range(4, 20)])
-        with pytest.raises(ControlError, match="at most 2000"):
+        with pytest.raises(ControlError, match="over 2000 bytes since"):
             client.request("epoch", "front")
         node.publish(make_group(100, interval=100))
         assert len(client.request("epoch", "front").messages) == 1
@@ -747,6 +746,25 @@ def test_plain_sockets_see_three_parts_on_every_topic(context):
 def test_a_subscription_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match=r"expected|choose one"):
         subscribe("tcp://127.0.0.1:1", **options)
+
+
+def test_a_port_that_libzmq_would_take_for_another_is_refused():
+    with pytest.raises(ValueError, match=r"99999.*expected a port up to 65535"):
+        subscribe("tcp://127.0.0.1:99999")
+
+
+@pytest.mark.parametrize("name", ["peers", "control"])
+def test_a_publisher_that_gets_no_thread_says_so_and_leaves_nothing_open(name, monkeypatch):
+    start = threading.Thread.start
+
+    def start_or_fail(thread: threading.Thread) -> None:
+        if thread.name == name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        Publisher("tcp://127.0.0.1:*")
 
 
 def test_one_name_for_several_is_told(ipc_path):

@@ -200,10 +200,8 @@ class CameraSource(Source):
     def _lose(self, reason: str) -> None:
         self._note_lost(reason)
         self.device.release()
-        self._connected, self._retry_at = False, time.monotonic() + self._wait_s()
-
-    def _wait_s(self) -> float:
-        return self._backoff.next(time.monotonic() - self._heard_at)
+        now = time.monotonic()
+        self._connected, self._retry_at = False, now + self._backoff.next(now - self._heard_at)
 
     def _reconnect(self) -> bool:
         """Open the device again when it is due; False, after a short wait, if that was not possible."""
@@ -213,7 +211,8 @@ class CameraSource(Source):
         try:
             self._open()
         except OSError as error:
-            self._retry_at = time.monotonic() + self._wait_s()
+            now = time.monotonic()
+            self._retry_at = now + self._backoff.next(now - self._heard_at)
             if self._backoff.tries in (1, 10, 100):
                 log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
             return False

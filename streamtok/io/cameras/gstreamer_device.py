@@ -121,7 +121,10 @@ class GStreamerDevice(Device):
             if timed:
                 self._clock.see(packet.time_ns, capture_ns)
                 capture_ns = self._clock.to_local(packet.time_ns)
-            return Grabbed(self._to_image(packet.payload), capture_ns, timed=timed)
+            height, width = self.size or (0, 0)
+            rows = np.frombuffer(packet.payload, np.uint8).reshape(height, -1)  # padded to a multiple of 4 bytes
+            image = np.ascontiguousarray(rows[:, : width * 3].reshape(height, width, 3))
+            return Grabbed(image, capture_ns, timed=timed)
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None and self._process.wait(STOP_S) == 0:
                 raise EndOfSource("the pipeline has ended")
@@ -175,11 +178,6 @@ class GStreamerDevice(Device):
         rate = re.search(r"framerate=\(fraction\)(\d+)/(\d+)", caps)
         self.size = height, width
         self.fps = int(rate[1]) / int(rate[2]) if rate and int(rate[1]) and int(rate[2]) else None
-
-    def _to_image(self, payload: bytearray) -> np.ndarray:
-        height, width = self.size or (0, 0)
-        rows = np.frombuffer(payload, np.uint8).reshape(height, -1)  # padded to a multiple of 4 bytes
-        return np.ascontiguousarray(rows[:, : width * 3].reshape(height, width, 3))
 
     def _read_errors(self) -> str:
         """The pipeline's first error or warning, else its last line of output."""

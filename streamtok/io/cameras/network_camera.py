@@ -6,9 +6,7 @@ camera had buffered when it was opened keep their spacing, and network jitter is
 
 from __future__ import annotations
 
-import itertools
 import logging
-import operator
 import re
 import time
 from collections import deque
@@ -30,6 +28,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
+from streamtok.io.codecs.nal_units import SLICES
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, copy_packet
 from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
@@ -41,7 +40,7 @@ MULTIPART, PLAYLIST = "mpjpeg", "hls"
 LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
 MOST_PLAYLIST = 1 << 24  # bytes
-PAGES = "text/html", "multipart"
+PAGES, PART_HEAD = ("text/html", "multipart"), 256
 PARTS = re.compile(rb"\s*--.*(\r\n|\n(.+\n)*content-length:)", re.I)  # of Motion JPEG as FFmpeg's `mpjpeg` finds them
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
@@ -129,6 +128,7 @@ class NetworkCamera(Device):
         self.size = (context.height, context.width) if context.height and context.width else None
         rate = read_rate(self._container, stream)
         self.fps = float(rate) if rate else None
+        self._in_parts = self._rtp and context.name in SLICES
         context.flags |= LOW_DELAY
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
         self._clock = None if makes_up_times(self._container) else StreamClock()
@@ -212,7 +212,7 @@ class NetworkCamera(Device):
             lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
             self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
             if packet is None or packet.size:
-                return copy_packet(packet, without_copies(bytes(packet))) if packet and self._rtp else packet
+                return copy_packet(packet, without_copies(bytes(packet))) if packet and self._in_parts else packet
 
 
 def without_copies(data: bytes) -> bytes:
@@ -221,15 +221,10 @@ def without_copies(data: bytes) -> bytes:
         again = data.find(data[at : at + PROBE], at + 1, at + MOST_PART)
         length = again - at
         if length >= LEAST_PART:
-            same = _count_same(data[at:again], data[again : again + length])
-            same += _count_same(data[max(at - length, 0) : at][::-1], data[at:again][::-1])
-            data = data[:at] + data[again:] if same >= length else data
+            around = np.frombuffer(data[max(at - length, 0) : again + length], np.uint8)
+            same = bytes(length) in (around[:-length] ^ around[length:]).tobytes()
+            data = data[:at] + data[again:] if same else data
     return data
-
-
-def _count_same(one: bytes, other: bytes) -> int:
-    """How many of the first bytes are the same."""
-    return sum(1 for _ in itertools.takewhile(bool, map(operator.eq, one, other)))
 
 
 def _enable_ffmpeg_log() -> None:
@@ -267,7 +262,7 @@ def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
                 return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture" if _is_one_picture(answer) else "pictures"
-            if kind.startswith("multipart") and not PARTS.match(answer.read1(1 << 10)):
+            if kind.startswith("multipart") and not PARTS.match(answer.read(PART_HEAD)):
                 return "pictures"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
+from streamtok.io.codecs.whole_packets import JPEG_BEGINS
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.names import without_password
 
@@ -20,7 +21,6 @@ log = logging.getLogger("streamtok.io")
 NEWEST_DRIVER_AGE_NS = 5_000_000_000
 """A driver's time is trusted if it is not in the future and not older than this."""
 MOST_DAMAGED = 30  # in a row
-JPEG_BEGINS = b"\xff\xd8"
 SAME_RATE = 0.002  # 29.97 is 30 per second
 
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ class PlayedDevice(Device):
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
         self._make_source = make_source
-        self._source: RecordedSource | None = None
+        self._source: Any = None  # a RecordedSource, from `connect` on
         self._switched_on_ns = 0
         self._reached_ns = 0
         self._lap = (0, 0)
@@ -111,7 +112,7 @@ class PlayedDevice(Device):
         """The next frame that is not too late; without a loop, earlier ones are skipped undecoded where possible."""
         oldest_ns = max(self._now_ns() - LATE_NS, self._reached_ns)
         if not self.faults.loop:
-            self._opened().skip_to(self._opened().start_ns + oldest_ns)
+            self._source.skip_to(self._source.start_ns + oldest_ns)
         frame = self._read()
         while self._position[1] < oldest_ns:
             frame = self._read()
@@ -119,23 +120,18 @@ class PlayedDevice(Device):
 
     def _read(self) -> Frame:
         try:
-            frame = self._opened().read()
+            frame = self._source.read()
         except EndOfSource:
             if not self.faults.loop:
                 raise
             number, position_ns = self._position
             self._lap = number + 1, position_ns + round(1e9 / (self.fps or 30.0))
             self._start()
-            frame = self._opened().read()
+            frame = self._source.read()
         if frame is None:
             raise EndOfSource(f"{self.name} gave no image")
-        self._position = self._lap[0] + frame.frame_id, self._lap[1] + frame.capture_ns - self._opened().start_ns
+        self._position = self._lap[0] + frame.frame_id, self._lap[1] + frame.capture_ns - self._source.start_ns
         return frame
-
-    def _opened(self) -> RecordedSource:
-        if self._source is None:
-            raise RuntimeError(f"{self.name}: grab before connect")
-        return self._source
 
 
 def parse_played(spec: str, open_source: Callable[[str], Source], clock: MachineClock | None = None) -> PlayedDevice:

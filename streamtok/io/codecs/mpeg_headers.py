@@ -10,9 +10,7 @@ from streamtok.io.codecs.shown_order import Order, Shown
 
 PICTURE, GROUP, SEQUENCE_END = b"\0\0\1\0", b"\0\0\1\xb8", b"\0\0\1\xb7"  # start codes of MPEG-2
 LAST_SLICE, B_PICTURE = 0xAF, 3
-STRUCTURE = re.compile(
-    rb"\x00\x00\x01\xb5[\x80-\x8f].(.)", re.DOTALL
-)  # a picture coding extension, up to the byte with it
+STRUCTURE = re.compile(rb"\x00\x00\x01\xb5[\x80-\x8f].(.)", re.DOTALL)  # of a picture coding extension
 FRAME, TOP, BOTTOM = 3, 1, 2  # values of picture_structure
 NUMBERS = 1024  # temporal_reference has 10 bits
 

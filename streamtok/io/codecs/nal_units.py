@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units of type 40
 HEVC_SLICES = range(32)
+SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}
 RECOVERY_POINT = 6  # payload type of an SEI message, in both
 DISPLAY_ORIENTATION = 47
 PICTURE_TIMING = 1  # says whether a picture is interlaced, on which the position of chroma depends
@@ -118,16 +119,10 @@ def add_orientation(data: bytes, codec: str, orientation: int) -> bytes:
     bits = f"0{mirrored:b}0{turns << 14:016b}1" + ("0" if codec == "h264" else "00") + "1"
     payload = int(bits.ljust(24, "0"), 2).to_bytes(3, "big").replace(b"\0\0", b"\0\0\3")
     head = b"\x06" if codec == "h264" else b"\x4e\x01"
-    message = START + head + bytes([DISPLAY_ORIENTATION, 3]) + payload + b"\x80"
-    first_slice = range(1, 6) if codec == "h264" else HEVC_SLICES
-    at = data.find(START)
-    while at >= 0:
-        kind = unit_type(codec, data[at + 3 : at + 4])
-        if kind in first_slice:
-            at -= at > 0 and not data[at - 1]
-            return data[:at] + b"\0" + message + data[at:]
-        at = data.find(START, at + 3)
-    return data
+    message = head + bytes([DISPLAY_ORIENTATION, 3]) + payload + b"\x80"
+    units = list(split_units(data, 0))
+    at = next((n for n, unit in enumerate(units) if unit and unit_type(codec, unit) in SLICES[codec]), len(units))
+    return b"".join(b"\0" + START + unit for unit in [*units[:at], message, *units[at:]])
 
 
 def parameter_sets(codec: str, extradata: bytes | None) -> list[bytes]:
@@ -184,13 +179,12 @@ def recovery_count(payload: bytes, signed: bool = False) -> int | None:
     """The number of pictures after which a recovery point gives correct ones; None without such an SEI message."""
     at = 0
     while at + 2 < len(payload):
-        kind = size = 0
-        while at < len(payload) - 1 and payload[at] == 255:
-            kind, at = kind + 255, at + 1
-        kind, at = kind + payload[at], at + 1
-        while at < len(payload) - 1 and payload[at] == 255:
-            size, at = size + 255, at + 1
-        size, at = size + payload[at], at + 1
+        head = [0, 0]  # kind and size, each in bytes of 255 and a last one
+        for field in (0, 1):
+            while at < len(payload) - 1 and payload[at] == 255:
+                head[field], at = head[field] + 255, at + 1
+            head[field], at = head[field] + payload[at], at + 1
+        kind, size = head
         if kind == RECOVERY_POINT:
             bits = Bits(payload[at : at + max(size, 1)])
             return max(bits.se() if signed else bits.ue(), 0)

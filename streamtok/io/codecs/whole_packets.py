@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 import av
 
 from streamtok.io.codecs.mpeg_headers import PairedFields
-from streamtok.io.codecs.nal_units import HEVC_SLICES, read_length_size, split_units, unit_type
+from streamtok.io.codecs.nal_units import SLICES, read_length_size, split_units, unit_type
 from streamtok.io.images.stills import is_whole_jpeg
 
 TAIL = 64  # last bytes, in which the end mark is sought: some cameras append others
 IMAGE, EXTENSION, PALETTE = 0x2C, 0x21, 0x80  # of GIF
-SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}  # types of NAL units
 FORBIDDEN = re.compile(rb"\0\0[\0-\2]")  # in a slice
 LONG_FILL = 4  # zeros: fewer may precede a start code
 MOST_FILL = 64  # zeros at the end of a slice of known length: more are no padding

@@ -114,21 +114,19 @@ class ImageFileSource(RecordedSource):
     def __init__(self, path: Path, stream: str = "cam0", *, bits: int | None = None, **options: Any) -> None:
         super().__init__(stream, **options)
         self.path, self._bits = path, bits
-        self._pictures: Iterator[tuple[int, np.ndarray]] = iter(())
-        self._number = 0
+        self._pictures: Iterator[tuple[int, tuple[int, np.ndarray]]] = iter(())
 
     def _open(self) -> None:
         pictures = read_pictures(self.path, self._bits)
         first = next(pictures)
-        self.size, self._number = first[1].shape[:2], 0
+        self.size = first[1].shape[:2]
         if self._bits is None:
             warn_of_dark(self.path.read_bytes(), self.path, str(self.path))
-        self._pictures = itertools.chain([first], pictures)
+        self._pictures = enumerate(itertools.chain([first], pictures))
 
     def _next(self) -> Frame | None:
-        for time_ns, image in self._pictures:
-            self._number += 1
-            return Frame(self.stream, self._number - 1, self.start_ns + time_ns, image)
+        for number, (time_ns, image) in self._pictures:
+            return Frame(self.stream, number, self.start_ns + time_ns, image)
         return None
 
 

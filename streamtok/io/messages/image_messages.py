@@ -31,11 +31,11 @@ FFMPEG_PACKET = (  # of ffmpeg_image_transport
     "uint8[] data\n"
 )
 FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
+COMMON = "builtin_interfaces/Time timestamp\nstring frame_id\n"
 ROS_FOXGLOVE = {
-    "CompressedImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
-    "CompressedVideo": "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
-    "RawImage": "builtin_interfaces/Time timestamp\nstring frame_id\nuint32 width\nuint32 height\nstring encoding\n"
-    "uint32 step\nuint8[] data\n",
+    "CompressedImage": f"{COMMON}uint8[] data\nstring format\n",
+    "CompressedVideo": f"{COMMON}uint8[] data\nstring format\n",
+    "RawImage": f"{COMMON}uint32 width\nuint32 height\nstring encoding\nuint32 step\nuint8[] data\n",
 }
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16", "yuv420": "i420"}
 WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")

@@ -20,6 +20,11 @@ TILE_PIXELS = 1024
 ROAD_EDGE = 6.3
 PAINT = (226, 226, 216)
 YELLOW = (226, 182, 70)
+LANE_MARKS = (
+    *((-5.45, 0.16, PAINT, False), (-1.95, 0.13, YELLOW, False), (-1.65, 0.13, YELLOW, False)),
+    *((1.8, 0.15, PAINT, True), (5.45, 0.16, PAINT, False)),
+)
+"""(x, width, colour, dashed) of every painted line; dashes are 3 m long, every 9 m."""
 
 
 def _parse_colors(text: str) -> list[tuple[int, ...]]:
@@ -86,22 +91,11 @@ def _across() -> np.ndarray:
     return ((np.arange(TILE_PIXELS) + 0.5) / TILE_PIXELS - 0.5)[None, :, None].astype(np.float32) * TILE_WIDTH
 
 
-def lane_marks() -> list[tuple[float, float, tuple[int, int, int], bool]]:
-    """(x, width, colour, dashed) of every painted line; dashes are 3 m long, every 9 m."""
-    return [
-        (-5.45, 0.16, PAINT, False),
-        (-1.95, 0.13, YELLOW, False),
-        (-1.65, 0.13, YELLOW, False),
-        (1.8, 0.15, PAINT, True),
-        (5.45, 0.16, PAINT, False),
-    ]
-
-
 def _paint_lanes(texture: np.ndarray) -> np.ndarray:
     s = (np.arange(TILE_PIXELS) + 0.5) * TILE_LENGTH / TILE_PIXELS
     worn = np.clip(1.0 - 0.25 * np.maximum(noise(TILE_PIXELS, TILE_PIXELS, 0.9, 4), 0), 0.4, 1)
     texel = TILE_WIDTH / TILE_PIXELS
-    for x0, width, color, dashed in lane_marks():
+    for x0, width, color, dashed in LANE_MARKS:
         cover = np.clip((width / 2 + texel / 2 - np.abs(_across()[0, :, 0] - x0)) / texel, 0, 1)
         along = (s % 9.0 < 3.0) if dashed else np.ones_like(s)
         touched = np.flatnonzero(cover)

@@ -21,7 +21,7 @@ import numpy as np
 from streamtok.io.base import RecordedSource
 from streamtok.io.spec import parse_count, split_options
 from streamtok.io.synthetic import art
-from streamtok.io.synthetic.paint import NEAR, View, blend, paint_thing, paste, rectangle, widen_rows
+from streamtok.io.synthetic.paint import NEAR, View, blend, paint_light, paint_thing, widen_rows
 from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
@@ -84,9 +84,10 @@ class SyntheticDrive:
         bend = np.interp(z, view.z, view.bend)
         x = (self._columns - view.column0) * (z / view.focal)[:, None].astype(np.float32)
         x += (view.offset - bend)[:, None].astype(np.float32)
-        half = art.TILE_WIDTH / 2
+        half, span = art.TILE_WIDTH / 2, 20.0  # farther out the verge is reflected: the road does not repeat
         outside = np.abs(x) > half
-        x[outside] = _fold(x[outside], half - 20.0, half)
+        far = x[outside]
+        x[outside] = np.sign(far) * (half - span + np.abs((np.abs(far) - half) % (2 * span) - span))
 
         step = np.abs(np.gradient(z)) + 1e-9 if len(z) > 1 else np.ones(1)  # at a crest rows may be equally far
         along = np.clip(np.log2(step * art.TILE_PIXELS / art.TILE_LENGTH) + 0.4, 0, 7).astype(int)
@@ -107,7 +108,7 @@ class SyntheticDrive:
     def _paint_marks(self, image: np.ndarray, view: View, top: int) -> None:
         starts = np.arange(np.floor((view.s + NEAR) / 9.0) * 9.0, view.s + CRISP, 9.0) - view.s
         dashes = [(max(a, NEAR), min(a + 3.0, CRISP)) for a in starts if min(a + 3.0, CRISP) > max(a, NEAR)]
-        for x, width, color, dashed in art.lane_marks():
+        for x, width, color, dashed in art.LANE_MARKS:
             for near, far in dashes if dashed else [(NEAR, CRISP)]:
                 z = np.geomspace(near, far, 3 if dashed else 14)
                 left, rows = view.line(x - width / 2, z)
@@ -146,16 +147,9 @@ class SyntheticDrive:
         column = view.column0 + view.focal * np.tan(np.clip(0.35 - view.azimuth, -1.2, 1.2))
         row = view.horizon - up * view.focal
         for radius, strength in ((0.30, 0.45), (0.06, 0.95)):
-            half = radius * view.focal
-            quad = rectangle(column - half, row - half, column + half, row + half)
-            color = np.array((1.0, 0.97 - 0.3 * light.dark, 0.9 - 0.6 * light.dark), np.float32)
-            paste(sky, art.glow(), quad, color, opacity=strength * float(np.clip(1.3 - light.dark, 0, 1)))
-
-
-def _fold(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Reflect |x| between `low` and `high`, so that the verge continues and the road does not repeat."""
-    span = high - low
-    return np.sign(x) * (low + np.abs((np.abs(x) - high) % (2 * span) - span))
+            color = 1.0, 0.97 - 0.3 * light.dark, 0.9 - 0.6 * light.dark
+            opacity = strength * float(np.clip(1.3 - light.dark, 0, 1))
+            paint_light(sky, column, row, radius * view.focal, color, opacity)
 
 
 def _hood(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,8 +172,6 @@ class SyntheticSource(RecordedSource):
         self, drive: SyntheticDrive, stream: str = "cam0", *, frames: int | None = None, **paced: object
     ) -> None:
         super().__init__(stream, **paced)  # type: ignore[arg-type]
-        if frames is not None and frames < 1:
-            raise ValueError(f"synthetic frames={frames}: expected 1 or more")
         self.drive, self.frames = drive, frames
         self.fps, self.size, self.expected_frames = drive.fps, (drive.height, drive.width), frames or 0
         self._number = 0

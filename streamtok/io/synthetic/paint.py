@@ -139,7 +139,7 @@ def paint_thing(scene: np.ndarray, view: View, light: Light, thing: Thing) -> No
         paste(visible, sprites[thing.variant % len(sprites)], _upright(view, thing, shift), gain, veil)
         if thing.kind == "lamp" and light.dark > 0.25:
             column, row = view.point(thing.x + 1.6 * shift, thing.size[1] - 0.3, thing.z)
-            _light(visible, column, row, 0.9 * view.focal / thing.z, (1.0, 0.86, 0.55), light.dark)
+            paint_light(visible, column, row, 0.9 * view.focal / thing.z, (1.0, 0.86, 0.55), light.dark)
 
 
 def _upright(view: View, thing: Thing, shift: float = 0.0) -> np.ndarray:
@@ -156,7 +156,8 @@ def _wall(view: View, x: float, up: float, near: float, far: float) -> np.ndarra
     return np.array(top + bottom, np.float64)
 
 
-def _light(scene: np.ndarray, column: float, row: float, radius: float, color: tuple, opacity: float) -> None:
+def paint_light(scene: np.ndarray, column: float, row: float, radius: float, color: tuple, opacity: float) -> None:
+    """Paint a soft round light of a colour (3,) into the scene."""
     quad = rectangle(column - radius, row - radius, column + radius, row + radius)
     paste(scene, art.glow(), quad, np.array(color, np.float32), opacity=opacity)
 
@@ -201,7 +202,7 @@ def _paint_car(scene: np.ndarray, view: View, light: Light, thing: Thing, gain: 
         row = quad[0, 1] + 0.53 * (quad[2, 1] - quad[0, 1])
         for share in (0.14, 0.86):
             column = quad[0, 0] + share * (quad[1, 0] - quad[0, 0])
-            _light(scene, column, row, spread, color, light.dark)
+            paint_light(scene, column, row, spread, color, light.dark)
 
 
 def _cut(level: np.ndarray, share: float, from_right: bool) -> np.ndarray:

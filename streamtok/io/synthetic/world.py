@@ -112,13 +112,11 @@ class World:
         return self.cruise * float(t + slow) + 1000.0
 
     def speed(self, t: float) -> float:
-        p = self._phase
-        return self.cruise * float(1 + 0.62 * np.cos(t / 6.3 + p[0]) + 0.3 * np.cos(t / 2.1 + p[1]))
+        return self.cruise * float(1 + 0.62 * np.cos(t / 6.3 + self._phase[0]) + 0.3 * np.cos(t / 2.1 + self._phase[1]))
 
     def lateral(self, t: float) -> float:
         """The ego car's offset to the right of its lane's centre, m."""
-        p = self._phase
-        return float(0.28 * np.sin(t / 3.1 + p[2]) + 0.12 * np.sin(t / 1.3 + p[3]))
+        return float(0.28 * np.sin(t / 3.1 + self._phase[2]) + 0.12 * np.sin(t / 1.3 + self._phase[3]))
 
     def shake(self, t: float) -> tuple[float, float]:
         """Yaw and pitch of the camera, radians, growing with speed."""

@@ -18,7 +18,8 @@ import av
 from streamtok.io.codecs.nal_units import read_length_size, without_sei
 from streamtok.io.codecs.picture_order import Order, follow_order
 from streamtok.io.codecs.whole_packets import whole_rule
-from streamtok.preprocessing.orientation import find_orientation
+from streamtok.io.video.frame_images import read_orientation
+from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
@@ -42,6 +43,8 @@ HAVE_EXIF, LONGEST_EXIF = ("mjpeg",), 1 << 16  # bytes, from the start of the pa
 
 class Checked(NamedTuple):
     """A PyAV frame, None if a packet gave none; `damage` says why it must not be used, empty if it may be used.
+
+    `frame.opaque` holds the orientation, 1 to 8, that it is stored in.
 
     `disturbed`: pictures before this one may be missing unreported, as decoders drop some after damage. `timed`: its
     packet has a presentation time. `pts`: that of a packet which gave no frame.
@@ -85,6 +88,7 @@ class CleanDecoder:
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
+        self._turned = self._exif = UPRIGHT  # how pictures are stored, by the last that says so, and by EXIF
         self._describe(context.extradata)
         self.restart()
 
@@ -127,7 +131,8 @@ class CleanDecoder:
         if packet is not None and packet.size and packet.pts is None:
             packet.pts = UNTIMED + self._fed
         pts = None if packet is None else packet.pts
-        self._feed(pts)
+        self._fed += 1
+        self._remember(self._orders, pts)
         if packet is not None and packet.size:
             if extradata := new_extradata(packet):
                 self._describe(extradata)
@@ -154,7 +159,7 @@ class CleanDecoder:
             return
         for frame in frames:
             if self._context.name in HAVE_EXIF and packet is not None:
-                frame.opaque = [find_orientation(bytes(packet)[:LONGEST_EXIF])[0]]  # a list: PyAV needs a new object
+                self._exif = find_orientation(bytes(packet)[:LONGEST_EXIF])[0]
             yield from self._take(frame)
         if packet is None or not packet.size:  # as PyAV ends a file
             self._place_refused(self._fed + 1)
@@ -173,6 +178,8 @@ class CleanDecoder:
         A decoder marks a damaged picture when it comes out, which may be after pictures that depend on it.
         """
         disturbed, order = bool(self._losses), self._fed
+        self._turned = read_orientation(frame) or self._turned  # H.264 may say it once, for all pictures that follow
+        frame.opaque = [self._turned if self._exif == UPRIGHT else self._exif]  # a list: PyAV needs a new object
         key = frame.pts
         frame.pts = _to_time(key)
         if key is not None:
@@ -196,10 +203,6 @@ class CleanDecoder:
         first = min(waiting, default=self._fed + 1)
         while self._held and (everything or self._held[0][1] < first):
             yield self._held.pop(0)[0]
-
-    def _feed(self, pts: int | None) -> None:
-        self._fed += 1
-        self._remember(self._orders, pts)
 
     def _remember(self, orders: dict[int, int], pts: int | None) -> None:
         if pts is not None:

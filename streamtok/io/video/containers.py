@@ -38,7 +38,10 @@ LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
 REFUSALS: list[tuple[Any, str]] = [  # (error, advice)
-    (av.error.HTTPUnauthorizedError, "user name or password missing or wrong (401): SCHEME://USER:PASSWORD@HOST/PATH"),
+    (
+        av.error.HTTPUnauthorizedError,
+        "user name or password missing or wrong, or a digest that is not of MD5 (401): SCHEME://USER:PASSWORD@HOST/PATH",
+    ),
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
     (av.error.HTTPError, "the server refuses it or fails"),
@@ -126,7 +129,7 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
     PyAV raises IndexError at a packet of a stream that appears only now, which damage can cause. FFmpeg raises
     BlockingIOError once after a transport stream that ends in zeros. Demuxing goes on after both.
     """
-    again = False
+    again = told = False
     while True:
         try:
             for packet in container.demux(stream):
@@ -134,7 +137,13 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
                 again = again and not packet.size
             return
         except IndexError:
-            continue
+            if not told:
+                name, reason = (
+                    container.name.removeprefix("file:"),
+                    "it begins later, and is not read: cut the file there",
+                )
+                log.warning("file=%s event=another_stream reason=%r", without_password(name), reason)
+            told = True
         except av.error.BlockingIOError:
             if again:
                 raise

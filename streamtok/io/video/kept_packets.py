@@ -6,7 +6,6 @@ from typing import Any
 
 from streamtok.io.codecs.nal_units import add_orientation, to_annex_b
 from streamtok.io.video.clean_decoder import new_extradata
-from streamtok.io.video.frame_images import read_orientation
 from streamtok.preprocessing.orientation import UPRIGHT
 
 ANNEX_B = ("h264", "hevc")
@@ -32,7 +31,7 @@ class KeptPackets:
 
     def take(self, frame: Any) -> bytes | None:
         """The packet of a frame that came out, with its orientation; None if it is gone, or cannot hold that."""
-        packet, orientation = self._packets.pop(frame.pts, None), read_orientation(frame)
+        packet, orientation = self._packets.pop(frame.pts, None), frame.opaque[0]
         if packet is None or orientation == UPRIGHT:
             return packet
         return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None

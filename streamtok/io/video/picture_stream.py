@@ -103,7 +103,7 @@ class PictureStream:
     def seek(self, tick: int) -> bool:
         """Go to a key frame at or before `tick`; False where that is the start of the file."""
         try:
-            if tick > (self.stream.start_time or 0):
+            if tick > (self.stream.start_time or 0) and self.container.format.name != "mpeg":  # it guesses times there
                 self._at_start, self._place = False, None
                 self.container.seek(tick, stream=self.stream)
                 self.decoder.restart()

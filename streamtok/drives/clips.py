@@ -34,7 +34,7 @@ def why_clips(videos: list[str]) -> str:
         return f"more than {MOST_CAMERAS} videos are clips"
     runs = {(RUN.sub(r"\g<near>", name), *RUN.findall(name)) for name in names}  # Unix times near each other
     if len({rest for rest, *_ in runs}) < len(runs) or len(set(names)) < len(names):
-        return "videos of one camera at several times are clips"
+        return "videos of one camera at several times, or in several formats, are clips"
     if len(names) < 2 or any(map(CAMERA.search, names)):
         return ""
     if all(map(CLIP.search, names)):

@@ -18,7 +18,7 @@ import yaml
 
 from streamtok.names import natural_key
 from streamtok.recording.packing import SUFFIXES as PACKED
-from streamtok.recording.packing import bare_name, unpacked_size
+from streamtok.recording.packing import bare_name, read_head, unpacked_size
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
@@ -125,10 +125,7 @@ def leave_out_copies(paths: list[Path]) -> Parts:
 
 def _is_closed_bag(path: Path) -> bool:
     """Whether a ROS 1 bag was closed: its first record then says where in it the index lies."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        found = re.search(rb"index_pos=(.{8})", stream.read(1 << 12), re.DOTALL)
+    found = re.search(rb"index_pos=(.{8})", read_head(path, 1 << 12), re.DOTALL) if path.is_file() else None
     return found is not None and 0 < int.from_bytes(found[1], "little") < path.stat().st_size
 
 

@@ -21,7 +21,7 @@ from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, assert_same_frames, foxglove, frames_of, write_bag2, write_topics
-from tests.kit.shots import STEP_NS, read, regular, write
+from tests.kit.shots import STEP_NS, read, regular, ros_message, write
 
 ALL = list(range(80))
 COUNT = len(ALL)

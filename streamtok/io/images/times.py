@@ -162,8 +162,7 @@ def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] 
         numbers = list(range(len(numbers)))
     columns = next(filter(None, (_find_columns(line, next(iter(rows.values()))) for line in reversed(headings))), None)
     if columns is None and _are_numbered(list(rows.values()), stems):
-        columns = 1, 2 if min(map(len, rows.values())) > 2 else None
-        numbers = [int(row[0]) for row in rows.values()]
+        columns, numbers = (1, 2 if min(map(len, rows.values())) > 2 else None), [int(row[0]) for row in rows.values()]
     lines = [_take_columns(row, columns) for row in rows.values()]
     lines = lines if _have_names(lines, stems) else [(text, None) for text, _ in lines]
     place = str(path)
@@ -235,9 +234,8 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
 def _have_names(lines: list[tuple[str, str | None]], stems: Collection[str]) -> bool:
     """Whether the second column has names. Exposures, which repeat or are decimals, are none; nanoseconds may be."""
     names = [name or "" for _, name in lines]
-    if not all(IS_TIME.fullmatch(name) and name not in stems for name in names):
-        return True
-    return len(set(names)) == len(names) and not all("." in name for name in names)
+    numbers = all(IS_TIME.fullmatch(name) and name not in stems for name in names)
+    return not numbers or (len(set(names)) == len(names) and not all("." in name for name in names))
 
 
 def _read_time(text: str) -> int | Decimal:

@@ -133,7 +133,7 @@ class Drive(ABC):
 
         `images` are those in the file: `frames`, and those left out, by reason. `lost` are missing in the file by
         number or time; `guessed` counts interpolated times. `clock` is None if the file has only one; `clock_reason`
-        says why it is not the header's.
+        says why it is not the header's, or what is added to that.
         """
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():

@@ -20,7 +20,7 @@ OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_IN
 OP_ATTACHMENT, OP_STATISTICS, OP_METADATA, OP_DATA_END, LAST_OPCODE = 9, 11, 12, 15, 15
 CODECS = {"zstd": ZSTD_MAGIC, "lz4": LZ4_MAGIC}
 LARGEST_RECORD = 4 << 30
-PARTIAL_BYTES = 1 << 16
+PIECE_BYTES = 1 << 14  # unpacked at once: what hostile bytes cost before their size is looked at
 UNPACK_ERRORS = (ValueError, RuntimeError, struct.error, OverflowError, MemoryError)  # of a damaged chunk
 
 
@@ -149,10 +149,13 @@ def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = Fa
     if codec not in CODECS:
         raise ValueError(f"its compression {codec!r} is not known; known are {' and '.join(CODECS)}")
     unpack = UNPACKERS[CODECS[codec]]().decompress
-    step, unpacked = PARTIAL_BYTES if partial else max(1, len(data)), []
+    left, unpacked = LARGEST_RECORD if partial else size, []
     try:
-        for at in range(0, len(data), step):
-            unpacked.append(unpack(bytes(data[at : at + step])))
+        for at in range(0, len(data), PIECE_BYTES):
+            unpacked.append(unpack(bytes(data[at : at + PIECE_BYTES])))
+            left -= len(unpacked[-1])
+            if left < 0:
+                raise ValueError(f"it holds more than the {size} bytes that it claims")
     except Exception as error:  # zstandard and lz4 have their own
         if not partial:
             raise ValueError(str(error)) from error

@@ -13,15 +13,15 @@ MOST_STRAY = 2  # so few images ahead of all later ones have a wrong time; with 
 
 
 class CameraOrder:
-    """A reorder buffer of up to `reach` images.
+    """A reorder buffer of up to `REORDER_FRAMES` images.
 
     That many images in a row with rising times before the newest one's show that the clock was set back. They continue
     in the new time, with `turn` increased by one. But if only an image or two were ahead, their own times were wrong.
     Such images, and single ones that come too late, are dropped: `leave_out` is called with the reason.
     """
 
-    def __init__(self, leave_out: Callable[[Item, str], None], note: Callable[[Item, str], None], reach: int) -> None:
-        self._leave_out, self._note, self._reach = leave_out, note, reach
+    def __init__(self, leave_out: Callable[[Item, str], None], note: Callable[[Item, str], None]) -> None:
+        self._leave_out, self._note = leave_out, note
         self._held: list[Item] = []  # by time
         self._past: list[Item] = []  # images with times before the newest, in order of arrival
         self._last: Item | None = None  # the last one that came out
@@ -35,12 +35,12 @@ class CameraOrder:
                 self._leave_out(item, item.damage)
                 return
             self._past.append(item)
-            if len(self._past) >= self._reach:
+            if len(self._past) >= REORDER_FRAMES:
                 yield from self._settle_past()
             return
         self._merge_past()
         self._held.append(item)
-        while len(self._held) > self._reach:
+        while len(self._held) > REORDER_FRAMES:
             yield from self._give(self._held.pop(0))
 
     def flush(self) -> Iterator[Item]:

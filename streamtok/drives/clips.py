@@ -10,8 +10,11 @@ MOST_CAMERAS = 64  # on a vehicle
 CAMERA = re.compile("(?i:cam(era)?s?)(?![a-z])|(?i:front|rear|back|left|right|wide|narrow|wrist)")  # camA, not campus
 DAY = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])"
 TIME = r"(?:[01]\d|2[0-3])(?:[-_.][0-5]\d(?:[-_.][0-5]\d)?|[0-5]\d[0-5]\d)\d*"
-UNIX, UUID = r"1[2-9]\d{8}(?:\d{3}){0,3}(?!\d)", r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-RUN = re.compile(rf"(?<!\d)({DAY}\D{{0,2}}{TIME}|{UNIX}|{UUID})(?:[-_]\d{{4,}})?")  # and the number of the file
+UNIX = r"(?<!(?i:cam|era))(?<!(?i:cam|era)[-_])(?P<near>1[5-9]\d\d)\d{6}(?:\d{3}){0,3}(?!\d)"  # no serial of a camera
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+RUN = re.compile(
+    rf"(?<!\d)(?P<run>{DAY}\D{{0,2}}{TIME}|{UNIX}|{UUID})(?:[-_]\d{{4,6}}(?!\d))?"
+)  # and the file's number
 CLIP = re.compile(
     r"(episode|file|clip|scene|segment)[_-]?\d+$"
     r"|^[0-9a-f]{8}-[0-9a-f]{8}$"  # of BDD
@@ -29,9 +32,9 @@ def why_clips(videos: list[str]) -> str:
     names = [Path(video).stem for video in videos]
     if len(names) > MOST_CAMERAS:
         return f"more than {MOST_CAMERAS} videos are clips"
-    runs = {(RUN.sub("", name), *RUN.findall(name)) for name in names}
+    runs = {(RUN.sub(r"\g<near>", name), *RUN.findall(name)) for name in names}  # Unix times near each other
     if len({rest for rest, *_ in runs}) < len(runs) or len(set(names)) < len(names):
-        return "videos of one camera at several times are clips"
+        return "videos of one camera at several times, or in several formats, are clips"
     if len(names) < 2 or any(map(CAMERA.search, names)):
         return ""
     if all(map(CLIP.search, names)):

@@ -9,12 +9,12 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median_low
 from typing import Literal, NamedTuple, TypeVar
 
 from streamtok.drives.camera_order import REORDER_FRAMES
 from streamtok.io.messages.image_messages import ImageMessage
-from streamtok.measures import FALLS, is_uneven
+from streamtok.measures import is_uneven
 
 ClockName = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]
@@ -24,7 +24,9 @@ Span = tuple[int, int]
 CLOCKS: tuple[ClockName, ...] = ("header", "publish", "log")
 SAMPLE, RISING = 32, 0.75
 ARRIVAL_SAMPLE = 128  # if the header's clock is not usable: bursts of arrival need a longer sample
-SAME_BASE_NS = 10 * 10**9  # GPS time is 18 s ahead of UTC, TAI 37 s
+SAME_BASE_NS, SAME_SHIFT_NS = 60 * 10**9, 10**9
+AHEAD_NS = -37 * 10**9, -18 * 10**9  # from TAI and from GPS time to UTC
+BOOT_NS = 10 * 365 * 86400 * 10**9  # no clock has run for so long: stamps so far behind are times since boot
 MOST_WAITING = 64  # images without a time, held until one with a time comes
 RECENT = 4  # images back in which copies are sought
 MOST_NS = (1 << 63) - 1
@@ -40,16 +42,22 @@ class Stamps(NamedTuple):
 
 @dataclass
 class Choice:
-    """The clock of a camera, the reason (empty for the header's), and its positive steps over the first messages, ns.
+    """The clock of a camera, the reason (empty for its stamps as they are), and its positive first steps, ns.
 
-    `reach` is how many places images may be out of order. `shuffled`: they are, as video packets with B-frames are.
+    `shuffled`: images came slightly out of order, as video packets with B-frames do. `shift_ns` is added to stamps.
     """
 
     clock: ClockName = "header"
     reason: str = ""
     steps: list[int] = field(default_factory=list)
-    reach: int = REORDER_FRAMES
     shuffled: bool = False
+    shift_ns: int = 0
+
+    def read(self, stamps: Stamps) -> int:
+        """The time of a message, ns; 0 if it has none. The shift ends where the camera's clock was set right."""
+        time_ns = max(0, getattr(stamps, self.clock)) & MOST_NS
+        shifted = time_ns + self.shift_ns
+        return shifted if time_ns and abs(shifted - stamps.log) < abs(time_ns - stamps.log) else time_ns
 
     @property
     def uneven(self) -> bool:
@@ -80,31 +88,28 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    for name in _find_other_bases(samples, choices):
-        reason = f"{choices[name].clock} times are of another clock than other cameras' times"
-        choices[name] = _choice(samples[name], "log", reason)
+    for name, shift_ns in _find_shifts(samples, choices).items():
+        choices[name].shift_ns = shift_ns
+        choices[name].reason = f"{shift_ns / 1e9:+.3f} s, as other cameras have another clock"
     return choices
 
 
-def _find_other_bases(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> list[Camera]:
-    """The cameras whose clock is far from that of logging, if this differs between cameras which were logged together.
-
-    The pace of logging tells that a file was converted. Its times of logging then say nothing about stamps.
-    """
-    lags, middles, live = {}, [], any(choice.clock != "header" for choice in choices.values())
+def _find_shifts(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> dict[Camera, int]:
+    """What to add to the stamps of cameras whose clock surely differs from that of logging, which others keep, ns."""
+    lags: dict[Camera, int] = {}  # of times behind the log
     for name, choice in choices.items():
-        pairs = [
-            (time_ns, each.log) for each in samples[name] if 0 < (time_ns := getattr(each, choice.clock)) <= MOST_NS
-        ]
-        if pairs:
-            times, logged = zip(*pairs, strict=True)
-            middles.append((median(times), median(logged)))
-            lags[name] = median(logged) - median(times)
-            live = live or 2 * (logged[-1] - logged[0]) >= times[-1] - times[0]
-    apart, logged_apart = (max(each) - min(each) for each in zip(*middles, strict=True)) if lags else (0, 0)
-    if not live or apart <= logged_apart or max(lags.values()) - min(lags.values()) < SAME_BASE_NS:
-        return []
-    return [name for name, lag in lags.items() if abs(lag) >= SAME_BASE_NS]
+        pairs = [(ns, each.log) for each in samples[name] if 0 < (ns := getattr(each, choice.clock)) <= MOST_NS]
+        if pairs and all(len(set(times)) > 1 for times in zip(*pairs, strict=True)):
+            lags[name] = median_low(log_ns - time_ns for time_ns, log_ns in pairs)
+    kept = min(lags.values(), key=abs, default=0)
+    dead = any(choice.clock != "header" for choice in choices.values())
+    shifts: dict[Camera, int] = {}
+    for name in [name for name in lags if choices[name].clock == "header" and abs(kept) < SAME_BASE_NS]:
+        behind = lags[name] - kept
+        known = [ns for ns in (*AHEAD_NS, *shifts.values()) if abs(behind - ns) < SAME_SHIFT_NS]
+        if known or (abs(behind) >= SAME_BASE_NS and (dead or behind > BOOT_NS)):
+            shifts[name] = known[0] if known else behind
+    return shifts
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
@@ -125,7 +130,7 @@ def find_clock_fault(times: Sequence[int]) -> str:
         return "are zero"
     if max(known) > MOST_NS:
         return "are beyond the year 2262"
-    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known)[0])]
+    steps = [after - before for before, after in itertools.pairwise(_put_in_order(known))]
     if len(steps) < 2 or sum(step > 0 for step in steps) >= RISING * len(steps):
         return ""
     if len(set(known)) == 1:
@@ -135,22 +140,15 @@ def find_clock_fault(times: Sequence[int]) -> str:
 
 def _choice(stamps: Sequence[Stamps], clock: ClockName, reason: str) -> Choice:
     times = [time_ns for each in stamps if 0 < (time_ns := getattr(each, clock)) <= MOST_NS]
-    ordered, reach = _put_in_order(times)
-    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], reach, ordered != times)
+    ordered = _put_in_order(times)
+    return Choice(clock, reason, [b - a for a, b in itertools.pairwise(ordered) if b > a], ordered != times)
 
 
-def _put_in_order(times: list[int]) -> tuple[list[int], int]:
-    """Times as `CameraOrder` will sort them, and how many images it has to hold for that.
-
-    Times stay as they are if some are equal or far from their place. Far is more places if many times fall.
-    """
+def _put_in_order(times: list[int]) -> list[int]:
+    """Times sorted as `CameraOrder` will, if they all differ and none is far from its place; else as they are."""
     places = {time_ns: place for place, time_ns in enumerate(sorted(times))}
-    off = max((abs(places[time_ns] - place) for place, time_ns in enumerate(times)), default=0)
-    falls = sum(b < a for a, b in itertools.pairwise(times))
-    near = off < REORDER_FRAMES or (off < len(times) // 2 and FALLS * falls > len(times))
-    if len(places) < len(times) or not near:
-        return times, REORDER_FRAMES
-    return sorted(times), max(REORDER_FRAMES, 2 * off)  # others may be further out of order than those here
+    near = all(abs(places[time_ns] - place) < REORDER_FRAMES for place, time_ns in enumerate(times))
+    return sorted(times) if near and len(places) == len(times) else times
 
 
 class RecentImages:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple, Self
 
-from streamtok.drives.camera_order import CameraOrder
+from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
 from streamtok.io.images.stills import DamagedFrame
@@ -120,7 +120,7 @@ class Drive(ABC):
             self.counts[name].clear()
         progress = {name: self.start_progress(name) for name in names}
         stored = self._items(names)
-        for item in self._order(stored, names) if self.checked else stored:
+        for item in self._order(stored, REORDER_FRAMES * len(names)) if self.checked else stored:
             yield self.number(item, progress[item.stream])
 
     @property
@@ -133,7 +133,7 @@ class Drive(ABC):
 
         `images` are those in the file: `frames`, and those left out, by reason. `lost` are missing in the file by
         number or time; `guessed` counts interpolated times. `clock` is None if the file has only one; `clock_reason`
-        says why it is not the header's.
+        says why it is not the header's, or what is added to that.
         """
         told: dict[str, dict[str, Any]] = {}
         for name, counts in self.counts.items():
@@ -211,11 +211,12 @@ class Drive(ABC):
         place = f"frame {item.frame_id}" if item.frame_id is not None else f"at {item.capture_ns / 1e9:.3f} s"
         self.note(item.stream, f"{place}: {text}", item.frame_id)
 
-    def _order(self, items: Iterable[Item], names: list[str]) -> Iterator[Item]:
-        """Merge the items of these cameras by capture time, in a buffer of as many as they may be out of order."""
-        reach = {name: self.find_clock(name).reach for name in names}
-        orders = {name: CameraOrder(self._leave_out_of_order, self._note_item, reach[name]) for name in names}
-        depth, count = sum(reach.values()), itertools.count()
+    def _order(self, items: Iterable[Item], depth: int) -> Iterator[Item]:
+        """Merge the cameras' items by capture time, in a reorder buffer of `depth` items."""
+        orders: dict[str, CameraOrder] = {}
+        for name in self.streams:
+            orders[name] = CameraOrder(self._leave_out_of_order, self._note_item)
+        count = itertools.count()
         heap: list[tuple[int, int, int, Item]] = []
         for item in items:
             for ready in orders[item.stream].push(item):

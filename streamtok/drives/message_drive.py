@@ -18,7 +18,6 @@ from typing import NamedTuple, TypeVar
 
 from streamtok.drives.clocks import (
     ARRIVAL_SAMPLE,
-    MOST_NS,
     SAMPLE,
     AskedClock,
     RecentImages,
@@ -240,9 +239,8 @@ class MessageDrive(Drive):
             if image is not None and known.codec == "mjpeg":  # FFmpeg decoded it live, and differs in the last bit
                 image = dataclasses.replace(image, kind="video", encoding="mjpeg")
             return Timed(stream, known.capture_ns, message.log_ns, image, error, known.frame_id, session=known.session)
-        clock = self.clocks[stream].clock if stream in self.clocks else "header"
         times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
-        time_ns = max(0, getattr(times, clock)) & MOST_NS
+        time_ns = self.find_clock(stream).read(times)
         number = image.seq if image is not None and message.topic in self._numbered else None
         return Timed(stream, time_ns, message.log_ns, image, error, number)
 

@@ -70,8 +70,7 @@ class Source(ABC):
     def read(self, timeout: float | None = None) -> Frame | None:
         """The next frame, or None when none came within `timeout` seconds; raises EndOfSource at the end."""
         self.check_limit()
-        frame = self._read(timeout)
-        if frame is not None:
+        if (frame := self._read(timeout)) is not None:
             self.counts["frames"] += 1
         return frame
 

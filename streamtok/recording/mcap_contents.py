@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DATA_END = RECORD.pack(spec.OP_DATA_END, 4)
 FOOTER_BYTES = RECORD.size + 20 + len(MAGIC)
 DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
-DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel"}
+DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_STATISTICS: "statistics"}
 
 
 @dataclass
@@ -50,26 +51,25 @@ class Contents:
         return {n for n, channel in self.channels.items() if channel.schema_id in self.schemas or not channel.schema_id}
 
     def take_definition(self, opcode: int, record: bytes) -> None:
-        """Keep a header, schema, channel or metadata record; note a damaged one, ignore any other."""
-        from mcap.data_stream import ReadDataStream
-        from mcap.exceptions import McapError
-        from mcap.records import Channel, Header, Metadata, Schema
+        """Keep a record of `DEFINITIONS`; note a damaged one."""
+        from mcap import data_stream, exceptions, records
 
-        data = ReadDataStream(io.BytesIO(record))
+        name = DEFINITIONS[opcode]
         try:
-            if opcode == spec.OP_SCHEMA:
-                schema = Schema.read(data)
-                self._define(self.schemas, schema, schema.name)
-            elif opcode == spec.OP_CHANNEL:
-                channel = Channel.read(data)
-                self._define(self.channels, channel, channel.topic)
-            elif opcode == spec.OP_METADATA:
-                metadata = Metadata.read(data)
-                self.metadata.append((metadata.name, metadata.metadata))
-            elif opcode == spec.OP_HEADER:
-                self.profile = Header.read(data).profile
-        except (McapError, ValueError, struct.error):
-            self.note(f"a {DEFINITIONS[opcode]} record is damaged")
+            found = getattr(records, name.title()).read(data_stream.ReadDataStream(io.BytesIO(record)))
+        except (exceptions.McapError, ValueError, struct.error):
+            self.note(f"a {name} record is damaged")
+            return
+        if opcode == spec.OP_SCHEMA:
+            self._define(self.schemas, found, found.name)
+        elif opcode == spec.OP_CHANNEL:
+            self._define(self.channels, found, found.topic)
+        elif opcode == spec.OP_METADATA:
+            self.metadata.append((found.name, found.metadata))
+        elif opcode == spec.OP_HEADER:
+            self.profile = found.profile
+        elif sum(found.channel_message_counts.values()) == found.message_count:
+            self.counts, self.channel_count = dict(found.channel_message_counts), found.channel_count
 
     def _define(self, known: dict[int, Any], found: Any, name: str) -> None:
         """Keep a definition; of two with one id, which concatenated files have, the first."""
@@ -87,22 +87,21 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     with needs_extra("reading MCAP files", "record"):
         from mcap.reader import SeekingReader
     end = stream.seek(0, os.SEEK_END)
-    if not _is_closed(stream, end - FOOTER_BYTES, end):
+    start, crc = _read_footer(stream, end - FOOTER_BYTES, end) or (0, 0)
+    if not crc:
         return None
     try:
         stream.seek(0)
         reader = SeekingReader(stream)
         profile, summary = reader.get_header().profile, reader.get_summary()
         metadata = [(record.name, record.metadata) for record in reader.iter_metadata()]
-        stream.seek(end - FOOTER_BYTES + RECORD.size)
-        start, _, crc = struct.unpack("<QQI", stream.read(20))
-        stream.seek(start - len(DATA_END) - 4)  # it comes before the summary
-        if stream.read(len(DATA_END)) != DATA_END or not crc:
-            return None  # bytes were lost or added before it, or may be wrong in it
+        data_end = stream.seek(start - len(DATA_END) - 4)  # it comes before the summary
+        if stream.read(len(DATA_END)) != DATA_END:
+            return None  # bytes were lost or added before it
     except Exception:  # mcap raises its own errors, and those of decompressors
         return None
     statistics, chunks = summary.statistics if summary else None, []
-    if summary is None or statistics is None or not _lists_everything(summary, statistics):
+    if summary is None or statistics is None or not _lists_everything(summary, statistics, data_end):
         return None
     for c in summary.chunk_indexes:
         times = c.message_start_time, c.message_end_time
@@ -123,26 +122,32 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     return contents
 
 
-def _lists_everything(summary: Summary, told: Statistics) -> bool:
-    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it."""
+def _lists_everything(summary: Summary, told: Statistics, data_end: int) -> bool:
+    """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it.
+
+    It is wrong if chunks overlap, or run over the end of the data.
+    """
+    starts = sorted((c.chunk_start_offset, c.chunk_length + c.message_index_length) for c in summary.chunk_indexes)
+    apart = all(a + length <= b for (a, length), (b, _) in itertools.pairwise([*starts, (data_end, 0)]))
     known = told.channel_count <= len(summary.channels) or bool(summary.chunk_indexes)  # chunks have them, too
     found = len(summary.chunk_indexes), len(summary.metadata_indexes), len(summary.attachment_indexes)
-    return known and found == (told.chunk_count, told.metadata_count, told.attachment_count)
+    return known and apart and found == (told.chunk_count, told.metadata_count, told.attachment_count)
 
 
-def _is_closed(stream: BinaryIO, offset: int, end: int) -> bool:
-    """Whether the record at `offset` is the footer of a complete file whose summary has the right checksum, if any."""
+def _read_footer(stream: BinaryIO, offset: int, end: int) -> tuple[int, int] | None:
+    """(start of the summary, its checksum) by a footer at `offset`; None if the file is not complete, or that wrong."""
     if offset < len(MAGIC):
-        return False
+        return None
     stream.seek(offset)
     footer = stream.read(end - offset)
     if not footer.endswith(MAGIC) or footer[0] != spec.OP_FOOTER or len(footer) != FOOTER_BYTES:
-        return False
+        return None
     start, _, crc = struct.unpack_from("<QQI", footer, RECORD.size)
     if start > offset:
-        return False
+        return None
     stream.seek(start)
-    return not crc or not start or zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
+    right = not crc or not start or zlib.crc32(stream.read(offset + RECORD.size + 16 - start)) == crc
+    return (start, crc) if right else None
 
 
 def _walk(stream: BinaryIO) -> Contents:
@@ -162,11 +167,14 @@ def _walk(stream: BinaryIO) -> Contents:
         if contents.chunks:
             contents.chunks[-1].index.clear()  # the file may be cut off within this index
         contents.note(f"it has no end: cut off, or not closed ({end} bytes, {len(contents.chunks)} chunks found)")
-    elif _is_closed(stream, footer, end):
+    elif _read_footer(stream, footer, end):
         contents.indexed = True
     else:
         contents.note("its index cannot be read; the chunks were found without it")
         _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
+    contents.counts = repeated.counts
+    if repeated.channel_count == len(repeated.channels):  # else one of both may be damaged
+        contents.channel_count = repeated.channel_count
     _read_unknown_channels(stream, contents, repeated)
     contents.channels = repeated.channels | contents.channels
     contents.schemas = repeated.schemas | contents.schemas

@@ -1,14 +1,14 @@
 """Parse the bytes of MCAP files: records, messages and chunks (https://mcap.dev/spec)."""
 
 import contextlib
-import functools
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from streamtok.recording.packing import LZ4_MAGIC, UNPACKERS, ZSTD_MAGIC
 
 MAGIC = b"\x89MCAP0\r\n"
 RECORD = struct.Struct("<BQ")
@@ -17,9 +17,10 @@ MESSAGE_HEAD = struct.Struct("<HIQQ")
 INDEX_HEAD = struct.Struct("<BQHI")
 INDEX_ENTRY = np.dtype([("time", "<u8"), ("offset", "<u8")])
 OP_HEADER, OP_FOOTER, OP_SCHEMA, OP_CHANNEL, OP_MESSAGE, OP_CHUNK, OP_MESSAGE_INDEX = 1, 2, 3, 4, 5, 6, 7
-OP_ATTACHMENT, OP_METADATA, OP_DATA_END, LAST_OPCODE = 9, 12, 15, 15
+OP_ATTACHMENT, OP_STATISTICS, OP_METADATA, OP_DATA_END, LAST_OPCODE = 9, 11, 12, 15, 15
+CODECS = {"zstd": ZSTD_MAGIC, "lz4": LZ4_MAGIC}
 LARGEST_RECORD = 4 << 30
-PARTIAL_BYTES = 1 << 16
+PIECE_BYTES = 1 << 14  # unpacked at once: what hostile bytes cost before their size is looked at
 UNPACK_ERRORS = (ValueError, RuntimeError, struct.error, OverflowError, MemoryError)  # of a damaged chunk
 
 
@@ -145,25 +146,17 @@ def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = Fa
         return data
     if size > LARGEST_RECORD:
         raise ValueError(f"it claims to hold {size} bytes")
-    unpack = _unpacker_of(codec, -1 if partial else size)
-    step, unpacked = PARTIAL_BYTES if partial else max(1, len(data)), []
+    if codec not in CODECS:
+        raise ValueError(f"its compression {codec!r} is not known; known are {' and '.join(CODECS)}")
+    unpack = UNPACKERS[CODECS[codec]]().decompress
+    left, unpacked = LARGEST_RECORD if partial else size, []
     try:
-        for at in range(0, len(data), step):
-            unpacked.append(unpack(bytes(data[at : at + step])))
+        for at in range(0, len(data), PIECE_BYTES):
+            unpacked.append(unpack(bytes(data[at : at + PIECE_BYTES])))
+            left -= len(unpacked[-1])
+            if left < 0:
+                raise ValueError(f"it holds more than the {size} bytes that it claims")
     except Exception as error:  # zstandard and lz4 have their own
         if not partial:
             raise ValueError(str(error)) from error
     return b"".join(unpacked)
-
-
-def _unpacker_of(codec: str, size: int) -> Callable[[bytes], bytes]:
-    """A streaming decompressor; for LZ4, at most `size` bytes a call if that is not negative."""
-    if codec == "zstd":
-        import zstandard
-
-        return zstandard.ZstdDecompressor().decompressobj().decompress
-    if codec == "lz4":
-        import lz4.frame
-
-        return functools.partial(lz4.frame.LZ4FrameDecompressor().decompress, max_length=size)
-    raise ValueError(f"its compression {codec!r} is not known; known are zstd and lz4")

@@ -14,14 +14,12 @@ from typing import IO, Any, BinaryIO
 from streamtok.names import name_errors
 
 SUFFIXES = (".zstd", ".zst", ".gz", ".bz2", ".xz", ".lz4")
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_MAGIC, LZ4_MAGIC = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 PIECE_BYTES = 1 << 12  # read at once of a packed file: damage costs the content of one piece
 SIZE_UNKNOWN = (1 << 64) - 1  # zstd's content size if its header holds none
-
-
 UNPACKERS: dict[bytes, Callable[[], Any]] = {
     ZSTD_MAGIC: lambda: import_module("zstandard").ZstdDecompressor().decompressobj(),
-    b"\x04\x22\x4d\x18": lambda: import_module("lz4.frame").LZ4FrameDecompressor(),
+    LZ4_MAGIC: lambda: import_module("lz4.frame").LZ4FrameDecompressor(),
     b"\x1f\x8b\x08": partial(zlib.decompressobj, 16 + zlib.MAX_WBITS),
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": lzma.LZMADecompressor,
@@ -110,9 +108,7 @@ def unpack_message(data: bytes | memoryview) -> bytes | memoryview:
     """Decompress a message that its recorder compressed by zstd; any other stays as it is. ValueError for damage."""
     if bytes(data[:4]) != ZSTD_MAGIC:
         return data
-    import zstandard
-
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(bytes(data))
-    except zstandard.ZstdError as error:
+        return UNPACKERS[ZSTD_MAGIC]().decompress(bytes(data))
+    except Exception as error:  # zstandard has its own
         raise ValueError(f"its compression is damaged: {error}") from error

@@ -18,12 +18,12 @@ import yaml
 
 from streamtok.names import natural_key
 from streamtok.recording.packing import SUFFIXES as PACKED
-from streamtok.recording.packing import bare_name, unpacked_size
+from streamtok.recording.packing import bare_name, read_head, unpacked_size
 
 File = TypeVar("File")
 SUFFIXES = (".mcap", ".db3", ".bag")
 NUMBERED = re.compile(r"(.+?)_(\d+)")
-REPAIRED = "_repaired"
+REPAIRED, KEPT = "_repaired", ".orig.bag"
 
 
 @dataclass
@@ -105,20 +105,28 @@ def find_missing(paths: Iterable[Path]) -> list[str]:
 def leave_out_copies(paths: list[Path]) -> Parts:
     """The files without copies, which are noted.
 
-    `streamtok repair` writes NAME_repaired beside a file, rosbag keeps NAME.orig, and players of ROS 2 leave both the
-    packed (NAME.zstd) and the unpacked file.
+    `streamtok repair` writes NAME_repaired beside a file, rosbag keeps NAME.orig.bag beside what it makes of it, and
+    players of ROS 2 leave both the packed (NAME.zstd) and the unpacked file.
     """
     forms: dict[Path, list[Path]] = {}
     for path in paths:
         forms.setdefault(path.with_name(bare_name(path)), []).append(path)
     kept, notes = [], []
     for bare, there in forms.items():
-        made = [bare.with_name(stem + bare.suffix) for stem in (bare.stem + REPAIRED, bare.stem.removesuffix(".orig"))]
-        later = next((path for path in made if path in forms and path != bare), None)
+        made = [bare.with_name(f"{bare.stem}{REPAIRED}{bare.suffix}")]
+        if bare.name.endswith(KEPT):
+            made += filter(_is_closed_bag, [bare.with_name(bare.name.removesuffix(KEPT) + ".bag")])
+        later = next((path for path in made if path in forms), None)
         best, how = (later, "was made of it") if later else (_best_form(bare, there), "is another form")
         kept += [best] if best in there else []
         notes += [f"{path.name} is left out: {best.name} {how}" for path in there if path != best]
     return Parts(kept, notes)
+
+
+def _is_closed_bag(path: Path) -> bool:
+    """Whether a ROS 1 bag was closed: its first record then says where in it the index lies."""
+    found = re.search(rb"index_pos=(.{8})", read_head(path, 1 << 12), re.DOTALL) if path.is_file() else None
+    return found is not None and 0 < int.from_bytes(found[1], "little") < path.stat().st_size
 
 
 def _best_form(bare: Path, there: list[Path]) -> Path:

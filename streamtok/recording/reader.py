@@ -10,9 +10,11 @@ Camera images of the same file come from `streamtok.drives.open_drive.open_drive
 """
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -87,19 +89,13 @@ class Recording:
                 known = ", ".join(self.streams) or "none"
                 raise ValueError(f"{self.paths[0]} has no token stream {name!r}; it has {known}")
         reader = TokenReader(self.damaged, coders_beside(self.paths[0]))
-        for topic, data in self._data(form.TOKENS, names):
-            if (message := reader.read(topic, data)) is not None:
-                yield message
+        messages = itertools.starmap(reader.read, self._data(form.TOKENS, names))
+        yield from (message for message in messages if message is not None)
 
     def infos(self) -> dict[str, list[Info]]:
         """Every info of each stream in order: one per session and size, and a last one at the end of a file."""
         found: dict[str, list[Info]] = {name: [] for name in self.streams}
-        for topic, data in self._data(form.INFO):
-            try:
-                info = decode_map(data, Info, Limits())
-            except WireError as error:
-                self.damaged(f"{topic}: an info cannot be read: {error}")
-                continue
+        for info in self._decode(form.INFO, Info):
             found.setdefault(info.stream, []).append(info)
         return found
 
@@ -118,13 +114,15 @@ class Recording:
 
     def missed(self) -> list[form.Missed]:
         """The notes of messages that were lost while recording."""
-        found = []
-        for topic, data in self._data(form.MISSED):
+        return list(self._decode(form.MISSED, form.Missed))
+
+    def _decode(self, prefix: str, kind: type) -> Iterator[Any]:
+        """The messages of one kind; those that cannot be read are listed in `damage`."""
+        for topic, data in self._data(prefix):
             try:
-                found.append(msgspec.msgpack.decode(data, type=form.Missed))
-            except msgspec.MsgspecError as error:
-                self.damaged(f"{topic}: {error}")
-        return found
+                yield decode_map(data, kind, Limits())
+            except WireError as error:
+                self.damaged(f"{topic}: a message cannot be read: {error}")
 
     def _data(self, prefix: str, names: list[str] | None = None) -> Iterator[tuple[str, memoryview]]:
         """(topic, data) of the messages of one kind, of the streams in `names` (None: all)."""

@@ -91,16 +91,23 @@ def test_an_image_that_was_logged_at_a_wrong_time_keeps_its_place(tmp_path, log_
     assert found.times == [shot.stamp_ns for shot in shots]
 
 
-@pytest.mark.parametrize("most_ns", [3 * STEP_NS, 10 * STEP_NS])
-def test_images_that_arrive_in_any_order_are_sorted(tmp_path, most_ns):
-    delays = np.random.default_rng(1).integers(0, most_ns, 200).tolist()
+DELAYS = {
+    "any order": np.random.default_rng(1).integers(0, 10, 250),
+    "worse later": np.random.default_rng(1).integers(0, [12] * 60 + [40] * 190),
+    "a few late ones": np.minimum(np.random.default_rng(1).pareto(1.2, 250) * 2, 60),
+}
+
+
+@pytest.mark.parametrize("back_ns", [0, 100 * 10**9])
+@pytest.mark.parametrize("delays", DELAYS)
+def test_no_image_is_lost_to_a_network_that_delivers_in_any_order(tmp_path, delays, back_ns):
+    late = (DELAYS[delays] * STEP_NS).astype(int).tolist()
     shots = [
-        dataclasses.replace(shot, log_ns=shot.stamp_ns + delay)
-        for shot, delay in zip(regular(200), delays, strict=True)
+        dataclasses.replace(shot, log_ns=shot.stamp_ns + late, stamp_ns=shot.stamp_ns - back_ns * (shot.number >= 150))
+        for shot, late in zip(regular(250), late, strict=True)
     ]
     found = read(write(tmp_path / "d.mcap", sorted(shots, key=lambda shot: shot.log_ns)))
-    assert found.numbers == list(range(200))
-    assert (found.account["clock"], found.account["lost"]) == ("header", 0)
+    assert sorted(found.numbers) == list(range(250))
 
 
 def test_a_copy_is_a_copy_and_takes_no_number(tmp_path):
@@ -295,34 +302,47 @@ def test_a_clock_can_be_asked_for_and_wrong_ones_cannot_be_chosen(tmp_path):
 
 
 UNSET = dict.fromkeys(ALL, 0)
-LATER = [Shot(n, START_NS + n * STEP_NS, 2 * START_NS + n * STEP_NS // 10) for n in range(600, 680)]
+TAI, GPS, LATE_NS = START_NS + 37 * 10**9, START_NS + 18 * 10**9, 12 * 10**9
+CONVERTED = [Shot(n, START_NS + n * STEP_NS, 2 * START_NS + n * 10**7) for n in range(600, 680)]
+BEHIND = [dataclasses.replace(shot, log_ns=shot.log_ns + LATE_NS) for shot in regular(80)]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "clocks"),
+    ("one", "other", "shift_s"),
     [
-        (regular(80, SIM), restamp(regular(80), UNSET), ["log", "publish"]),
-        (regular(80, SIM), regular(80), ["log", "header"]),
-        (regular(80, START_NS + 37 * 10**9), regular(80), ["log", "header"]),  # TAI
-        (regular(80, START_NS + 37 * 10**9), restamp(regular(80), UNSET), ["log", "publish"]),
-        (regular(80, START_NS + 3 * 10**9), regular(80), ["header", "header"]),
-        (regular(80, SIM), regular(80, SIM), ["header", "header"]),
-        ([*regular(80), *regular(680)[600:]], regular(680)[600:], ["header", "header"]),  # one begins later
-        ([Shot(n, START_NS + n * STEP_NS, 2 * START_NS + n * 10**7) for n in ALL], LATER, ["header", "header"]),
+        (regular(80, SIM), restamp(regular(80), UNSET), START_NS // 10**9 - 10),
+        (regular(80, SIM), regular(80), START_NS // 10**9 - 10),
+        (restamp(regular(80, SIM), {n: START_NS + n * STEP_NS for n in range(40, 80)}), regular(80), None),
+        (regular(80, TAI), regular(80), -37),
+        (regular(80, TAI), regular(480)[400:], -37),
+        (regular(80, TAI), restamp(regular(80), UNSET), -37),
+        (regular(80, GPS), regular(200)[120:], -18),
+        (regular(80, START_NS + 12 * 10**9), regular(80), 0),
+        (regular(80, SIM), regular(80, SIM), 0),
+        ([*regular(80), *regular(680)[600:]], regular(680)[600:], 0),
+        (BEHIND, regular(280)[200:], 0),
+        (regular(80, START_NS + 7200 * 10**9), regular(80, START_NS), 0),
+        (CONVERTED, [Shot(0, START_NS - 300 * 10**9, 2 * START_NS)], 0),
+        (CONVERTED, [Shot(n, START_NS + n * STEP_NS, 2 * START_NS + n * 10**7) for n in ALL], 0),
     ],
-    ids=["no stamps", "since boot", "TAI", "TAI, no stamps", "a little", "simulated", "late", "converted"],
+    ids=[
+        *("no stamps", "since boot", "since boot, then set", "TAI", "TAI, late", "TAI, no stamps", "GPS, late"),
+        *("others", "simulated", "late", "behind", "hours apart", "converted, one still", "converted"),
+    ],
 )
-def test_cameras_without_a_common_clock_are_all_timed_by_the_log(tmp_path, one, other, clocks):
+def test_stamps_of_a_known_other_clock_are_shifted_and_all_others_stay(tmp_path, one, other, shift_s):
     path = write(tmp_path / "d.mcap", one, others=other)
     with open_drive(path) as drive:
-        assert [choice.clock for choice in drive.clocks.values()] == clocks
-        assert ("another clock" in " ".join(drive.notes)) == ("log" in clocks)
-        firsts: dict[str, int] = {}
+        times: dict[str, list[int]] = {"cam": [], "other": []}
         for frame in drive:
-            firsts.setdefault(frame.stream, frame.capture_ns)
-        assert len(firsts) == 2
-        if "log" in clocks:
-            assert max(firsts.values()) - min(firsts.values()) < 10**9
+            times[frame.stream].append(frame.capture_ns)
+        assert ("another clock" in " ".join(drive.notes)) == (shift_s != 0)
+        stamps = [START_NS + n * STEP_NS if shift_s is None else shot.stamp_ns for n, shot in enumerate(one)]
+        slack_ns = 0 if shift_s in (0, -37, -18) else 10**9
+        offsets = [time_ns - stamp_ns for time_ns, stamp_ns in zip(times["cam"], stamps, strict=True)]
+        assert all(abs(offset - (shift_s or 0) * 10**9) <= slack_ns for offset in offsets)
+        assert shift_s is None or len(set(offsets)) == 1
+        assert times["other"] == [shot.stamp_ns or shot.publish_ns or shot.log_ns for shot in other]
 
 
 @st.composite

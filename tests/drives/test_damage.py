@@ -21,7 +21,7 @@ from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, assert_same_frames, foxglove, frames_of, write_bag2, write_topics
-from tests.kit.shots import STEP_NS, read, regular, write
+from tests.kit.shots import STEP_NS, read, regular, ros_message, write
 
 ALL = list(range(80))
 COUNT = len(ALL)
@@ -83,6 +83,37 @@ def test_a_chunk_that_no_longer_says_what_it_is_is_read_by_the_index(tmp_path, c
     path = write_checked(tmp_path / "d.mcap", "ZSTD")
     path.write_bytes(damage(path.read_bytes(), "flip", McapFile(path).chunks[chunk].offset, bit))
     assert read(path).numbers == ALL
+
+
+@pytest.mark.parametrize("lie", [1 << 60, 1, -1, 4096])
+@pytest.mark.parametrize("chunks", [slice(1, None), slice(2, 3), slice(-1, None)])
+@pytest.mark.parametrize("crcs", [False, True])
+def test_an_index_that_lies_is_not_believed(tmp_path, chunks, lie, crcs):
+    from mcap.writer import Writer
+
+    path = tmp_path / "d.mcap"
+    with path.open("wb") as file:
+        writer = Writer(file, chunk_size=400, enable_crcs=crcs)
+        writer.start(profile="ros2")
+        schema = writer.register_schema("sensor_msgs/msg/Image", "ros2msg", b"")
+        channel = writer.register_channel("/cam/image_raw", "cdr", schema)
+        for shot in regular(COUNT):
+            writer.add_message(channel, shot.log_ns, ros_message(shot), shot.log_ns)
+        writer._Writer__finalize_chunk()
+        for index in writer._Writer__chunk_indices[chunks]:
+            index.chunk_start_offset += lie
+        writer.finish()
+    assert read(path).numbers == ALL
+
+
+def test_a_message_that_a_flipped_bit_hides_is_missed(tmp_path):
+    path = write_checked(tmp_path / "d.mcap", "NONE", crcs=False)
+    data = path.read_bytes()
+    at = data.index(b"\5", data.index(ros_message(regular(COUNT)[9])) - 31)
+    path.write_bytes(damage(data, "flip", at, 7))
+    found = read(path)
+    assert found.numbers == ALL[:9] + ALL[10:]
+    assert f"1 of {COUNT} messages of /cam/image_raw cannot be read" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("part", [0, 7, 14, 21])

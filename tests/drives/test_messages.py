@@ -223,6 +223,20 @@ def test_video_is_decoded_however_its_codec_is_named_and_its_units_are_set_apart
         np.testing.assert_array_equal(frame.image, expected)
 
 
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_start_code_is_not_taken_for_a_length(tmp_path, codec):
+    packets = [
+        packet.replace(b"\0\0\0\1", b"\0\0\1") for packet in encode_video([frame.image for frame in FRAMES], codec)
+    ]
+    filler = b"\0\0\1" + {"h264": b"\x0c", "h265": b"\x4c\1"}[codec]
+    padded = [(packet + filler).ljust(259 + packet[3], b"\xff") + b"\x80" for packet in packets]
+    assert sum(len(packet) == 4 + int.from_bytes(packet[:4], "big") for packet in padded) > len(padded) // 2
+    messages = [compressed(*each, codec) for each in zip(FRAMES, padded, strict=True)]
+    found, _ = read(write(tmp_path / "d.mcap", [ros("/front/video", messages, "sensor_msgs/msg/CompressedImage")]))
+    for frame, expected in zip(found, decode(packets, codec), strict=True):
+        np.testing.assert_array_equal(frame.image, expected)
+
+
 def set_apart_by_lengths(packet: bytes) -> bytes:
     units = [unit.rstrip(b"\0") for unit in packet.split(b"\0\0\1") if unit.rstrip(b"\0")]
     return b"".join(struct.pack(">I", len(unit)) + unit for unit in units)

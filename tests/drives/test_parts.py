@@ -365,6 +365,21 @@ def test_a_bag_and_what_rosbag_kept_of_it_count_once(tmp_path):
     assert_same_frames(read(tmp_path)[0], FRAMES)
 
 
+@pytest.mark.parametrize("left", [0, 100, 4200, 9000, -1])
+def test_what_rosbag_kept_of_a_bag_that_it_did_not_finish_is_read(tmp_path, left):
+    write_bag1(tmp_path / "d.bag", FRAMES)
+    shutil.copy(tmp_path / "d.bag", tmp_path / "d.orig.bag")
+    (tmp_path / "d.bag").write_bytes((tmp_path / "d.bag").read_bytes()[:left])
+    (whole,) = [drive for drive in list_drives(str(tmp_path)) if not drive.endswith("d.bag")]
+    assert_same_frames(read(whole)[0], FRAMES)
+
+
+def test_only_rosbag_keeps_originals(tmp_path):
+    write_mcap(tmp_path / "d.mcap", FRAMES[:10])
+    write_mcap(tmp_path / "d.orig.mcap", FRAMES)
+    assert list_drives(str(tmp_path)) == [str(tmp_path / "d.mcap"), str(tmp_path / "d.orig.mcap")]
+
+
 @pytest.mark.parametrize("kind", ["mcap", "db3", "bag"])
 def test_a_name_may_be_as_long_as_a_disk_takes(tmp_path, kind):
     made = {"mcap": write_mcap, "bag": write_bag1}.get(kind, lambda path, frames: write_bag2(path, frames) / "d")

@@ -311,6 +311,23 @@ def test_a_heading_in_prose_names_no_columns(headings, lines, tmp_path):
     assert found == [("a.png", 0), ("b.png", 100_000_000)]
 
 
+@pytest.mark.parametrize("form", ["{0}.png {1}", "{1} {0}", "{1},{0}.png", "{1};{0}"])
+@pytest.mark.parametrize("order", [[2, 0, 3, 1, 2], [2, 0, 0, 1, 3], [0, 0, 1, 1, 2, 2, 3, 3]])
+def test_a_list_that_names_an_image_twice_names_images(form, order, tmp_path):
+    folder = save(tmp_path / "a", [f"{n:04d}.png" for n in range(4)])
+    (folder / "times.txt").write_text("\n".join(form.format(f"{n:04d}", at / 10) for at, n in enumerate(order)))
+    found = [(int(image.path.stem), image.time_ns) for image in list_images(folder)]
+    assert found == [(n, at * 10**8) for at, n in enumerate(order)]
+
+
+@pytest.mark.parametrize("lines", [["# time frame", "0.0 2", "0.1 0", "0.2 1"], ["0 5 0", "1 6 100", "2 7 200"]])
+def test_numbers_that_may_be_names_or_parts_of_times_are_refused(lines, tmp_path):
+    folder = save(tmp_path / "a", [f"{n:04d}.png" for n in range(3)])
+    (folder / "times.txt").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="names none of the 3 images"):
+        list_images(folder)
+
+
 @pytest.mark.parametrize("first", [7, 50])
 def test_numbers_that_are_names_of_files_are_names(first, tmp_path):
     folder = save(tmp_path / "a", [f"{first + n}.png" for n in range(4)])

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import lz4.frame
 import numpy as np
 import pytest
+import zstandard
 
 from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.mcap_records import PIECE_BYTES, decompress_chunk
 from tests.kit.drives import BAG_DELAY_NS, START_NS, STEP_NS, frames_of, rig, write_mcap
 
 
@@ -70,3 +73,12 @@ def test_a_step_back_shorter_than_a_chunk_is_seen_in_a_long_file(tmp_path):
     file = McapFile(write_mcap(tmp_path / "d.mcap", frames, chunk_size=50_000))  # of eleven images
     assert len(file.chunks) > 70
     assert [message.log_time - BAG_DELAY_NS for message in file.messages()] == [each.capture_ns for each in frames]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_a_chunk_is_unpacked_no_further_than_it_claims(codec):
+    packers = {"zstd": lambda data: zstandard.ZstdCompressor().compress(data), "lz4": lz4.frame.compress}
+    data = packers[codec](bytes(16_000_000)) + packers[codec](np.random.default_rng(1).bytes(3 * PIECE_BYTES))
+    assert len(data) > 2 * PIECE_BYTES  # an unpacker that is given all of it at once fills the memory
+    with pytest.raises(ValueError, match="more than the 1000 bytes that it claims"):
+        decompress_chunk(codec, memoryview(data), 1000)

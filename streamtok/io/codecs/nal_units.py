@@ -14,6 +14,8 @@ KEPT_MESSAGES = (PICTURE_TIMING, RECOVERY_POINT, DISPLAY_ORIENTATION)
 ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 """EXIF orientation 1 to 8 -> (mirrored, then quarter turns anticlockwise)."""
 START = b"\0\0\1"
+HEADS = {"h264": {ref | kind for ref in (0, 32, 64, 96) for kind in (1, 5, 6, 7, 8, 9)}, "h265": range(0, 128, 2)}
+"""First bytes of usual NAL units: they tell a length of 256 to 511 bytes before one from a start code."""
 KEY_UNITS = {"h264": range(5, 6), "hevc": range(16, 24)}
 """Types of NAL units at which decoding can start."""
 PARAMETER_UNIT, DELIMITER_UNIT = {"h264": 7, "hevc": 33}, {"h264": 9, "hevc": 35}
@@ -69,13 +71,13 @@ def split_units(data: bytes, length_size: int) -> Iterator[bytes]:
         at += size
 
 
-def with_start_codes(data: bytes) -> bytes:
+def with_start_codes(codec: str, data: bytes) -> bytes:
     """An access unit with its NAL units after start codes, also if they come after lengths of 4 bytes (AVCC)."""
-    at, units = 0, []
-    while not data.startswith(b"\0" + START) and at + 4 < len(data):
-        begin, at = at + 4, at + 4 + int.from_bytes(data[at : at + 4], "big")
-        units.append(data[begin:at])
-    return b"".join(b"\0" + START + unit for unit in units) if at == len(data) else data
+    units = list(split_units(data, 4))
+    fits = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units) == data
+    if not fits or data.startswith(b"\0" + START) or (data.startswith(START) and data[4] not in HEADS[codec]):
+        return data
+    return b"".join(b"\0" + START + unit for unit in units)
 
 
 def read_length_size(codec: str, extradata: bytes | None) -> int:
@@ -158,9 +160,8 @@ def unit_type(codec: str, unit: bytes) -> int:
 
 def holds_no_picture(codec: str, data: bytes) -> bool:
     """Whether an access unit (Annex B) of "h264" or "hevc" holds nothing but units of HEADER_UNITS."""
-    return START in data and all(
-        unit and unit_type(codec, unit) in HEADER_UNITS[codec] for unit in split_units(data, 0)
-    )
+    units = split_units(data, 0)
+    return START in data and all(unit and unit_type(codec, unit) in HEADER_UNITS[codec] for unit in units)
 
 
 def recovery_count(payload: bytes, signed: bool = False) -> int | None:

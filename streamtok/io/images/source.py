@@ -78,8 +78,7 @@ class ImageFolderSource(RecordedSource):
 
     def _next(self) -> Frame | None:
         while self._left:
-            frame = self._load(self._left.popleft())
-            if frame is not None:
+            if (frame := self._load(self._left.popleft())) is not None:
                 return frame
         if self._last_ns is None:
             raise ValueError(f"{self._folder}: not one of its {len(self.images)} images can be read")

@@ -162,7 +162,7 @@ def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] 
         numbers = list(range(len(numbers)))
     columns = next(filter(None, (_find_columns(line, next(iter(rows.values()))) for line in reversed(headings))), None)
     if columns is None and _are_numbered(list(rows.values()), stems):
-        columns, numbers = (1, None), [int(row[0]) for row in rows.values()]
+        columns, numbers = (1, 2 if min(map(len, rows.values())) > 2 else None), [int(row[0]) for row in rows.values()]
     lines = [_take_columns(row, columns) for row in rows.values()]
     lines = lines if _have_names(lines, stems) else [(text, None) for text, _ in lines]
     place = str(path)
@@ -202,7 +202,7 @@ def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     marked = len(names) > 1 and re.search("[;\t,]", heading)
     fits = times and len(row) > times[0] and IS_TIME.fullmatch(row[times[0]])
-    if not fits or not (marked or len(names) == len(row) > 1):
+    if not fits or not (marked or len(names) == len(row) > 2):
         return None
     files = [index for index, name in enumerate(names[: len(row)]) if NAME_COLUMN.search(name) and index not in times]
     files += [index for index, text in enumerate(row) if Path(text).suffix.lower() in IMAGE_SUFFIXES]
@@ -232,10 +232,10 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
 
 
 def _have_names(lines: list[tuple[str, str | None]], stems: Collection[str]) -> bool:
-    """Whether the second column has file names. Exposures repeat or are decimals; other numbers may be nanoseconds."""
-    names = {name or "" for _, name in lines}
-    decimals = all("." in name and IS_TIME.fullmatch(name) and name not in stems for name in names)
-    return len(names) == len(set(lines)) and not decimals
+    """Whether the second column has names. Exposures, which repeat or are decimals, are none; nanoseconds may be."""
+    names = [name or "" for _, name in lines]
+    numbers = all(IS_TIME.fullmatch(name) and name not in stems for name in names)
+    return not numbers or (len(set(names)) == len(names) and not all("." in name for name in names))
 
 
 def _read_time(text: str) -> int | Decimal:

@@ -146,7 +146,7 @@ def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMes
     codec = next((codec for word, codec in CODEC_NAMES.items() if word in named.lower()), None)
     if codec is None and form is not None:
         return ImageMessage("image", form, message.data, stamp_ns, seq=seq)
-    data = with_start_codes(bytes(message.data)) if codec in ("h264", "h265") else message.data
+    data = with_start_codes(codec, bytes(message.data)) if codec in ("h264", "h265") else message.data
     return ImageMessage("video", codec or named, data, stamp_ns, seq=seq)
 
 

@@ -82,6 +82,7 @@ def run(settings: SubscribeSettings) -> int:
             from streamtok.wire.relay import Relay
 
             relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
+            stack.callback(relay.close)
         reading = Reading(settings, subscription, relay, stop)
         try:
             print_messages(reading, quiet=settings.quiet or settings.as_json)
@@ -163,9 +164,7 @@ class Reading:
         """Yield messages until `stop`, `max_messages` or the end; TimeoutError after `timeout` seconds without one."""
         heard = time.monotonic()
         while not self.stop.is_set() and self.messages != self.settings.max_messages:
-            message = self.subscription.get(WAIT_S)
-            if self.relay is not None:
-                self.relay.poll()
+            message = (self.relay or self.subscription).get(WAIT_S)
             if message is not None:
                 heard = time.monotonic()
                 self._count(message)
@@ -183,15 +182,13 @@ class Reading:
         result["malformed"] = dict(self.subscription.rejects.counts)
         result |= self.ages.summary()
         if self.relay is not None:
-            result["forwarded"] = self.relay.counts["forwarded"]
+            result |= {name: self.relay.counts[name] for name in ("forwarded", "no_info", "keyframe_failed")}
         return result
 
     def _count(self, message: TokenMessage) -> None:
         self.messages += 1
         self.nbytes += len(message.payload)
         self._note_age(message)
-        if self.relay is not None:
-            self.relay.forward(message)
 
     def _note_age(self, message: TokenMessage) -> None:
         """Add a message's latencies, unless it is replayed, or was fetched on joining and so had waited in the node."""

@@ -140,7 +140,7 @@ class Outputs:
         now = self.clock.now_ns()
         recorded = info.clock if any(info.clock) else (now, now + self._offsets.get(info.stream, 0))
         if self.publisher is not None:
-            self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded))
+            self.publisher.forward_info(msgspec.structs.replace(info, replay=True, clock=recorded), -1)
 
     def forward(self, message: TokenMessage) -> None:
         """Publish a recorded message unchanged."""

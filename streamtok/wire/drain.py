@@ -70,7 +70,7 @@ class Drain:
         self._stop, self._info_changed = threading.Event(), threading.Condition()
         self._context = zmq.Context()
         capacity = self.mailbox.capacity
-        self._joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
+        self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
         try:
             self._connection = self._connect()
@@ -126,7 +126,7 @@ class Drain:
             self.mailbox.end(error)
             raise
         finally:
-            self._joiner.close()
+            self.joiner.close()
             self._connection.close()
             self._context.term()
             self.rejects.finish_logs()
@@ -147,7 +147,7 @@ class Drain:
         self._check_connection()
         if not full:  # else messages that contradict a held image may wait in the socket
             self._settle("frames/", QUIET_S)
-        for stream, messages in self._joiner.take_ready():
+        for stream, messages in self.joiner.take_ready():
             self._accept_epoch(stream, messages)
         if self.until_end and self._has_ended():
             self._settle()
@@ -191,7 +191,7 @@ class Drain:
         """Whether nothing more will come; while a node is connected, all named streams are waited for."""
         names = self.infos.keys() if self.streams is None or not self.connected else self.streams
         ended = all(self._endings.has_ended(name, self.connected) for name in names)
-        return bool(self.infos) and ended and not self._joiner.waiting
+        return bool(self.infos) and ended and not self.joiner.waiting
 
     def _take_frame(self, parts: Sequence[Part]) -> None:
         message = unpack_frame(parts, self.limits)
@@ -223,14 +223,14 @@ class Drain:
         self._tracker_of(stream)
         believer = self._believers.setdefault(kind + stream, Believer(any_session=bool(kind)))
         dropped, session, last = believer.dropped, believer.session, believer.last
-        for believed in believer.take(claim):
-            jumps = not kind and believed.session == session and believed.before > last
-            # After an outage, the current epoch contains the messages that a jump skipped, or begins after them.
-            missed = jumps and self.join != "never" and time.monotonic() < self._back_until
-            if missed and stream not in self._joiner.waiting:
-                self._joiner.begin(stream)  # not again, which would drop the messages held back so far
-            self._believe(believed)
-            session, last = believed.session, believed.last
+        believed = believer.take(claim)  # only the first may jump, a second one follows it
+        jumps = any(each.session == session and each.before > last for each in believed[:1]) and not kind
+        # After an outage, the current epoch contains the messages that a jump skipped, or begins after them.
+        missed = jumps and self.join != "never" and time.monotonic() < self._back_until
+        if missed and stream not in self.joiner.waiting:  # else the messages held back so far would be dropped
+            self.joiner.begin(stream)
+        for each in believed:
+            self._believe(each)
         for _ in range(believer.dropped - dropped):
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session, seq or epoch that none bore out"))
 
@@ -248,24 +248,24 @@ class Drain:
             self._begin(message.stream, claim.session)
         if isinstance(message, Info):
             self._note_info(message)
-            if message.stream not in self._joiner.waiting or message.last_seq < 0:
+            if message.stream not in self.joiner.waiting or message.last_seq < 0:
                 self.received[message.stream].take_info(message)
             return
         message = replace(message, info=self.infos.get(message.stream))  # the newest info may change until it is read
-        if not self._joiner.hold(message) and not self._came_with_epoch(message):
+        if not self.joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message.stream, [message])
 
     def _begin(self, stream: str, session: str) -> None:
         self._tracker_of(stream).begin(session)
         if self.join == "epoch" or (self.join == "keyframe" and self._connection.waited):
-            self._joiner.begin(stream)
+            self.joiner.begin(stream)
 
     def _note_info(self, info: Info) -> None:
         with self._info_changed:
             self.infos[info.stream] = info
             self._info_changed.notify_all()
-        if info.stream in self._joiner.waiting:
-            self._joiner.ask(info)
+        if info.stream in self.joiner.waiting:
+            self.joiner.ask(info)
 
     def _tracker_of(self, stream: str) -> StreamTracker:
         if stream not in self.received and len(self.received) >= self.max_streams:
@@ -275,10 +275,10 @@ class Drain:
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
         """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
         unique = {(message.header.session, message.header.seq): message for message in messages}
-        fresh = [message for message in unique.values() if not self.received[stream].has(message.header)]
-        self._accept(stream, sorted(fresh, key=lambda message: message.header.seq))
-        if messages:
-            self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
+        ordered = sorted(unique.values(), key=lambda message: message.header.seq)
+        self._accept(stream, [message for message in ordered if not self.received[stream].has(message.header)])
+        if ordered:
+            self._fetched[stream] = ordered[-1].header.session, ordered[-1].header.seq
 
     def _came_with_epoch(self, message: TokenMessage) -> bool:
         """Whether a live message was already fetched with its epoch, so that it does not count as stale."""

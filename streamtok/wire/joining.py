@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -84,15 +85,16 @@ class Joiner:
             self._note(info.stream, "join_failed", control=info.control, error=error)
             join.deadline = 0.0
 
-    def take_ready(self) -> list[tuple[str, list[TokenMessage]]]:
-        """Streams whose join is over, each with the epoch's messages, followed by the live ones held back."""
-        done = []
+    def take_ready(self) -> Iterator[tuple[str, list[TokenMessage]]]:
+        """Streams whose join is over, each with the epoch's messages, followed by the live ones held back.
+
+        A stream is in `waiting` until the next one is taken, so that it never seems to have none left.
+        """
         for stream, join in list(self._joins.items()):
             messages = self._receive_epoch(stream, join)
             if messages is not None or time.monotonic() > join.deadline:
-                done.append((stream, [replace(late, catch_up=True) for late in (*(messages or ()), *join.held)]))
+                yield stream, [replace(late, catch_up=True) for late in (*(messages or ()), *join.held)]
                 self._drop(stream)
-        return done
 
     def close(self) -> None:
         """Give up all joins and close their sockets."""

@@ -56,13 +56,16 @@ class Mailbox(Generic[Item]):
     def take(self) -> Item | None:
         """Take the oldest item, or None if none waits; raises Closed, or the error that ended the reading."""
         with self._changed:
-            return self._take()
+            waiting = [(queue[0][0], stream) for stream, queue in self._queues.items() if queue]
+            if not waiting and self._end is not None:
+                raise self._end
+            return self._pop(min(waiting)[1]) if waiting else None
 
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the oldest item, waiting up to `timeout` seconds (None: for ever); None when the time is up."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            while (item := self._take()) is None:
+            while (item := self.take()) is None:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return None
@@ -108,18 +111,6 @@ class Mailbox(Generic[Item]):
         """How many items of a stream wait."""
         with self._changed:
             return len(self._queues[stream])
-
-    def __len__(self) -> int:
-        with self._changed:
-            return sum(map(len, self._queues.values()))
-
-    def _take(self) -> Item | None:
-        waiting = [(queue[0][0], stream) for stream, queue in self._queues.items() if queue]
-        if waiting:
-            return self._pop(min(waiting)[1])
-        if self._end is not None:
-            raise self._end
-        return None
 
     def _pop(self, stream: str) -> Item:
         self._beyond[stream] = max(0, self._beyond[stream] - 1)

@@ -155,7 +155,7 @@ class Publisher:
         self._send(parts)
         self._table.note_sent(message.header, parts)
 
-    def forward_info(self, info: Info, last_seq: int = -1) -> None:
+    def forward_info(self, info: Info, last_seq: int) -> None:
         """Announce another node's stream with this publisher's control; `last_seq` is that before what is forwarded."""
         if self._table.add_foreign(info, last_seq):
             self._send_info([info.stream])

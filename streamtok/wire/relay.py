@@ -35,8 +35,29 @@ class Relay:
     _asking: threading.Thread = field(default_factory=threading.Thread)
     _log: EventLog = field(default_factory=lambda: EventLog("relay", log, "socket"))
 
-    def forward(self, message: TokenMessage) -> None:
-        """Forward one message."""
+    def get(self, timeout: float) -> TokenMessage | None:
+        """Forward the next message and return it, None if none came in `timeout` seconds; call it often.
+
+        It also serves the relay's own readers.
+        """
+        message = self.subscription.get(timeout)
+        if message is not None:
+            self._forward(message)
+        for info in list(self.subscription.infos.values()):
+            if not self.subscription.waits(info.stream):  # else the next message announces it
+                self._announce(info, info.last_seq)
+        self._asked |= {event.stream for event in self.publisher.poll() if event.kind == "keyframe"}
+        if self._asked and not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask_origin, args=[self._asked], name="relay", daemon=True)
+            self._asked = set()
+            self._asking.start()
+        return message
+
+    def close(self) -> None:
+        """Log the failures that were not logged yet."""
+        self._log.finish()
+
+    def _forward(self, message: TokenMessage) -> None:
         info = self.subscription.info_of(message)
         if info is None:
             self.counts["no_info"] += 1
@@ -45,20 +66,7 @@ class Relay:
         self.publisher.forward(message)
         self.counts["forwarded"] += 1
 
-    def poll(self) -> None:
-        """Serve the relay's own readers; call it often."""
-        for info in list(self.subscription.infos.values()):
-            sent = self._sent.get(info.stream)
-            begun = info.last_seq < 0 or (sent is not None and sent.session == info.session)
-            if begun and not self.subscription.waiting(info.stream):  # else the next message announces it
-                self._announce(info)
-        self._asked |= {event.stream for event in self.publisher.poll() if event.kind == "keyframe"}
-        if self._asked and not self._asking.is_alive():
-            self._asking = threading.Thread(target=self._ask_origin, args=[self._asked], name="relay", daemon=True)
-            self._asked = set()
-            self._asking.start()
-
-    def _announce(self, info: Info, last_seq: int = -1) -> None:
+    def _announce(self, info: Info, last_seq: int) -> None:
         if self._sent.get(info.stream) is not info:
             self._sent[info.stream] = info
             self.publisher.forward_info(info, last_seq)

@@ -164,7 +164,7 @@ class StreamTable:
             raise ValueError(f"{info.stream}: tokenizer {info.tokenizer} needs its own token coder, given is {found}")
         return GridCoder(self.coder, self.compression == "independent")
 
-    def add_foreign(self, info: Info, last_seq: int = -1) -> bool:
+    def add_foreign(self, info: Info, last_seq: int) -> bool:
         """Add or change another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
 
         Returns whether it is news to readers, such as another size; another clock alone is not.

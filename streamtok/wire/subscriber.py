@@ -166,9 +166,9 @@ class Subscription(Generic[Message]):
         infos = message.info, self.infos.get(message.stream)
         return next((info for info in infos if info is not None and info.session == message.header.session), None)
 
-    def waiting(self, stream: str) -> int:
-        """How many token messages of a stream wait to be read."""
-        return self._mailbox.waiting(stream)
+    def waits(self, stream: str) -> bool:
+        """Whether token messages of a stream wait to be read, or its epoch is being fetched."""
+        return stream in self._drain.joiner.waiting or self._mailbox.waiting(stream) > 0
 
     def control(self, stream: str) -> ControlClient:
         """Open a client of a stream's control socket (the caller closes it); ValueError if it has none."""

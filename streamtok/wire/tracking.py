@@ -74,12 +74,10 @@ class StreamTracker:
             self.base = self.last = info.last_seq
         return lost
 
-    def enter(self, session: str) -> bool:
-        """Begin `session` unless it is the current one or a replaced one; returns whether it has begun now."""
-        if session == self.session or session in self.retired:
-            return False
-        self.begin(session)
-        return True
+    def enter(self, session: str) -> None:
+        """Begin `session` unless it is the current one or a replaced one."""
+        if session != self.session and session not in self.retired:
+            self.begin(session)
 
     def begin(self, session: str) -> None:
         """Reset, and follow `session` from its next message on, even if it was replaced before."""

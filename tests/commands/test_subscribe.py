@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
 
+from streamtok.bench.soak.link import BreakableLink
 from streamtok.commands import replay
 from streamtok.commands import subscribe as node_of
 from streamtok.node.logs import log_to_stderr
 from streamtok.wire import connection, drain
 from streamtok.wire import relay as wire_relay
+from streamtok.wire.control import MAX_EPOCH, ControlClient
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
@@ -218,10 +221,10 @@ def test_a_signal_ends_it_with_its_summary_and_leaves_nothing(number, ipc_path):
 class Relaying:
     """A relay with its own thread, as `subscribe --forward` runs it."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, **options: Any) -> None:
         self._stop = threading.Event()
         self.endpoint = ""
-        self._thread = threading.Thread(target=self._run, args=[endpoint])
+        self._thread = threading.Thread(target=self._run, args=[endpoint], kwargs={"join": "epoch"} | options)
         self._thread.start()
         assert eventually(lambda: self.endpoint)
 
@@ -232,15 +235,13 @@ class Relaying:
         self._stop.set()
         self._thread.join()
 
-    def _run(self, endpoint: str) -> None:
-        with subscribe(endpoint, join="epoch") as origin, Publisher("tcp://127.0.0.1:*", node="relay") as publisher:
+    def _run(self, endpoint: str, **options: Any) -> None:
+        with subscribe(endpoint, **options) as origin, Publisher("tcp://127.0.0.1:*", node="relay") as publisher:
             self.relay = Relay(origin, publisher)
             self.endpoint = publisher.endpoint
             while not self._stop.is_set():
-                message = origin.get(0.01)
-                self.relay.poll()
-                if message is not None:
-                    self.relay.forward(message)
+                self.relay.get(0.01)
+            self.relay.close()
 
 
 def test_a_relay_passes_everything_on_unchanged():
@@ -266,6 +267,41 @@ def test_a_relay_passes_everything_on_unchanged():
             assert passed.control not in (None, origin.control)
             far.request_keyframe("front")
             assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
+
+
+@pytest.mark.parametrize("join", ["keyframe", "epoch"])
+@pytest.mark.parametrize(("first", "published"), [(8, 12), (9, 9)])
+def test_a_relay_that_comes_in_the_middle_of_a_stream_is_read_from_its_first_message(first, published, join):
+    """Its readers wait already. It fetches the epoch, slowly, or begins amid one that its origin has not kept."""
+    options = {"max_epoch_bytes": MAX_EPOCH if first == 8 else 1, "stats": lambda: {"slept": time.sleep(1)}}
+    with Served("front", **options) as node, BreakableLink(node.endpoint) as link:
+        node.publish(*[make_group(number) for number in range(published)])
+        link.cut()
+        with Relaying(link.endpoint) as relaying, subscribe(relaying.endpoint, join=join, timeout=20) as far:
+            assert eventually(lambda: far.connected)
+            with ControlClient(node.publisher.control_endpoint) as client, pytest.raises(TimeoutError):
+                client.request("stats", timeout=0.1)
+            link.restore()
+            far.info("front", timeout=20)
+            node.publish(*[make_group(number) for number in range(published, 18)])
+            assert [message.header.seq for message in islice(far, 18 - first)] == list(range(first, 18))
+            counts = far.counts()["front"]
+            assert (counts["stale"], counts["lost"], counts["undecodable"]) == (0, 0, 0 if first == 8 else 7)
+
+
+@pytest.mark.parametrize("options", [{}, {"join": "keyframe"}, {"join": "keyframe", "latest_only": True}])
+def test_a_stream_that_stands_still_or_has_ended_is_known_behind_a_relay_that_comes_later(options):
+    with Served("front", max_epoch_bytes=1) as node:
+        node.publish(make_group(0))
+        with (
+            Relaying(node.endpoint, **options) as relaying,
+            subscribe(relaying.endpoint, ["front"], until_end=True, timeout=20) as far,
+        ):
+            far.info("front")
+            far.request_keyframe("front")
+            assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
+            node.close()
+            assert list(far) == []
 
 
 def test_an_origin_that_does_not_answer_delays_no_message_of_a_relay(monkeypatch):
@@ -300,7 +336,8 @@ def test_a_relay_says_once_in_ten_seconds_that_its_origin_makes_no_keyframes(cap
             far.info(stream)
             far.request_keyframe(stream)
         assert eventually(lambda: relaying.relay.counts["keyframe_failed"] == 9)
-    assert caplog.text.count("event=keyframe_failed") == 1
+        assert caplog.text.count("event=keyframe_failed") == 1
+    assert caplog.text.count("event=keyframe_failed requests=8") == 1
 
 
 def test_a_size_that_changes_passes_a_relay(monkeypatch):

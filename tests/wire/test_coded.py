@@ -93,7 +93,7 @@ def test_who_keeps_the_newest_alone_reads_it_all_the_same(node, folder):
 def test_a_relay_without_the_coder_passes_it_on_and_its_reader_is_told_by_name(node, folder):
     with subscribe(node.endpoint, timeout=10) as blind, Publisher("tcp://127.0.0.1:*") as relay:
         node.wait_subscribers(1)
-        relay.forward_info(blind.info("front"))
+        relay.forward_info(blind.info("front"), -1)
         with subscribe(relay.endpoint, timeout=10, coders=[folder]) as reader:
             assert relay.wait_subscribers(1, 10)
             send(node, 0, 3)

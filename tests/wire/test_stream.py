@@ -220,26 +220,6 @@ def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
 
 
 @pytest.mark.parametrize("join", ["keyframe", "epoch"])
-@pytest.mark.parametrize("first", [8, 9])
-def test_a_relay_that_comes_in_the_middle_of_a_stream_is_read_from_its_first_message(first, join, ipc_path):
-    """The reader may fetch an epoch that has begun after the messages that it holds back meanwhile."""
-    with (
-        Served("front") as node,
-        subscribe(node.endpoint, timeout=30) as near,
-        subscribe(f"ipc://{ipc_path}", join=join, timeout=30) as reader,
-    ):
-        node.wait_subscribers(1)
-        node.publish(*[make_group(number) for number in range(18)])
-        messages = list(islice(near, first, 18))
-        with Served("other", bind=f"ipc://{ipc_path}") as relay:
-            relay.do(lambda publisher: publisher.forward_info(near.info("front")))
-            assert eventually(lambda: "front" in reader.infos)
-            relay.do(lambda publisher: [publisher.forward(message) for message in messages])
-            assert sequence(list(islice(reader, len(messages)))) == list(range(first, 18))
-        assert reader.counts()["front"]["stale"] == 0
-
-
-@pytest.mark.parametrize("join", ["keyframe", "epoch"])
 @pytest.mark.parametrize("outage", ["cut", "freeze"])
 def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage, join, monkeypatch):
     monkeypatch.setattr(intake, "SILENT_S", 1.5)

@@ -69,7 +69,8 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
     from streamtok.io.probe import probe_source
     from streamtok.tokens.inspecting import inspect
 
-    if source.endswith((".yaml", ".yml")):
+    named = Path(source)
+    if named.suffix in (".yaml", ".yml") and named.is_file() and named.name != "metadata.yaml":  # that of a ROS bag
         raise ValueError(f"{source} is no source but a configuration: name a source of it, or run ingest --config")
     if is_drive(source):
         report, _ = inspect(source)

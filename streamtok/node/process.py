@@ -21,7 +21,6 @@ log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
 FILES = 1 << 16
-FEWEST_FILES = 256  # of which a node keeps 128 for its own files, and libzmq ends a process that has none left
 WORDS_S = 0.3  # for `last_words`, whose reader may have stopped reading
 SAME_S = 0.2  # `timeout`, and others that signal a process and its group, send one signal twice
 
@@ -89,14 +88,9 @@ def stop_on_signals(
 
 
 def raise_file_limit() -> None:
-    """Raise the limit on open files as far as allowed, up to FILES, since each connection takes one.
-
-    Raises OSError if fewer than FEWEST_FILES are allowed.
-    """
+    """Raise the limit on open files as far as allowed, up to FILES, since each connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-    if wanted < FEWEST_FILES:
-        raise OSError(f"only {wanted} files may be open, expected {FEWEST_FILES} or more: raise the limit (ulimit -n)")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -23,7 +23,7 @@ PROBES = 10  # unanswered keep-alive probes, one a second, after which a host is
 HOLDING_PROBES = 120  # likewise if the reader may pause: libzmq must not see a time-out meanwhile (`tcp`)
 SILENCE_S = 3.0  # after which a node that has not answered yet is logged, once
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
-_TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED
+_TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
 _DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _EVENTS = _UP | _TRYING | _DENIED | zmq.EVENT_DISCONNECTED
 
@@ -70,7 +70,7 @@ class Connection:
     counts: Counter = field(default_factory=Counter)
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
-    _met: bool = False  # whether a program has ever accepted a connection
+    _met: bool = False  # whether a program has accepted the last attempt to connect
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
     _monitor: zmq.Socket = field(init=False)
 
@@ -88,7 +88,6 @@ class Connection:
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
-                self._met = True
                 self.intake.watch(told["value"])
             self._on_event(told["event"])
         fault = self.intake.judge()
@@ -136,6 +135,7 @@ class Connection:
             self.counts["connected"] += 1
         elif event & _TRYING:
             self._broken_since = None
+            self._met = event == zmq.EVENT_CONNECTED or (self._met and event != zmq.EVENT_CLOSED)
             self.waited = self.waited or event == zmq.EVENT_CONNECT_RETRIED
         elif event & _DENIED:
             self._on_denied()

@@ -205,8 +205,8 @@ class EpochCache:
         """The messages, oldest first; raises ValueError if the epoch is not cached."""
         if not self.messages:
             raise ValueError(
-                f"the current epoch is not kept: no keyframe has come here yet, or over {self.max_bytes} bytes since; "
-                "ask for a keyframe instead, or set a shorter keyframe interval on the node"
+                f"the current epoch is not kept: no keyframe has come here yet, or over {self.max_bytes} bytes or "
+                f"{MAX_EPOCH_MESSAGES} messages since; ask for a keyframe instead, or for more of them (the interval)"
             )
         return [*self.messages]
 

@@ -26,6 +26,7 @@ WAIT_S = 0.005
 MESSAGES_PER_POLL = 256
 MAX_BACKLOG = 1 << 24  # bytes that were received and not taken yet, besides one message in transit
 BUSY = 4  # factor by which patience with a silent node grows while its machine acknowledges packets
+MAX_NAMES = 128  # of streams that are subscribed to by name: a node takes more bytes at once for a flood
 QUIET_S = 0.5  # after which a held camera image is taken, since no info confirms images
 BACK_S = 5.0  # how long after an outage a jump of `seq` is attributed to it
 Kind = Literal["frames", "tokens", "info"]
@@ -45,7 +46,7 @@ class Drain:
     endpoint: str
     mailbox: Mailbox[TokenMessage | FrameMessage]
     _: KW_ONLY
-    streams: tuple[str, ...] | None
+    streams: frozenset[str] | None
     kinds: frozenset[Kind]
     join: Literal["keyframe", "epoch", "never"]
     lossless: bool
@@ -73,16 +74,11 @@ class Drain:
         self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
         try:
-            self._connection = self._connect()
+            self.connection = self._connect()
             self._thread.start()
         except BaseException:
             self._context.destroy(0)
             raise
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection to the node is established."""
-        return self._connection.up
 
     def wait_for_info(self, stream: str, timeout: float) -> Info | None:
         """The newest info of a stream, after waiting for one for up to `timeout` seconds; None if none came."""
@@ -112,7 +108,7 @@ class Drain:
         socket = open_socket(self._context, zmq.SUB, self.high_water, self.limits.max_part)
         socket.set(zmq.SNDHWM, 0)  # libzmq drops subscriptions beyond it
         for kind in KINDS:
-            for name in ("",) if self.streams is None else self.streams:
+            for name in ("",) if self.streams is None or len(self.streams) > MAX_NAMES else self.streams:
                 if kind in self.kinds:
                     socket.subscribe(f"{kind}/{name}")
         return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
@@ -127,7 +123,7 @@ class Drain:
             raise
         finally:
             self.joiner.close()
-            self._connection.close()
+            self.connection.close()
             self._context.term()
             self.rejects.finish_logs()
 
@@ -135,15 +131,15 @@ class Drain:
         if full := self.lossless and self.mailbox.full:
             self._stop.wait(WAIT_S)
             self._silence.restart()
-            self._connection.intake.drained = True  # nothing is read now, so the check for faults starts anew
-        elif self._connection.socket.poll(POLL_MS):
+            self.connection.intake.drained = True  # nothing is read now, so the check for faults starts anew
+        elif self.connection.socket.poll(POLL_MS):
             self._check_connection()
             if self._silence.end():
                 self._note_back()
             self._receive()
         elif self._is_silent():
             self._silence.restart()
-            self._connection.connect_anew()
+            self.connection.connect_anew()
         self._check_connection()
         if not full:  # else messages that contradict a held image may wait in the socket
             self._settle("frames/", QUIET_S)
@@ -155,9 +151,9 @@ class Drain:
 
     def _check_connection(self) -> None:
         """Notice a new connection before its first message, which is believed in any case."""
-        self._connection.check()
-        if self._connections != self._connection.counts["connected"]:
-            self._connections = self._connection.counts["connected"]
+        self.connection.check()
+        if self._connections != self.connection.counts["connected"]:
+            self._connections = self.connection.counts["connected"]
             self._silence.restart()  # the time without a connection is no silence of the node
             self._settle()
             self._note_back()
@@ -172,25 +168,25 @@ class Drain:
         """Whether a connected node that has announced streams has sent nothing for too long."""
         # If its machine still acknowledges, the node may just be busy, and a new connection would lose messages.
         silence, patience = self._silence.lasts(), self._silence.patience
-        if silence <= patience or not (self.connected and self.infos and self.endpoint.startswith("tcp://")):
+        if silence <= patience or not (self.connection.up and self.infos and self.endpoint.startswith("tcp://")):
             return False
-        return silence > BUSY * patience or not self._connection.intake.answers()
+        return silence > BUSY * patience or not self.connection.intake.answers()
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
             if self.lossless and self.mailbox.full:
                 return
             try:
-                parts = receive(self._connection.socket)
+                parts = receive(self.connection.socket)
             except zmq.Again:
-                self._connection.intake.drained = True
+                self.connection.intake.drained = True
                 return
             self.take(parts)
 
     def _has_ended(self) -> bool:
         """Whether nothing more will come; while a node is connected, all named streams are waited for."""
-        names = self.infos.keys() if self.streams is None or not self.connected else self.streams
-        ended = all(self._endings.has_ended(name, self.connected) for name in names)
+        names = self.infos.keys() if self.streams is None or not self.connection.up else self.streams
+        ended = all(self._endings.has_ended(name, self.connection.up) for name in names)
         return bool(self.infos) and ended and not self.joiner.waiting
 
     def _take_frame(self, parts: Sequence[Part]) -> None:
@@ -257,15 +253,14 @@ class Drain:
 
     def _begin(self, stream: str, session: str) -> None:
         self._tracker_of(stream).begin(session)
-        if self.join == "epoch" or (self.join == "keyframe" and self._connection.waited):
+        if self.join == "epoch" or (self.join == "keyframe" and self.connection.waited):
             self.joiner.begin(stream)
 
     def _note_info(self, info: Info) -> None:
         with self._info_changed:
             self.infos[info.stream] = info
             self._info_changed.notify_all()
-        if info.stream in self.joiner.waiting:
-            self.joiner.ask(info)
+        self.joiner.ask(info)
 
     def _tracker_of(self, stream: str) -> StreamTracker:
         if stream not in self.received and len(self.received) >= self.max_streams:

@@ -6,6 +6,7 @@ import fcntl
 import grp
 import os
 import re
+import resource
 import socket as net
 import threading
 from pathlib import Path
@@ -25,6 +26,7 @@ KEEPALIVE = {  # seconds: idle before the first probe, between probes; and how m
 SUBSCRIPTIONS = 64  # receive queue of an XPUB: libzmq processes all that wait in one call, so few may
 LOCAL_QUEUE = 100_000  # on ipc: if a queue is full when its peer leaves, libzmq ends the process (see `tcp`)
 HANDSHAKE_MS = 5000  # after which a connection that has not completed the handshake is closed
+FEWEST_FILES = 256  # of which a node keeps 128 for its own files, and libzmq ends a process that has none left
 _UMASK = threading.Lock()
 
 
@@ -61,8 +63,12 @@ def check_bind(endpoint: str, secure: bool, insecure: bool) -> None:
 def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: bool, ipc_group: str | None) -> str:
     """Check the endpoints to bind; returns the control endpoint: one beside `bind` if it is None, "" for none.
 
-    Raises InsecureBindError for a public address without keys, ValueError for contradicting options.
+    Raises InsecureBindError for a public address without keys, ValueError for contradicting options, OSError if this
+    process may open too few files to serve readers.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if 0 <= most < FEWEST_FILES:
+        raise OSError(f"only {most} files may be open, expected {FEWEST_FILES} or more: raise the limit (ulimit -n)")
     control = control_beside(bind) if control is None else control
     endpoints = [bind, control] if control else [bind]
     if control == bind and not bind.endswith("*"):
@@ -94,21 +100,23 @@ def find_group_id(group: str) -> int:
         ) from error
 
 
-def set_common_options(socket: zmq.Socket, high_water: int, max_part: int) -> None:
-    """Set the options of every socket: LINGER, keep-alive, high-water marks (messages), part size (bytes).
+def open_socket(context: zmq.Context, kind: int, high_water: int, max_part: int) -> zmq.Socket:
+    """Open a socket with the options of all: LINGER, keep-alive, high-water marks (messages), part size (bytes).
 
     No socket uses ZeroMQ heartbeats: their timers let a peer crash this process (libzmq issues 3937, 4364, 4767). TCP
     keep-alive detects a dead host, and an `info` each second tells readers that the node lives.
     """
+    socket = context.socket(kind)
     socket.linger = LINGER_MS
     for option, value in KEEPALIVE.items():
         socket.set(option, value)
     socket.set(zmq.SNDHWM, high_water)
-    socket.set(zmq.RCVHWM, SUBSCRIPTIONS if socket.type == zmq.XPUB else high_water)
+    socket.set(zmq.RCVHWM, SUBSCRIPTIONS if kind == zmq.XPUB else high_water)
     socket.set(zmq.MAXMSGSIZE, max_part)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.RECONNECT_IVL, RECONNECT_MS[0])
     socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS[1])
+    return socket
 
 
 def control_beside(endpoint: str) -> str:
@@ -262,13 +270,6 @@ def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
             socket.bind(endpoint)
         finally:
             os.umask(before)
-
-
-def open_socket(context: zmq.Context, kind: int, high_water: int, max_part: int) -> zmq.Socket:
-    """Open a socket with the shared options."""
-    socket = context.socket(kind)
-    set_common_options(socket, high_water, max_part)
-    return socket
 
 
 def receive(socket: zmq.Socket, most: int = 3) -> list[memoryview]:

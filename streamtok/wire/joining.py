@@ -70,9 +70,9 @@ class Joiner:
         return True
 
     def ask(self, info: Info) -> None:
-        """Request the epoch from the node's control endpoint, once; stop waiting if there is none to get."""
-        join = self._joins[info.stream]
-        if join.socket is not None:
+        """Request the epoch that is waited for, once, from the node's control; stop waiting if there is none to get."""
+        join = self._joins.get(info.stream)
+        if join is None or join.socket is not None:
             return
         if info.control is None or info.last_seq < 0:
             join.deadline = 0.0

@@ -90,7 +90,7 @@ class Subscription(Generic[Message]):
     def __post_init__(self) -> None:
         if isinstance(self.streams, str):
             raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
-        self.streams = None if self.streams is None else tuple(self.streams)
+        self.streams = None if self.streams is None else frozenset(self.streams)
         self.kinds = frozenset(self.kinds)
         self._check_options(self.kinds)
         self._delivered: dict[str, StreamTracker] = {}
@@ -141,7 +141,7 @@ class Subscription(Generic[Message]):
     @property
     def connected(self) -> bool:
         """Whether the connection to the node is established."""
-        return self._drain.connected
+        return self._drain.connection.up
 
     @property
     def ended(self) -> bool:

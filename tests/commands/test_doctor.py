@@ -96,6 +96,14 @@ def test_cameras_and_drives(tmp_path, look, capsys):
     assert "no such file" in capsys.readouterr().err
     assert doctor.main(["configs/usb_camera.yaml"]) == 1
     assert "no source but a configuration" in capsys.readouterr().err
+    assert doctor.main([str(tmp_path / "none.yaml")]) == 1
+    assert "no such file" in capsys.readouterr().err
+    (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: {}")
+    assert doctor.main([str(tmp_path / "metadata.yaml")]) == 1
+    assert "--config" not in capsys.readouterr().err
+    (tmp_path / "folder.yml").mkdir()
+    write_video(tmp_path / "folder.yml" / "front.mp4", numbered(12), range(0, 12 * 512, 512), **PLAIN)
+    assert look(tmp_path / "folder.yml")[0]["cameras"]["front"]["frames"] == 12
     assert doctor.main(["snapshot:http://u:secret@127.0.0.1:9/x", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], found["source"]) == (False, "snapshot:http://127.0.0.1:9/x")

@@ -59,17 +59,21 @@ def test_a_signal_to_a_process_that_is_ending_does_not_change_its_status():
 
 LIMIT = """
 import resource
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096))
+resource.setrlimit(resource.RLIMIT_NOFILE, {limit})
 from streamtok.node.process import stop_on_signals
 with stop_on_signals(lambda: None):
     print(resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
-def test_a_node_may_open_as_many_files_as_it_is_allowed_to():
-    done = subprocess.run([sys.executable, "-c", LIMIT], capture_output=True, text=True, timeout=30)
-    assert done.stdout == "(4096, 4096)\n"
-    command = f"ulimit -n 128; exec {sys.executable} -m streamtok.cli subscribe tcp://127.0.0.1:1"
+@pytest.mark.parametrize(("limit", "raised"), [((256, 4096), "(4096, 4096)"), ((100, 128), "(128, 128)")])
+def test_a_command_may_open_as_many_files_as_it_is_allowed_to(limit, raised):
+    done = subprocess.run([sys.executable, "-c", LIMIT.format(limit=limit)], capture_output=True, text=True, timeout=30)
+    assert done.stdout == f"{raised}\n"
+
+
+def test_a_node_that_may_not_open_as_many_files_as_its_readers_take_says_so():
+    command = f"ulimit -n 128; exec {sys.executable} -m streamtok.cli subscribe tcp://127.0.0.1:1 --forward ipc://*"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
     told = "streamtok subscribe: only 128 files may be open, expected 256 or more: raise the limit (ulimit -n)\n"
     assert (done.returncode, done.stderr) == (1, told)

@@ -1,6 +1,7 @@
 """Each loss against a case worked out by hand, and gradient steps on it lower what it measures."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,13 @@ def test_the_pulse_is_the_change_of_the_error_at_group_edges_alone():
         assert pulse(wrong, source, 4) == (frame == 5)
         assert pulse(wrong[:, :, 1:], source[:, :, 1:], 4) == (frame == 5)
     assert pulse(wrong[:, :, :5], source[:, :, :5], 4) == 0
+
+
+@pytest.mark.parametrize("loss", [l1, mse, partial(pulse, group=4)])
+def test_the_losses_have_gradients(loss):
+    wrong = torch.arange(9.0).reshape(1, 1, 9, 1, 1).requires_grad_()
+    loss(wrong, torch.zeros(1, 1, 9, 1, 1)).backward()
+    assert wrong.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("quantizer", ["vae", "lfq", "vq"])

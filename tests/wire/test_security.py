@@ -4,6 +4,7 @@ import grp
 import logging
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -314,6 +315,12 @@ def test_a_client_that_expects_another_server_gets_nothing_and_is_told(folder, t
     with Served("front", curve=CurveServer.load(folder)) as node:
         assert got_nothing(node, curve=mistaken)
     assert "completes no handshake: it is stopped, no node, or of another server.key" in caplog.text
+    caplog.clear()
+    with socket.create_server(("127.0.0.1", 0)) as left, subscribe(f"tcp://127.0.0.1:{left.getsockname()[1]}"):
+        left.accept()[0].close()
+        left.close()
+        assert eventually(lambda: "event=waiting" in caplog.text)
+    assert "no node answers there yet" in caplog.text
 
 
 def test_keys_are_let_in_and_shut_out_while_the_node_runs(folder):

@@ -28,8 +28,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.certificates import make_context, verifies
-from streamtok.io.codecs.nal_units import SLICES
-from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, copy_packet
+from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
 from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
@@ -49,7 +48,6 @@ MOST_EARLY_NS = 5_000_000_000  # the longest that a picture of a playlist waits 
 MOST_BACK_NS = 500_000_000  # backward steps of time up to this are reordering by the codec
 MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
 RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
-LEAST_PART, MOST_PART, PROBE = 64, 1500, 16  # bytes, of the parts that RTP cuts pictures into
 
 
 class StreamClock:
@@ -128,7 +126,6 @@ class NetworkCamera(Device):
         self.size = (context.height, context.width) if context.height and context.width else None
         rate = read_rate(self._container, stream)
         self.fps = float(rate) if rate else None
-        self._in_parts = self._rtp and context.name in SLICES
         context.flags |= LOW_DELAY
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
         self._clock = None if makes_up_times(self._container) else StreamClock()
@@ -212,19 +209,7 @@ class NetworkCamera(Device):
             lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
             self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
             if packet is None or packet.size:
-                return copy_packet(packet, without_copies(bytes(packet))) if packet and self._in_parts else packet
-
-
-def without_copies(data: bytes) -> bytes:
-    """An access unit without parts that follow themselves: FFmpeg takes an RTP packet that came twice for two."""
-    for at in range(0, len(data), LEAST_PART):
-        again = data.find(data[at : at + PROBE], at + 1, at + MOST_PART)
-        length = again - at
-        if length >= LEAST_PART:
-            around = np.frombuffer(data[max(at - length, 0) : again + length], np.uint8)
-            same = bytes(length) in (around[:-length] ^ around[length:]).tobytes()
-            data = data[:at] + data[again:] if same else data
-    return data
+                return packet
 
 
 def _enable_ffmpeg_log() -> None:
@@ -262,12 +247,20 @@ def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
                 return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture" if _is_one_picture(answer) else "pictures"
-            if kind.startswith("multipart") and not PARTS.match(answer.read(PART_HEAD)):
+            if kind.startswith("multipart") and not PARTS.match(_read_head(answer)):
                 return "pictures"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):
         return "camera"
+
+
+def _read_head(answer: HTTPResponse) -> bytes:
+    """The first bytes of an answer, as many as come in time: a server may send one after the other."""
+    head, stop = b"", time.monotonic() + OPEN_S
+    while len(head) < PART_HEAD and time.monotonic() < stop and (more := answer.read1(PART_HEAD)):
+        head += more
+    return head
 
 
 def _is_one_picture(answer: HTTPResponse) -> bool:

@@ -164,18 +164,15 @@ def holds_no_picture(codec: str, data: bytes) -> bool:
     return START in data and all(unit and unit_type(codec, unit) in HEADER_UNITS[codec] for unit in units)
 
 
-def recovery_count(payload: bytes, signed: bool = False) -> int | None:
-    """The number of pictures after which a recovery point gives correct ones; None without such an SEI message."""
-    at = 0
-    while at + 2 < len(payload):
+def read_messages(payload: bytes) -> Iterator[tuple[int, Bits]]:
+    """The SEI messages of a NAL unit, given without its header: their types and contents."""
+    data, at = payload.replace(b"\0\0\3", b"\0\0"), 0
+    while at + 2 < len(data):
         head = [0, 0]  # kind and size, each in bytes of 255 and a last one
         for field in (0, 1):
-            while at < len(payload) - 1 and payload[at] == 255:
+            while at < len(data) - 1 and data[at] == 255:
                 head[field], at = head[field] + 255, at + 1
-            head[field], at = head[field] + payload[at], at + 1
+            head[field], at = head[field] + data[at], at + 1
         kind, size = head
-        if kind == RECOVERY_POINT:
-            bits = Bits(payload[at : at + max(size, 1)])
-            return max(bits.se() if signed else bits.ue(), 0)
+        yield kind, Bits(data[at : at + max(size, 1)], escaped=False)
         at += size
-    return None

@@ -90,8 +90,8 @@ class TimeJudge:
     def see(self, time_ns: int, arrival_ns: int = 0) -> Step:
         """Judge the next image by its time.
 
-        Its clock was set if the time does not rise, or jumps by more than a day, or by more than 5 s while `arrival_ns`
-        does not. `arrival_ns` is on another clock (0: unknown). It is ignored where it has run at less than half the
+        Its clock was set if the time does not rise or jumps by more than a day; 5 s will do if `arrival_ns` does not
+        jump along. `arrival_ns` is on another clock (0: unknown). It is ignored where it has run at less than half the
         pace of `time_ns`, as in a file that was converted.
         """
         before, self._last = self._last, (time_ns, arrival_ns)

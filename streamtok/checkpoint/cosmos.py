@@ -13,8 +13,8 @@ from streamtok.checkpoint.published_files import clean_names, read_files, read_p
 from streamtok.checkpoint.variants import infer_config
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer
+from streamtok.model.fingerprint import HALVES
 from streamtok.model.layers import Norm, TemporalConv
-from streamtok.model.network import HALVES
 
 # Parameters of resampling modules that published models have but never use, and buffers that tracing adds.
 _UNUSED = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.(downsample|upsample)\.conv[123]\.conv3d\.(weight|bias)$")

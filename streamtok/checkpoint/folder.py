@@ -14,7 +14,7 @@ from torch import Tensor
 
 from streamtok.config import TokenizerConfig
 from streamtok.model import Tokenizer, build
-from streamtok.model.network import HALVES
+from streamtok.model.fingerprint import HALVES
 
 FORMAT = 1  # of config.json
 MOST_BYTES = 1 << 20  # of a config.json
@@ -121,7 +121,8 @@ def _outline(config: TokenizerConfig, what: str | Path) -> dict[str, Tensor]:
     try:
         _check_extent(config)
         with torch.device("meta"):
-            state = build(config if config.quantizer == "fsq" else replace(config, quantizer="ae")).state_dict()
+            looked_up = config.discrete and config.quantizer != "fsq"  # in codebooks of another package
+            state = build(replace(config, quantizer="ae") if looked_up else config).state_dict()
     except Exception as error:  # PyTorch and Python raise many kinds for impossible sizes
         raise ValueError(f"{what}: {explain(error)}") from error
     return {name: tensor for name, tensor in state.items() if not name.startswith(QUANTIZER)}

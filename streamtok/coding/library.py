@@ -68,4 +68,4 @@ def coder_for(tokenizer: str, folder: Path | None = None) -> TokenCoder:
     for coder in _shipped().values():
         if coder.tokenizer == tokenizer:
             return coder
-    raise MissingCoder(f"tokenizer {tokenizer} has no token coder: make one with streamtok train-coder")
+    raise MissingCoder(f"tokenizer {tokenizer} has no token coder: make one with streamtok train-coder (of FSQ)")

@@ -34,8 +34,8 @@ def make_main(name: str, kind: type[Kind], run: Callable[[Kind], int], words: st
 def command(name: str) -> Callable[[Main], Main]:
     """Decorate `main(argv)` so that an error that its user can act on is one line on stderr, not a traceback.
 
-    The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 if the reader of the output has gone
-    (`streamtok subscribe ... | head -1`). Bugs of the program (TypeError, KeyError, ...) keep their traceback.
+    The status is 2 for wrong settings, 1 for a failure, 130 after Ctrl-C, and 141 if the reader of the output has gone:
+    `streamtok subscribe ... | head -1`. Bugs of the program (TypeError, KeyError, ...) keep their traceback.
     `python -m streamtok.commands.NAME` runs the same command.
     """
     started = getattr(sys.modules["__main__"].__spec__, "name", "")

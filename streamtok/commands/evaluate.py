@@ -115,7 +115,7 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
         print(f"[{min(next(done), len(files))}/{len(files)}] {name}", file=sys.stderr, flush=True)
 
     result = run_suite(tok, clips, options, tell)
-    run_facts = Run(command_line, tok.fingerprint, device, settings.lines, settings.frames)
+    run_facts = Run(command_line, settings.model, tok.fingerprint, device, settings.lines, settings.frames)
     paths = write_report(settings.out, result, run_facts)
     paths += [options.side_by_side] if options.side_by_side else []
     lines = [*format_scores(result), *(f"skipped {name}: {why}" for name, why in clips.skipped.items())]

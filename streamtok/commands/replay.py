@@ -5,12 +5,12 @@
     streamtok replay drive.bag --stream /front/image_raw --stream /rear/image_raw --model nano --out tokens/
     streamtok replay drive.mcap --recorded-tokens --bind tcp://127.0.0.1:5555 --speed 4
 
-A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, a folder of images, or a
-folder with one video or one folder of images per camera. images:DIR?fps=10 is a folder of images without times,
-FILE?fps=20 a video without. A file with several video streams has as many cameras; FILE?stream=1 is one of them. A
-recording with tokens is cut into the same groups as it was live. --verify compares every token and prints the first
-difference. Its exit status is 1 unless every recorded group (up to --max-groups) was compared and is identical. --size,
---fit, --on-gap, --keyframe-interval and --tail apply to drives without recorded tokens.
+A drive is a recording of streamtok, an MCAP file or a ROS bag with camera topics, a video, or a folder of images. A
+folder with a video or a folder of images for each camera is a drive too. images:DIR?fps=10 is a folder of images
+without times, FILE?fps=20 a video without. A file with several video streams has as many cameras; FILE?stream=1 is one
+of them. A recording with tokens is cut into the same groups as it was live. --verify compares every token and prints
+the first difference. Its exit status is 1 unless every recorded group (up to --max-groups) was compared and is
+identical. --size, --fit, --on-gap, --keyframe-interval and --tail apply to drives without recorded tokens.
 """
 
 import sys

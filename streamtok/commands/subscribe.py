@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from streamtok.wire.subscriber import Subscription
 
 WAIT_S = 0.05
+MISSING = "messages before it are missing until the next keyframe; --join epoch fetches those sent before joining"
 
 
 class SubscribeSettings(NodeSettings):
@@ -91,10 +92,14 @@ def run(settings: SubscribeSettings) -> int:
 
 
 def print_messages(reading: Reading, quiet: bool) -> None:
-    """Read to the end, and print a line per message unless `quiet`."""
+    """Read to the end, and print a line per message unless `quiet`; the first that cannot be decoded says why."""
+    why = f": {MISSING}"
     for message in reading:
+        line = format_message(message)
+        if not message.decodable:
+            line, why = line + why, ""
         if not quiet:
-            print(format_message(message), flush=True)
+            print(line, flush=True)
 
 
 class Ages:
@@ -250,6 +255,8 @@ def format_reading(summary: dict[str, Any]) -> str:
     lines = [f"{summary['messages']} messages, {summary['bytes'] / 1e6:.2f} MB in {summary['seconds']:.1f} s"]
     for stream, counts in summary["streams"].items():
         lines.append(f"  {stream}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    if any(counts["undecodable"] for counts in summary["streams"].values()):
+        lines.append(f"  undecodable: {MISSING}")
     for part, values in summary["latency_ms"].items():
         lines.append(f"  {part.replace('_', ' ')} ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in values.items()))
     lines += format_without_age(**summary["without_age"])

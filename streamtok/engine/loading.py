@@ -23,6 +23,7 @@ def load(
     engine: Engine | Path | None = None,
     size: tuple[int, int] = (256, 448),
     device: str | None = None,
+    dtype: torch.dtype | None = None,
     threads: int | None = None,
     slots_per_step: int | None = None,
     expect: str | None = None,
@@ -38,12 +39,13 @@ def load(
             `EngineConfiguration`, its dict, or the path of its JSON file is taken as it is.
         size: (height, width) of the frames to optimize for.
         device: "cpu", "cuda", "cuda:N" or "auto"; None keeps the weights' device with engine None, else means "auto".
+        dtype: the precision of the weights, as by `Tokenizer.cast`; only with engine None, for engines have their own.
         threads: CPU threads of this process; overrides an engine's stored number.
         slots_per_step: as in `EngineConfiguration`; overrides an engine's stored number.
         expect: the fingerprint that the weights must have.
 
     Raises:
-        ValueError: for a name, device, engine or fingerprint that does not fit.
+        ValueError: for a name, device, dtype, engine or fingerprint that does not fit.
         EngineError: if memory does not suffice.
     """
     tokenizer = name if isinstance(name, Tokenizer) else load_checkpoint(name, deterministic)
@@ -52,7 +54,9 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     if engine is None:
-        return tokenizer.to(pick_device(device)) if device else tokenizer
+        return (tokenizer.to(pick_device(device)) if device else tokenizer).cast(dtype)
+    if dtype is not None:
+        raise ValueError(f"dtype is {dtype} beside engine {engine!r}, which has its own precision: give one of them")
     if deterministic and engine == "auto":
         raise ValueError("deterministic=True runs one slot and one group at a time, plainly; drop engine='auto'")
     chosen = pick_device(device)

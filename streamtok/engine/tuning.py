@@ -28,8 +28,8 @@ def optimize(
 ) -> Tokenizer:
     """Make `tok` fast on this machine for frames of `size` (height, width); `load` does this for a model by name.
 
-    `engine`: "auto" takes the stored configuration for these weights, machine and size, or measures and stores one (a
-    cache that cannot be written is only a warning). "eager" runs PyTorch's layers in `precision` ("auto": float32). A
+    `engine`: "auto" takes the stored configuration for these weights, machine and size, or measures and stores one. A
+    cache that cannot be written is only a warning. "eager" runs PyTorch's layers in `precision` ("auto": float32). A
     configuration, or its dict from `info` or a recording, is taken as it is.
 
     Raises ValueError for what cannot run, EngineError for what does not fit into memory.

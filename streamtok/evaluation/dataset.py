@@ -93,8 +93,8 @@ class ClipSet:
 def find_clips(places: Sequence[str | Path], *, images: bool | None = None) -> list[ClipFile]:
     """Find the clips of folders and files; those of a folder are sorted by name.
 
-    images: True takes every picture as its own clip, False joins the numbered pictures of a folder to a sequence, None
-    decides by layout (a folder above them named JPEGImages or frames means sequences). Raises FileNotFoundError for a
+    images: True takes every picture as its own clip, False joins the numbered pictures of a folder to a sequence. None
+    decides by layout: a folder above them named JPEGImages or frames means sequences. Raises FileNotFoundError for a
     missing file or folder, and ValueError if nothing is found.
     """
     found: list[ClipFile] = []

@@ -53,6 +53,7 @@ class Run:
     """How an evaluation was run, so that it can be repeated."""
 
     command: str
+    model: str  # as the command names it: a preset, or where the weights are
     fingerprint: str
     device: str
     lines: int | None
@@ -78,8 +79,9 @@ def format_markdown(result: SuiteResult, run: Run, sheet: str | None = None) -> 
     """The report as Markdown; `sheet` is the file name of the contact sheet beside it."""
     found = result.evaluation
     size = "native size" if run.lines is None else f"{run.lines} lines"
+    name = run.model if run.model == found.model else f"{run.model} ({found.model})"
     parts = [
-        f"# {found.model} on {len(found.clips)} clips, {size}, first {run.frames} frames at most",
+        f"# {name} on {len(found.clips)} clips, {size}, first {run.frames} frames at most",
         f"`{run.command}`\n\nWeights `{run.fingerprint}`, {run.device}, torch {torch.__version__}. {DEFINITIONS}",
         _format_summary(result),
         _format_over_time(found),

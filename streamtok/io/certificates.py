@@ -79,7 +79,7 @@ def find_tls_fault(url: str, timeout: float) -> str:
         ):
             return ""
     except ssl.SSLCertVerificationError as error:
-        return explain_refusal(error)
+        return f"its certificate is not trusted ({error.verify_message}): {ADVICE}"
     except OSError:
         return ""
 
@@ -89,11 +89,6 @@ def _warn_unverified(url: str) -> None:
     """Warn once of a URL whose certificate is not verified."""
     reason = f"#{OPTION}=no: whoever stands between can pose as the camera"
     log.warning("device=%s event=certificate_not_verified reason=%r", without_password(url), reason)
-
-
-def explain_refusal(error: ssl.SSLCertVerificationError) -> str:
-    """What is wrong with a certificate, and what to do."""
-    return f"its certificate is not trusted ({error.verify_message}): {ADVICE}"
 
 
 def _find_authorities() -> str | None:

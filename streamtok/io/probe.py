@@ -193,11 +193,13 @@ def _describe_encoding(found: Probe) -> list[str]:
     ]
     if len(found.sizes) > 1:
         does.append("the size changes: each change starts a new epoch, and token files of each size are written apart")
-    rate = found.rate or found.claimed_rate
-    if found.sizes and rate:
-        config = PRESETS["nano"]
-        rows, columns = config.grid(*config.pad_size(found.sizes[0]))
-        kbits, grid = 16 * rows * columns * rate / config.temporal_compression / 1000, f"{rows}x{columns}"
-        does.append(f"nano makes a grid of {grid} tokens of {config.temporal_compression} frames, {kbits:.0f} kbit/s")
+    if found.sizes:
+        config, rate = PRESETS["nano"], found.rate or found.claimed_rate
+        padded = config.pad_size(found.sizes[0])
+        rows, columns = config.grid(*padded)
+        pad = "" if padded == found.sizes[0] else f"pads it to {padded[0]}x{padded[1]} and "
+        frames = "the picture" if found.frames == 1 else f"{config.temporal_compression} frames"
+        kbits = f", {16 * rows * columns * rate / config.temporal_compression / 1000:.0f} kbit/s" if rate else ""
+        does.append(f"nano {pad}makes a grid of {rows}x{columns} tokens of {frames}{kbits}")
     policy = "latest: frames that the encoder cannot follow are left out" if found.live else "lossless: all are encoded"
     return [*does, f"encoding is {policy}"]

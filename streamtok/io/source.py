@@ -24,11 +24,12 @@ import numpy as np
 from streamtok.io.base import RecordedSource, Source
 from streamtok.io.cameras.camera import CameraSource
 from streamtok.io.cameras.gstreamer_device import GStreamerDevice, has_gstreamer
-from streamtok.io.cameras.network_camera import NetworkCamera, ask_web
+from streamtok.io.cameras.network_camera import NetworkCamera
 from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
 from streamtok.io.cameras.snapshot_device import PREFIX as SNAPSHOT
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
+from streamtok.io.cameras.web import ask_web
 from streamtok.io.images.source import ImageFileSource, parse_images
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ class Encoded:
 
     def __iter__(self) -> Iterator[Tensor | None]:
         return iter((self.indices, self.latent))
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise TypeError(f"[{key!r}] of what encoding gave: its parts have names, such as .indices[{key!r}] or .latent")
 
 
 def check_margin(margin: float) -> None:

@@ -67,8 +67,8 @@ class Tokenizer(ClipCoder):
     def cast(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Tokenizer":
         """This model in another precision or on another device: itself if nothing changes, else a cached copy."""
         dtype, device = dtype or self.dtype, torch.device(device or self.device)
-        if not dtype.is_floating_point:
-            raise TypeError(f"dtype is {dtype}, expected a floating-point one such as torch.float32 or torch.bfloat16")
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise TypeError(f"dtype is {dtype!r}, expected a floating-point one such as torch.bfloat16")
         if self.holds(dtype, device):
             return self
         key = (dtype, device, self.stamp)

@@ -1,9 +1,9 @@
 """The Haar transform between pixels and patches, and its inverse.
 
-One level takes sums and differences of neighbours along each axis, every axis with a factor 1/2, so that the lowest
-band is the plain mean (Cosmos Tokenizer, section 3.1; the published code divides each level's orthonormal
-coefficients by 2*sqrt(2) in 3D and by 2 in 2D). Patch size 4 is two levels, and the second level transforms every
-band of the first, so the whole transform is one small matrix per patch.
+One level takes sums and differences of neighbours along each axis, with a factor 1/2: the lowest band is the plain
+mean (Cosmos Tokenizer, section 3.1). The published code divides each level's orthonormal coefficients by 2*sqrt(2) in
+3D and by 2 in 2D. Patch size 4 is two levels, and the second transforms every band of the first. So the whole
+transform is one small matrix per patch.
 """
 
 import math

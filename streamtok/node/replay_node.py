@@ -226,12 +226,15 @@ def load_as_recorded(
 
 
 def compare_engines(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """List differences of engine configurations that tokens may depend on; empty if none was recorded."""
+    """List differences of engine configurations that tokens may depend on; empty if none was recorded.
+
+    Facts that either leaves empty, as a fleet does with those of its machines, are not compared.
+    """
     then = EngineConfiguration.from_dict(recorded).to_dict() if recorded else {}
     return [
         f"{name}: recorded {value!r}, now {now[name]!r}"
         for name, value in then.items()
-        if name not in NOT_COMPARED and value not in ("", now[name])
+        if name not in NOT_COMPARED and "" not in (value, now[name]) and value != now[name]
     ]
 
 

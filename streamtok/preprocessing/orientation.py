@@ -66,8 +66,8 @@ def read_matrix_orientation(matrix: np.ndarray) -> int | None:
 def find_orientation(data: bytes) -> tuple[int, bytes]:
     """What a picture file says of its orientation, 1 to 8 (1 where it says nothing), and the file for a decoder.
 
-    Reads the EXIF of JPEG, PNG and WebP, the boxes of AVIF (ISO/IEC 23008-12, 6.5.10 and 6.5.12), and the tag of TIFF,
-    which is given without it: OpenCV 5.0 turns TIFF unasked, and cannot decode it where the tag is 5 to 8.
+    Reads the EXIF of JPEG, PNG and WebP, the boxes of AVIF (ISO/IEC 23008-12, 6.5.10 and 6.5.12), and the tag of TIFF.
+    TIFF is given without its tag: OpenCV 5.0 turns it unasked, and cannot decode it where the tag is 5 to 8.
     """
     if data[4:8] == b"ftyp":
         at = data.find(b"ipco")

@@ -7,8 +7,8 @@ BT.709 and full range on request. From the standards' Kr, Kb and Kg = 1 - Kr - K
     B = ys (Y - y0) + 2 (1 - Kb) cs (U - 128)
     G = ys (Y - y0) - 2 (1 - Kb) Kb / Kg cs (U - 128) - 2 (1 - Kr) Kr / Kg cs (V - 128)
 
-with y0 = 16, ys = 255/219, cs = 255/224 for limited range and y0 = 0, ys = cs = 1 for full range (ITU-R BT.601-7
-section 2.5, BT.709-6 section 3, JFIF for full range). Every coefficient is multiplied by 2**14 and rounded to the
+with y0 = 16, ys = 255/219, cs = 255/224 for limited range (ITU-R BT.601-7 section 2.5, BT.709-6 section 3). Full range
+has y0 = 0, ys = cs = 1 (JFIF). Every coefficient is multiplied by 2**14 and rounded to the
 nearest integer, once (`coefficients`). A channel is then
 
     clip((cy * (Y - y0) + cu * (U - 128) + cv * (V - 128) + 2**13) >> 14, 0, 255)
@@ -17,7 +17,7 @@ in 32-bit integers with an arithmetic shift. Chroma is repeated, not interpolate
 + 1 of a row share U and V; in nv12 and i420 the 2 x 2 block does.
 
 **Bayer** (bayer_rggb8, bayer_bggr8, bayer_gbrg8, bayer_grbg8: the letters are the first two rows' first two pixels).
-Bilinear: a missing colour is the mean of the nearest samples of that colour, two (a + b + 1) >> 1 or four
+Bilinear: a missing colour is the mean of the nearest samples of that colour. Of two it is (a + b + 1) >> 1, of four
 (a + b + c + d + 2) >> 2. Outside the picture, samples are mirrored about the border pixel (row -1 is row 1).
 
 **mono8** repeats its value; rgb8, bgr8, rgba8, bgra8 are reordered. **uint8x2, uint8x4, uint8x5, ...** are pictures of

@@ -7,8 +7,8 @@
 
 **The arithmetic.** A window of the source (all of it unless `fit="crop"`) is resized to a rectangle of the output by
 its exact area mean. Along an axis, let the window have S pixels and the rectangle D, and let s = S / g, d = D / g with
-g = gcd(S, D). On a common scale where a source pixel is d long and an output pixel s long, output pixel i covers
-[i s, (i + 1) s), source pixel j covers [j d, (j + 1) d), and the weight of j in i is the length of their overlap
+g = gcd(S, D). On a common scale a source pixel is d long and an output pixel s long. Output pixel i covers
+[i s, (i + 1) s), source pixel j covers [j d, (j + 1) d). The weight of j in i is the length of their overlap
 
     w(i, j) = max(0, min((i + 1) s, (j + 1) d) - max(i s, j d)),    j from (i s) // d to ((i + 1) s - 1) // d
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from streamtok.checkpoint import load_checkpoint, save
 from streamtok.config import PRESETS, TokenizerConfig
 from streamtok.model import Tokenizer, build
-from streamtok.model.network import HALVES
+from streamtok.model.fingerprint import HALVES
 from streamtok.model.wavelet import band_order
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import TrainConfig

@@ -23,8 +23,9 @@ def mse(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) 
 
 
 def pulse(reconstruction: Tensor, source: Tensor, group: int) -> Tensor:
-    """Mean absolute change of the error of a video (B, 3, T, H, W) from the last frame of a group to the first of the
-    next, a scalar; groups have `group` frames. The change after a keyframe is not counted.
+    """Mean absolute change of the error from the last frame of a group to the first of the next, a scalar.
+
+    Videos are (B, 3, T, H, W), groups have `group` frames. The change after a keyframe is not counted.
 
     A constant error looks like blur; one that changes at every group boundary is seen as pulsing.
     """

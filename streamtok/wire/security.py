@@ -23,6 +23,8 @@ from streamtok.names import NAME, name_errors
 
 log = logging.getLogger("streamtok.wire")
 DOMAIN = "streamtok"
+MAKE = "make one with `streamtok keys generate`"
+COPY = "copy server.key and READER.key_secret, the latter as {}, from the node's folder of keys"
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class CurveClient:
     @classmethod
     def load(cls, folder: str | Path, name: str = "client") -> "CurveClient":
         """Read `NAME.key_secret` and `server.key` of a folder; raises ValueError saying which file is missing."""
-        public, secret = _load_secret(Path(folder) / f"{name}.key_secret")
-        return cls(public, secret, load_public(Path(folder) / "server.key"))
+        own = Path(folder) / f"{name}.key_secret"
+        advice = COPY.format(own.name)
+        return cls(*_load_secret(own, advice), load_public(Path(folder) / "server.key", advice))
 
     def apply(self, socket: zmq.Socket) -> None:
         """Give `socket` the keys, before it connects."""
@@ -162,15 +165,15 @@ def allow(public_key: str | Path, folder: str | Path) -> Path:
         return Path(shutil.copyfile(public_key, Path(private) / target.name)).rename(target)
 
 
-def load_public(path: Path) -> bytes:
-    """The z85 public key in a `.key` file; raises ValueError if there is none."""
+def load_public(path: Path, advice: str = MAKE) -> bytes:
+    """The z85 public key in a `.key` file; raises ValueError, with `advice`, if there is no such file."""
     if not path.is_file():
-        raise ValueError(f"key file {path} does not exist; make one with `streamtok keys generate`")
+        raise ValueError(f"key file {path} does not exist; {advice}")
     return _checked(zmq.auth.load_certificate(path)[0], path)
 
 
-def _load_secret(path: Path) -> tuple[bytes, bytes]:
-    public = load_public(path)
+def _load_secret(path: Path, advice: str = MAKE) -> tuple[bytes, bytes]:
+    public = load_public(path, advice)
     secret = zmq.auth.load_certificate(path)[1]
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("event=readable_secret path=%s advice='chmod 600'", path)

@@ -27,8 +27,8 @@ class Continuity:
 class StreamTracker:
     """Follows `seq` through one stream; a jump is loss, a new session is not.
 
-    `counts` has messages, keyframes, lost, sessions, undecodable (without the keyframe before them, or after a loss)
-    and stale (repeated, or of a session that has been replaced).
+    `counts` has messages, keyframes, lost, sessions, undecodable (without the keyframe before them, or after a loss).
+    Its stale ones were repeated, or are of a session that has been replaced.
     """
 
     session: str | None = None

@@ -101,7 +101,7 @@ def test_a_checkpoint_that_does_not_fit_says_which_names_and_shapes():
         assert part in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["slim", "slim-p", "dv4x8x8", "di8x8"])
+@pytest.mark.parametrize("name", ["slim", "slim-p", "dv4x8x8", "di8x8", "cv4x8x8", "cv4x8x8-vae"])
 def test_our_folder_round_trips(name, tmp_path):
     model = tiny(name, dtype=torch.float32)
     save(model, tmp_path)

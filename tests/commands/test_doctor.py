@@ -55,6 +55,12 @@ def test_a_folder_of_turned_images_with_times_since_boot(tmp_path, look):
     assert any("unit=ns" in note for note in found["notes"])
 
 
+def test_a_picture_off_the_grid_is_said_to_be_padded(tmp_path, look):
+    cv2.imwrite(str(tmp_path / "a.png"), numbered(1)[0][:61])
+    _, words = look(tmp_path / "a.png")
+    assert "does     nano pads it to 64x96 and makes a grid of 8x12 tokens of the picture" in words.splitlines()
+
+
 def test_raw_video_is_said_to_be_counted_and_dark_images_what_to_do(tmp_path, look):
     raw = write_video(tmp_path / "a.h264", numbered(12), range(0, 12 * 512, 512), **PLAIN)
     found, words = look(f"{raw}?fps=20")

@@ -117,11 +117,14 @@ def test_clocks_that_disagree_are_told_of(capsys):
     assert "to reader ms" not in out
 
 
-def test_messages_that_no_decoder_can_take_are_counted(capsys):
+def test_messages_that_no_decoder_can_take_are_counted_and_explained(capsys):
     with Served("front") as node:
         node.publish(make_group(0))
         assert run_and_publish(node, ["--max-messages", "3", "--timeout", "20"], range(1, 4)) == 0
-    assert "messages 3, keyframes 0, lost 0, stale 0, sessions 1, discarded 0, undecodable 3" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "messages 3, keyframes 0, lost 0, stale 0, sessions 1, discarded 0, undecodable 3" in out
+    told = [line for line in out.splitlines() if "--join epoch fetches" in line]
+    assert [line.split("decodable")[0][-4:] for line in told] == ["not ", "  un"]  # the first of the three, the summary
 
 
 def test_it_ends_with_the_node_when_asked(capsys):

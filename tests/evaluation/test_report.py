@@ -47,6 +47,7 @@ def test_a_two_clip_folder_prints_a_valid_report(
     assert stored["seam"]["frame"] == 24
     assert stored["drift"]["groups"][-1] == 3
     check_markdown((out / "report.md").read_text(), stored)
+    assert (out / "report.md").read_text().startswith(f"# {checkpoint} (tiny) on 2 clips")
     sheet = cv2.imread(str(out / "contact_sheet.png"))
     assert sheet.shape[0] > 2 * 256
     with av.open(str(out / "side_by_side.mp4")) as video:

@@ -42,6 +42,7 @@ from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
 from streamtok.tokens.tokenfile import TokenFile
 from tests.kit.drives import frames_of, write_mcap
+from tests.kit.nodes import ingest
 
 SMALL = {"stem_channels": 8, "encoder_channels": (8, 16), "decoder_channels": (8, 16)}
 BLOCKS = {"encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
@@ -357,6 +358,14 @@ def test_an_engine_configuration_is_kept_without_its_timings(tmp_path, model):
     assert settle_engine(FleetOptions(model=model), "eager").engine is None
     (drive,) = make_drives(tmp_path / "in", [6])
     assert Fleet([drive], str(tmp_path / "out"), made[0], make_runner=Here).run()["done"] == 1
+
+
+def test_a_recording_of_this_machine_s_engine_loses_nothing(model, tmp_path):
+    path = tmp_path / "d.mcap"
+    ingest(path, load(model, engine="default", device="cpu"), model=model)
+    options = settle_engine(FleetOptions(model=model, device="cpu"), None)
+    result = Fleet([str(path)], str(tmp_path / "out"), options, make_runner=Here).run()
+    assert (result["done"], result["losses"]) == (1, {})
 
 
 def test_a_drive_whose_record_leaves_defaults_out_is_done(tmp_path, model):

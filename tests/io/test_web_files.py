@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from streamtok.io.base import EndOfSource
-from streamtok.io.cameras import network_camera
-from streamtok.io.cameras.network_camera import NetworkCamera, ask_web
+from streamtok.io.cameras.network_camera import NetworkCamera
+from streamtok.io.cameras.web import ask_web
 from streamtok.io.source import open_source
 from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, numbered, write_video
 from tests.kit.web import Server, part_of
@@ -100,7 +100,7 @@ def test_a_playlist_that_has_no_end_is_played_and_nothing_of_it_is_left_out(tmp_
 
 @pytest.mark.parametrize(("pause", "count"), [(0.02, 40), (0.4, 5)])
 def test_pictures_that_come_as_one_without_end_are_a_camera(monkeypatch, pause, count):
-    monkeypatch.setattr(network_camera, "OPEN_S", 0.5)
+    monkeypatch.setattr("streamtok.io.cameras.web.OPEN_S", 0.5)
     pictures = [cv2.imencode(".jpg", image[..., ::-1])[1].tobytes() for image in numbered(COUNT)]
 
     def send():
@@ -119,7 +119,7 @@ def test_pictures_that_come_as_one_without_end_are_a_camera(monkeypatch, pause, 
 
 
 def test_a_stream_that_comes_byte_after_byte_does_not_hold_up_the_question_what_it_is(monkeypatch):
-    monkeypatch.setattr(network_camera, "OPEN_S", 0.5)
+    monkeypatch.setattr("streamtok.io.cameras.web.OPEN_S", 0.5)
     sent = []
 
     def send():

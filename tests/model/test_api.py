@@ -199,7 +199,32 @@ def test_four_channels_go_from_a_folder_of_arrays_to_a_decoder(tmp_path, capsys)
 
 
 def test_an_encoded_without_codes_still_unpacks():
-    assert list(Encoded(None, torch.zeros(1))) == [None, torch.zeros(1)]
+    encoded = Encoded(None, torch.zeros(1))
+    assert list(encoded) == [None, torch.zeros(1)]
+    with pytest.raises(TypeError, match=r"its parts have names, such as \.indices\[0\] or \.latent"):
+        encoded[0]
+
+
+def test_a_precision_is_the_weights_or_the_engine_s():
+    plain = streamtok.load("nano")
+    half = streamtok.load("nano", dtype=torch.bfloat16)
+    assert (half.dtype, half.fingerprint) == (torch.bfloat16, plain.fingerprint)
+    with pytest.raises(ValueError, match=r"torch\.bfloat16 beside engine 'default', which has its own precision"):
+        streamtok.load("nano", dtype=torch.bfloat16, engine="default")
+    with pytest.raises(TypeError, match=r"'bfloat16', expected .* such as torch\.bfloat16"):
+        streamtok.load("nano", dtype="bfloat16")
+
+
+@pytest.mark.parametrize("name", ["dv4x8x8", "cv4x8x8"])
+def test_an_empty_batch_is_called_so(name):
+    model = tiny(name)
+    tokens = model.encode(video(5)).tokens
+    with pytest.raises(ValueError, match=r"shape \(0, .*: B is 0, expected 1 or more"):
+        model.encode(video(5)[:0])
+    with pytest.raises(ValueError, match=r"shape \(0, .*: B is 0, expected 1 or more"):
+        model.decode(tokens[:0])
+    with pytest.raises(ValueError, match=r"axis \d is 0"):
+        model.decode(tokens[..., :0])
 
 
 def test_threads_of_a_library_user_sleep_where_they_wait():

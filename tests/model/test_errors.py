@@ -23,7 +23,7 @@ def stream():
         ([[1]], TypeError, "list, expected a torch.Tensor"),
         (torch.full((1, 3, 1, 16, 16), torch.nan), ValueError, r"rows \[0\] is not finite"),
         (torch.full((1, 3, 1, 16, 16), 255.0), ValueError, r"from 255 to 255, expected \[-1, 1\]"),
-        (torch.zeros(1, 3, 1, 0, 16), ValueError, "0x16"),
+        (torch.zeros(1, 3, 1, 0, 16), ValueError, "axis 3 is 0"),
     ],
 )
 def test_encode_refuses(frames, error, words):

@@ -33,11 +33,10 @@ def test_training_lowers_the_loss_on_synthetic_clips(tmp_path):
 def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     file = tmp_path / "run.yaml"
-    data = {"paths": str(tmp_path / "clips"), "scales": [48], "threads": 1}
+    data = {"paths": ["not/these"], "holdout": ["held"], "scales": [48], "threads": 1}
     (tmp_path / "clips").mkdir()
     for name, seed in (("kept", 1), ("held", 2)):
         write_avi(tmp_path / "clips" / f"{name}.avi", SyntheticDrive(48, 64, seed=seed).clip(0, 10))
-    data["paths"], data["holdout"] = [data["paths"]], ["held"]
     table = {
         "model": "nano",
         "model_overrides": TINY,
@@ -52,7 +51,8 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys)
     }
     file.write_text(json.dumps(table))  # JSON is YAML
     out = tmp_path / "out"
-    assert main(["--config", str(file), "--out", str(out), "--set", "optimizer.muon_lr=1e-3"]) == 0
+    flags = ["--config", str(file), "--out", str(out), "--set", "optimizer.muon_lr=1e-3"]
+    assert main([str(tmp_path / "clips"), *flags]) == 0
     assert capsys.readouterr().out.startswith(f"{out / 'model'}: nano after 4 steps")
     assert [line["step"] for line in lines(out)] == [0, 2]
     assert [line["step"] for line in lines(out, "validate")] == [2, 4]
@@ -161,7 +161,7 @@ def test_mistakes_in_a_config_are_explained(tmp_path, capsys, change, status, me
 
 def test_wrong_use_is_told_apart(tmp_path, capsys):
     assert main([]) == 2
-    assert "nothing to train on: give data.paths" in capsys.readouterr().err
+    assert "nothing to train on: give videos" in capsys.readouterr().err
     assert main(["--resume", "--overwrite", "--set", "data.paths=[x]"]) == 2
     assert "choose one" in capsys.readouterr().err
     assert main(["--config", "x.yaml", "--set", "steps"]) == 2

@@ -417,8 +417,13 @@ def test_two_who_make_the_same_keys_at_once_overwrite_nothing(tmp_path):
 
 
 def test_key_files_that_are_wrong_say_so(folder):
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match=r"nobody\.key_secret does not exist; copy .* READER\.key_secret, .* nobody"):
         CurveClient.load(folder, "nobody")
+    (folder / "server.key").rename(folder / "server.pub")
+    with pytest.raises(ValueError, match=r"server\.key does not exist; copy server\.key"):
+        CurveClient.load(folder)
+    with pytest.raises(ValueError, match=r"node\.key_secret does not exist; make one with `streamtok keys generate`"):
+        CurveServer.load(folder, "node")
     generate(folder / "b")
     with pytest.raises(ValueError, match="holds another key"):
         allow(folder / "b" / "client.key", folder)

@@ -1,8 +1,8 @@
 """The encoder's layers on fused kernels, for half precision; `fused` puts them into a model.
 
 Weights are packed as the kernels read them. The past of each convolution is a ring written in place (see
-`kernels.temporal`). If a kernel computes the moments of its output anyway, its layer returns them too, and the next
-norm need not read the frame for them.
+`kernels.temporal`). If a kernel computes the moments of its output anyway, its layer returns them too. The next norm
+then need not read the frame for them.
 """
 
 from typing import NamedTuple

@@ -24,7 +24,7 @@ import numpy as np
 
 from streamtok.io.base import EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.cameras.network_camera import StreamClock
+from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.names import without_password
 
 LAUNCH = "gst-launch-1.0"

@@ -7,29 +7,19 @@ camera had buffered when it was opened keep their spacing, and network jitter is
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import deque
-from http.client import HTTPException, HTTPResponse
-from typing import Any, Literal, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import (
-    HTTPBasicAuthHandler,
-    HTTPDigestAuthHandler,
-    HTTPPasswordMgrWithDefaultRealm,
-    HTTPSHandler,
-    OpenerDirector,
-    build_opener,
-)
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.certificates import make_context, verifies
+from streamtok.io.cameras.stream_clock import StreamClock
+from streamtok.io.certificates import verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
-from streamtok.io.video.containers import OPEN_S, demux, is_rtp, makes_up_times, open_container, read_rate
+from streamtok.io.video.containers import demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
 
@@ -38,55 +28,9 @@ log = logging.getLogger("streamtok.io")
 MULTIPART, PLAYLIST = "mpjpeg", "hls"
 LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
-MOST_PLAYLIST = 1 << 24  # bytes
-PAGES, PART_HEAD = ("text/html", "multipart"), 256
-PARTS = re.compile(rb"\s*--.*(\r\n|\n(.+\n)*content-length:)", re.I)  # of Motion JPEG as FFmpeg's `mpjpeg` finds them
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
-MOST_LATE_NS, LATE_NS = 1_000_000_000, 10_000_000_000  # delay that counts as late, and how long it is tolerated
-MOST_EARLY_NS = 5_000_000_000  # the longest that a picture of a playlist waits until it is due
-MOST_BACK_NS = 500_000_000  # backward steps of time up to this are reordering by the codec
-MOST_DRIFT = 200e-6  # of the camera's clock against this machine's
 RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
-
-
-class StreamClock:
-    """Maps times of a stream to this machine's monotonic clock by the least delay seen, with an allowance for drift.
-
-    Packets that the network delayed keep their times. If times step back, or all are late for `LATE_NS`, the camera's
-    clock was set, and the delay is measured again.
-    """
-
-    def __init__(self) -> None:
-        self._offset_ns: float | None = None
-        self._seen_ns = self._stream_ns = 0
-        self._late_ns = 0  # when the current run of late packets began; 0: the last one was in time
-        self._play_ns: int | None = None  # the offset by which pictures of a playlist are played
-
-    def see(self, stream_ns: int, now_ns: int) -> None:
-        """Note that a packet with time `stream_ns` arrived at `now_ns` (monotonic ns)."""
-        delay = now_ns - stream_ns
-        back = self._stream_ns - stream_ns > MOST_BACK_NS
-        if self._offset_ns is None or back or (self._late_ns and now_ns - self._late_ns > LATE_NS):
-            self._offset_ns = delay
-        self._offset_ns = min(self._offset_ns + MOST_DRIFT * (now_ns - self._seen_ns) * bool(self._seen_ns), delay)
-        self._late_ns = (self._late_ns or now_ns) if delay - self._offset_ns > MOST_LATE_NS else 0
-        self._seen_ns, self._stream_ns = now_ns, stream_ns
-
-    def play(self, stream_ns: int, now_ns: int) -> int:
-        """When a picture of a playlist, read at `now_ns`, is due (monotonic ns): pictures keep the stream's spacing.
-
-        The first picture, and one after a jump in time, is due now, and later ones count from it. A late picture was
-        due in the past: later ones come as fast as they can until they have caught up.
-        """
-        if self._play_ns is None or abs(stream_ns + self._play_ns - now_ns) >= MOST_EARLY_NS:
-            self._play_ns = now_ns - stream_ns
-        self.see(stream_ns, stream_ns + self._play_ns)
-        return stream_ns + self._play_ns
-
-    def to_local(self, stream_ns: int) -> int:
-        """The monotonic time (ns) of a time of the stream (ns)."""
-        return stream_ns + round(self._offset_ns or 0)
 
 
 class Waiting(NamedTuple):
@@ -220,64 +164,3 @@ def _enable_ffmpeg_log() -> None:
         quiet.propagate = False
         quiet.addHandler(logging.NullHandler())
         av.logging.set_level(av.logging.WARNING)
-
-
-def make_opener(url: str) -> tuple[OpenerDirector, str]:
-    """A URL opener with the user and password of the URL (basic or digest), and the URL without them."""
-    parts, passwords = urlsplit(url), HTTPPasswordMgrWithDefaultRealm()
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    passwords.add_password(None, bare, unquote(parts.username or ""), unquote(parts.password or ""))
-    handlers = [HTTPBasicAuthHandler(passwords), HTTPDigestAuthHandler(passwords)]
-    if parts.scheme == "https":
-        handlers.append(HTTPSHandler(context=make_context(url)))
-    return build_opener(*handlers), bare
-
-
-def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
-    """Ask the server what a URL gives: a video file with an end, one picture per request, pictures that only their JPEG
-    markers tell apart, or another stream of a camera (also if it does not answer)."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "camera"
-    opener, bare = make_opener(url)
-    try:
-        with opener.open(bare, timeout=OPEN_S) as answer:
-            kind = answer.headers.get("Content-Type", "video").lower()
-            if "mpegurl" in kind or parts.path.endswith(".m3u8"):
-                return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
-            if kind.startswith("image"):
-                return "picture" if _is_one_picture(answer) else "pictures"
-            if kind.startswith("multipart") and not PARTS.match(_read_head(answer)):
-                return "pictures"
-            ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
-            return "file" if ends else "camera"
-    except (OSError, ValueError, HTTPException):
-        return "camera"
-
-
-def _read_head(answer: HTTPResponse) -> bytes:
-    """The first bytes of an answer, as many as come in time: a server may send one after the other."""
-    head, stop = b"", time.monotonic() + OPEN_S
-    while len(head) < PART_HEAD and time.monotonic() < stop and (more := answer.read1(PART_HEAD)):
-        head += more
-    return head
-
-
-def _is_one_picture(answer: HTTPResponse) -> bool:
-    """Whether an answer ends: some cameras send picture after picture with the content type of a single one."""
-    stop = time.monotonic() + OPEN_S
-    while answer.headers.get("Content-Length") is None and answer.read1(1 << 16):
-        if time.monotonic() > stop:
-            return False
-    return True
-
-
-def _playlist_ends(playlist: str, url: str, opener: OpenerDirector) -> bool:
-    """Whether an HLS playlist, or the first variant that it lists, has an end."""
-    if "#EXT-X-STREAM-INF" in playlist:
-        listed = [line.strip() for line in playlist.splitlines() if line.strip() and not line.startswith("#")]
-        if not listed:
-            return False
-        with opener.open(urljoin(url, listed[0]), timeout=OPEN_S) as answer:
-            playlist = answer.read(MOST_PLAYLIST).decode()
-    return "#EXT-X-ENDLIST" in playlist

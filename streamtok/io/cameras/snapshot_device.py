@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
-import ssl
 import threading
 import time
-import urllib.error
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.cameras.network_camera import make_opener
-from streamtok.io.certificates import OPTION, explain_refusal, parse_verify
+from streamtok.io.cameras.web import make_opener
+from streamtok.io.certificates import OPTION, parse_verify
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.io.spec import parse_rate, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
+from streamtok.io.video.containers import explain_refusal
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -24,7 +23,6 @@ PREFIX = "snapshot:"
 DEFAULT_FPS = 1.0
 TIMEOUT_S = 5.0
 MOST_BYTES = 64 << 20
-ADVICE = {401: "wrong user or password", 403: "this user may not", 404: "there is nothing at that address"}
 
 
 def is_snapshot(spec: str) -> bool:
@@ -88,20 +86,15 @@ class SnapshotDevice(Device):
         try:
             with self._opener.open(self._url, timeout=TIMEOUT_S) as answer:
                 arrival_ns, kind = time.monotonic_ns(), answer.headers.get_content_type()
-                if kind.startswith("multipart/"):
-                    raise OSError(f"camera {self.name} sends a stream ({kind}), not one picture: leave out {PREFIX}")
-                if kind.startswith("text/"):
-                    raise OSError(f"camera {self.name} answers with a page ({kind}), not a picture: is the path right?")
-                data = answer.read(MOST_BYTES)
-        except urllib.error.HTTPError as error:
-            advice = ADVICE.get(error.code, "the camera refuses")
-            raise OSError(f"camera {self.name} answers {error.code} {error.reason}: {advice}") from error
-        except urllib.error.URLError as error:
-            reason = error.reason
-            reason = explain_refusal(reason) if isinstance(reason, ssl.SSLCertVerificationError) else reason
-            raise OSError(f"camera {self.name} cannot be reached: {reason}") from error
-        except (http.client.HTTPException, ValueError) as error:
-            raise OSError(f"camera {self.name} does not speak HTTP: {error!r}") from error
+                data = b"" if kind.startswith(("multipart/", "text/")) else answer.read(MOST_BYTES)
+        except OSError as error:
+            raise explain_refusal(self._url, error) from error
+        except (HTTPException, ValueError) as error:
+            raise OSError(f"{self.name} cannot be opened: what answers does not speak HTTP ({error!r})") from error
+        if kind.startswith("multipart/"):
+            raise OSError(f"camera {self.name} sends a stream ({kind}), not one picture: leave out {PREFIX}")
+        if kind.startswith("text/"):
+            raise OSError(f"camera {self.name} answers with a page ({kind}), not a picture: is the path right?")
         return data, arrival_ns
 
 

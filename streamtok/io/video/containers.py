@@ -6,7 +6,6 @@ A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are ex
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import socket
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import av
@@ -36,18 +36,19 @@ NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for 
 LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
 # Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
+REFUSED = av.error.HTTPClientError, av.error.HTTPError, HTTPError
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
-REFUSALS: list[tuple[Any, str]] = [  # (error, advice)
+REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, HTTP status of urllib, advice)
     (
         av.error.HTTPUnauthorizedError,
+        401,
         "user name or password missing or wrong, or a digest that is not of MD5 (401): SCHEME://USER:PASSWORD@HOST/PATH",
     ),
-    (av.error.HTTPForbiddenError, "this user may not see it (403)"),
-    (av.error.HTTPNotFoundError, "there is nothing of that name (404): is the path of the URL right?"),
-    (av.error.HTTPError, "the server refuses it or fails"),
-    (av.error.ProtocolNotFoundError, "this PyAV's FFmpeg does not know that protocol"),
-    (ConnectionRefusedError, "nothing listens at that address and port (connection refused)"),
-    ((TimeoutError, av.error.ExitError), NO_ANSWER),
+    (av.error.HTTPForbiddenError, 403, "this user may not see it (403)"),
+    (av.error.HTTPNotFoundError, 404, "there is nothing of that name (404): is the path of the URL right?"),
+    (av.error.ProtocolNotFoundError, None, "this PyAV's FFmpeg does not know that protocol"),
+    (ConnectionRefusedError, None, "nothing listens at that address and port (connection refused)"),
+    ((TimeoutError, av.error.ExitError), None, NO_ANSWER),
 ]
 
 
@@ -169,27 +170,37 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
 
 def _explain(target: str, error: Exception) -> Exception:
     """The error to raise for a target that cannot be opened."""
-    name, reason = without_password(target), getattr(error, "strerror", None) or str(error)
-    if not is_url(target):
-        if isinstance(error, PermissionError):
-            return PermissionError(f"{name}: not allowed to read it")
-        if Path(target).is_file() and not Path(target).stat().st_size:
-            reason = "it is empty (0 bytes)"
-        elif _lacks_index(target):
-            reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
-        elif isinstance(error, av.error.ArgumentError):
-            reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
-        return ValueError(f"{name} cannot be read as a video, it holds no frame that can be decoded: {reason}")
-    advice = next((text for kind, text in REFUSALS if isinstance(error, kind)), "") or find_tls_fault(target, OPEN_S)
-    if not advice and not _has_address(target):
-        advice = f"the host {urlsplit(target).hostname!r} is not known: is the name right, and does the network work?"
-    if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(target):
+    if is_url(target):
+        return explain_refusal(target, error)
+    if isinstance(error, PermissionError):
+        return PermissionError(f"{target}: not allowed to read it")
+    reason = getattr(error, "strerror", None) or str(error)
+    if Path(target).is_file() and not Path(target).stat().st_size:
+        reason = "it is empty (0 bytes)"
+    elif _lacks_index(target):
+        reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
+    elif isinstance(error, av.error.ArgumentError):
+        reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
+    return ValueError(f"{target} cannot be read as a video, it holds no frame that can be decoded: {reason}")
+
+
+def explain_refusal(url: str, error: Exception) -> OSError:
+    """The error to raise for a URL that FFmpeg or `urllib` cannot open; it may ask the server again."""
+    code, fault = getattr(error, "code", None), getattr(error, "reason", None)
+    error = fault if isinstance(fault, Exception) else error  # urllib wraps what the system says
+    advice = next((text for kind, status, text in REFUSALS if isinstance(error, kind) or (code and code == status)), "")
+    advice = advice or find_tls_fault(url, OPEN_S)
+    if not advice and not _has_address(url):
+        advice = f"the host {urlsplit(url).hostname!r} is not known: is the name right, and does the network work?"
+    if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(url):
         advice = "it answers, and offers no video: are the port and the path right, and does VLC show it?"
-    if not advice and (isinstance(error, av.error.InvalidDataError) or urlsplit(target).scheme in ("http", "https")):
+    reason = getattr(error, "strerror", None) or str(error)
+    if not advice and isinstance(error, REFUSED):
+        advice = f"the server refuses it or fails ({reason})"
+    is_web = urlsplit(url).scheme in ("http", "https") and isinstance(error, av.FFmpegError)
+    if not advice and (isinstance(error, av.error.InvalidDataError) or is_web):
         advice = "what comes is no video (a web page of the camera?): give the URL of its stream"
-    number = getattr(error, "errno", None)
-    system = [number] if number in errno.errorcode else []  # other numbers are FFmpeg's own
-    return OSError(*system, f"{name} cannot be opened: {advice or reason}")
+    return OSError(f"{without_password(url)} cannot be opened: {advice or reason}")
 
 
 def _has_address(url: str) -> bool:

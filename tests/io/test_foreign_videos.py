@@ -88,6 +88,18 @@ def test_a_message_that_turns_a_picture_leaves_the_rest_of_its_packet(tmp_path):
     assert to_image(frame).shape == (96, 64, 3)
 
 
+@pytest.mark.parametrize(("encoder", "codec", "head"), [("libx264", "h264", "06"), ("libx265", "hevc", "4e01")])
+def test_a_message_that_is_cut_off_ends_no_stream(tmp_path, encoder, codec, head):
+    path = write_video(tmp_path / f"a.{codec}", noisy(COUNT), TIMES, encoder, **PLAIN)
+    with av.open(str(path)) as container:
+        units = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for message in ("", "ff", "ffff01", "ff" * 300, "0601", "2f", "2f03"):
+        decoder = VideoDecoder(codec)
+        cut = bytes.fromhex(f"000001{head}{message}")
+        fed = [one for n, unit in enumerate(units) for one in decoder.decode(cut * (n == 5) + unit, n)]
+        assert sorted(one.key for one in [*fed, *decoder.flush()]) == list(range(COUNT))
+
+
 RAW_STREAMS = [("libx264", "h264", {}), ("libx265", "hevc", {"x265-params": "log-level=none"})]
 RAW_STREAMS += [("mpeg1video", "m1v", ORDERED), ("mpeg2video", "m2v", ORDERED), ("mpeg4", "m4v", ORDERED)]
 

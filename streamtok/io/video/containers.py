@@ -139,11 +139,8 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
             return
         except IndexError:
             if not told:
-                name, reason = (
-                    container.name.removeprefix("file:"),
-                    "it begins later, and is not read: cut the file there",
-                )
-                log.warning("file=%s event=another_stream reason=%r", without_password(name), reason)
+                name = without_password(container.name.removeprefix("file:"))
+                log.warning("file=%s event=another_stream reason='it begins later, is not read: cut there'", name)
             told = True
         except av.error.BlockingIOError:
             if again:

@@ -204,10 +204,15 @@ class Drain:
         self._endings.note(message.stream, False)
 
     def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
-        """The grid shapes that a stream may send: its info's, and the previous message's; None before an info."""
+        """The grid shapes that a stream may send, its infos' and the previous message's; None before an info.
+
+        One that is held counts too, as its session's messages have to confirm it.
+        """
         stream = bytes(parts[0][7:80]).decode("ascii", "replace")
-        info = self.infos.get(stream)
-        return None if info is None else (info.grid, self._grids.get(stream, info.grid))
+        if (info := self.infos.get(stream)) is None:
+            return None
+        held = [claim.item.grid for claim in self._believers[stream].held if isinstance(claim.item, Info)]
+        return info.grid, self._grids.get(stream, info.grid), *held
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
@@ -275,8 +280,8 @@ class Drain:
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
         """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
         unique = {(message.header.session, message.header.seq): message for message in messages}
-        fresh = [message for message in unique.values() if not self.received[stream].has(message.header)]
-        self._accept(stream, sorted(fresh, key=lambda message: message.header.seq))
+        messages = sorted(unique.values(), key=lambda message: message.header.seq)
+        self._accept(stream, [message for message in messages if not self.received[stream].has(message.header)])
         if messages:
             self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
 

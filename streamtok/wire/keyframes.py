@@ -5,13 +5,11 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from streamtok.event_log import EventLog
 from streamtok.wire.control import ControlError
-
-if TYPE_CHECKING:
-    from streamtok.wire.subscriber import Subscription
+from streamtok.wire.subscriber import Subscription
 
 log = logging.getLogger("streamtok.wire")
 TIMEOUT_S = 0.5  # of one request
@@ -21,7 +19,7 @@ TIMEOUT_S = 0.5  # of one request
 class KeyframeRequests:
     """Requests keyframes of a subscription's streams, one after another; `failed` counts what was not granted."""
 
-    subscription: "Subscription[Any]"
+    subscription: Subscription[Any]
     failed: int = 0
     _asked: set[str] = field(default_factory=set)  # streams whose keyframe was not requested yet
     _asking: bool = False

@@ -183,7 +183,7 @@ class Reading:
         result["malformed"] = dict(self.subscription.rejects.counts)
         result |= self.ages.summary()
         if self.relay is not None:
-            result["forwarded"] = self.relay.counts["forwarded"]
+            result |= {"forwarded": 0} | self.relay.counts
         return result
 
     def _count(self, message: TokenMessage) -> None:
@@ -223,6 +223,7 @@ def open_subscription(settings: SubscribeSettings) -> Subscription:
 def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.Event) -> Publisher:
     """Open the publisher of the relayed messages, bound to `endpoint`."""
     from streamtok.wire.publisher import Publisher
+    from streamtok.wire.relay import BACKLOG
     from streamtok.wire.security import CurveServer, load_keys
 
     return Publisher(
@@ -233,6 +234,7 @@ def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.E
         insecure=settings.insecure,
         ipc_group=settings.ipc_group,
         lossless=settings.lossless,
+        messages_per_second=BACKLOG,
         stop=stop.is_set,
     )
 

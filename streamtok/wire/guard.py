@@ -7,9 +7,10 @@ message. But it reports accepted connections, and TCP knows how many bytes each 
 import contextlib
 import logging
 import resource
+import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,13 @@ log = logging.getLogger("streamtok.wire")
 
 MAX_STRANGERS = 64  # concurrent connections that have not completed a handshake
 GREETING = 90  # bytes; a reader has sent more once its handshake is complete
-BURST = 1 << 18  # bytes that a peer may send at once
+BURST = 1 << 16  # bytes that a peer may send at once
 SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # bytes/s beyond BURST; more requests are not answered anyway
 MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
+MAX_WALK = 1 << 26  # those bytes times the readers: for each that leaves, libzmq takes 60 ns a byte, and sends nothing
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
+REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
 LOOK_S = 0.01  # CPU time per tick, enough for some hundred peers: the encoder waits meanwhile (the GIL)
 Key = tuple[zmq.Socket, int]  # a monitor and a descriptor, which another monitor's connection may get meanwhile
 EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
@@ -72,6 +75,8 @@ class PeerGuard:
         self._peers: dict[Key, Peer] = {}  # the least recently checked first
         self._strangers: dict[Key, Peer] = {}  # those that may not have completed the handshake, the oldest first
         self._log = EventLog("publish", log, "socket")
+        # Reports peers that have sent something, since a tick is too long for a flood (Linux only).
+        self._arrivals = select.epoll() if hasattr(select, "epoll") else None
         self._monitors = {self._watch(socket): socket is stream for socket in sockets}  # and whether it is the XPUB
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
         try:
@@ -98,6 +103,8 @@ class PeerGuard:
         self._close()
 
     def _close(self) -> None:
+        if self._arrivals is not None:
+            self._arrivals.close()
         for monitor in self._monitors:
             monitor.close(0)
 
@@ -105,15 +112,19 @@ class PeerGuard:
         poller = zmq.Poller()
         for monitor in self._monitors:
             poller.register(monitor, zmq.POLLIN)
+        if self._arrivals is not None:
+            poller.register(self._arrivals, zmq.POLLIN)
         due = time.monotonic()
         while True:
-            for monitor, _ in poller.poll(TICK_MS if self._peers else None):
-                event = recv_monitor_message(monitor)
-                self._take(event["event"], (monitor, event["value"]))
+            for source, _ in poller.poll(TICK_MS if self._peers else None):
+                if isinstance(source, zmq.Socket):
+                    event = recv_monitor_message(source)
+                    self._take(event["event"], (source, event["value"]))
+                else:
+                    self._check_arrived()
             if self._peers and time.monotonic() >= due:
                 due = time.monotonic() + TICK_MS / 1e3
-                self._look_around()
-                self._limit_subscriptions()
+                self._check(list(self._peers))
                 self._shut_out()
 
     def _take(self, event: int, key: Key) -> None:
@@ -130,6 +141,9 @@ class PeerGuard:
             return
         link.drop(RESETS)  # it may have been accepted before its listener was shielded
         self._forget(key)
+        if self._arrivals is not None:
+            with contextlib.suppress(OSError):  # libzmq has closed it
+                self._arrivals.register(key[1], select.EPOLLIN | select.EPOLLET)
         self._peers[key] = self._strangers[key] = Peer(link, time.monotonic(), subscribes=self._monitors[key[0]])
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if most != resource.RLIM_INFINITY and key[1] >= most - RESERVED:
@@ -148,15 +162,20 @@ class PeerGuard:
         if state is not None and state.received < GREETING:
             self._cut(key, "silent")
 
-    def _look_around(self) -> None:
+    def _check_arrived(self) -> None:
+        arrived = self._arrivals.poll(0) if self._arrivals is not None else ()
+        self._check((monitor, descriptor) for monitor in self._monitors for descriptor, _ in arrived)
+        time.sleep(REST_S)
+
+    def _check(self, keys: Iterable[Key]) -> None:
         """Cut off peers that sent too much or are gone, which libzmq cannot see; after LOOK_S the rest wait a tick."""
         now, began = time.monotonic(), time.thread_time()
-        for key in list(self._peers):
+        for key in keys:
             if time.thread_time() - began > LOOK_S:
-                return
-            peer = self._peers.pop(key)
-            state = peer.link.look()
-            if state is None:
+                break
+            peer = self._peers.pop(key, None)
+            state = None if peer is None else peer.link.look()
+            if peer is None or state is None:
                 self._forget(key)
                 continue
             self._peers[key] = peer
@@ -164,17 +183,17 @@ class PeerGuard:
             peer.note(state, now)
             if gone or peer.debt > BURST:
                 self._cut(key, "gone" if gone else "flood")
+        self._limit_subscriptions()
 
     def _limit_subscriptions(self) -> None:
         """Cut off the readers that sent most, until the subscriptions of all, which libzmq keeps, are few enough."""
-        sent = {key: peer.received for key, peer in self._peers.items() if peer.subscribes}
-        if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
-            return
-        for key in sorted(sent, key=sent.__getitem__, reverse=True):
-            if sum(sent.values()) <= MAX_SUBSCRIPTIONS:
+        sent = {key: max(0, peer.received - GREETING) for key, peer in self._peers.items() if peer.subscribes}
+        total, most = sum(sent.values()), min(MAX_SUBSCRIPTIONS, MAX_WALK // max(1, len(sent)))
+        for key in sorted(sent, key=sent.__getitem__, reverse=True) if total > most else ():
+            if total <= most:
                 return
             self._cut(key, "flood")
-            del sent[key]
+            total -= sent[key]
 
     def _shut_out(self) -> None:
         before, self._keys = self._keys, self._list_keys()

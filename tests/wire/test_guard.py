@@ -121,6 +121,29 @@ def test_a_request_without_end_is_cut_off(caplog):
     assert "reason=flood" in caplog.text
 
 
+def test_a_flood_is_noticed_as_it_comes(monkeypatch):
+    """In the time of a tick a flood of subscriptions made those who then left hold up a node for minutes."""
+    monkeypatch.setattr(guard, "TICK_MS", 600_000)
+    with Served("front") as node:
+        flood_control(node)
+
+
+def test_the_more_readers_there_are_the_fewer_bytes_they_may_subscribe_to(caplog):
+    """libzmq goes through all subscriptions for each reader that leaves."""
+    topics = b"".join(frame(b"\x01tokens/" + f"{number:092}".encode()) for number in range(160))
+    with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader, contextlib.ExitStack() as held:
+        node.wait_subscribers(1)
+        address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
+        peers = [held.enter_context(shake_hands(socket.create_connection(address), b"SUB")) for _ in range(80)]
+        for peer in peers:
+            with contextlib.suppress(OSError):
+                peer.sendall(topics)
+        assert eventually(lambda: "reason=flood" in caplog.text)
+        assert eventually(lambda: sum(map(is_open, peers)) ** 2 * len(topics) <= guard.MAX_WALK)
+        node.publish(make_group(0))
+        assert next(reader).header.seq == 0
+
+
 def flood_control(node, pause=None):
     """Send a request without end until nothing answers any more; `pause` is ended once the connection is there."""
     address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])

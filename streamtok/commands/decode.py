@@ -9,13 +9,17 @@ streamtok decode tcp://127.0.0.1:5555 -o zmq:tcp://127.0.0.1:5556        (JPEG o
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from streamtok.commands.command import make_main, until_stopped
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Switch, option
 from streamtok.settings.shared import MAX_PIXELS, NodeSettings
+
+if TYPE_CHECKING:
+    from streamtok.model import Tokenizer
+    from streamtok.wire.header import Info
 
 LIVE_ONLY = "stream", "join", "timeout", "across_losses", "curve", "max_pixels"
 
@@ -118,12 +122,18 @@ def _decode_stream(settings: DecodeSettings, stop: threading.Event) -> dict[str,
         info = first_info(subscription, stop, settings.stream, settings.timeout)
         if info is None:
             return {"shown": 0}
-        tokenizer = load_for_stream(info, settings.model, settings.device)
-        tokenizer.check_fingerprint(info.tokenizer)
-        decoder = LiveDecoder(tokenizer, info.context, settings.across_losses)
+
+        def model_of(info: "Info") -> "Tokenizer":
+            tokenizer = load_for_stream(info, settings.model, settings.device)
+            tokenizer.check_fingerprint(info.tokenizer)
+            return tokenizer
+
+        decoder = LiveDecoder(model_of(info), info.context, settings.across_losses)
         most, frames = settings.max_pixels, settings.max_frames
         with closing(decoder), closing(open_sink(settings.out, info)) as sink:
-            show_pictures(subscription, decoder, sink, info, stop, max_pixels=most, max_frames=frames)
+            show_pictures(
+                subscription, decoder, sink, info, stop, max_pixels=most, max_frames=frames, model_of=model_of
+            )
         lost = subscription.missing
     return {"stream": info.stream, "lost": lost, "out": settings.out, **decoder.counts}
 

@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from streamtok.commands.command import make_main
 from streamtok.node.logs import log_to_stderr
@@ -32,7 +32,9 @@ RECIPE: dict[str, Any] = {
 class FinetuneSettings(CommandSettings):
     """Flags of `streamtok finetune`."""
 
-    videos: Annotated[Texts, Flag(positional=True)] = Field(default=[], description="videos, or folders of them")
+    videos: Annotated[Texts, Flag(positional=True), Field(min_length=1)] = Field(
+        description="videos, or folders of them"
+    )
     model: Model = option("nano", "what to start from: preset name or checkpoint folder")
     out: Annotated[Folder, Flag(short="-o")] = option(Path("out/finetune"), "folder for everything that is written")
     minutes: Annotated[Positive, Flag("MINUTES")] = option(3.0, "how long to train")
@@ -41,13 +43,6 @@ class FinetuneSettings(CommandSettings):
     decoder_only: Switch = option(False, "train the decoder alone: tokens stay, recordings and models made of them fit")
     overwrite: Switch = option(False, "throw away the run that is in out")
     seed: int = 0
-
-    @model_validator(mode="after")
-    def check_together(self) -> "FinetuneSettings":
-        """Raise ValueError if there is nothing to train on."""
-        if not self.videos:
-            raise ValueError("nothing to train on: give videos, or folders of them")
-        return self
 
 
 def run(settings: FinetuneSettings) -> int:

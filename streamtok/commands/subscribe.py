@@ -82,7 +82,7 @@ def run(settings: SubscribeSettings) -> int:
             from streamtok.wire.relay import Relay
 
             relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
-            stack.callback(relay.close)
+            stack.callback(relay.keyframes.finish_log)
         reading = Reading(settings, subscription, relay, stop)
         try:
             print_messages(reading, quiet=settings.quiet or settings.as_json)
@@ -182,7 +182,7 @@ class Reading:
         result["malformed"] = dict(self.subscription.rejects.counts)
         result |= self.ages.summary()
         if self.relay is not None:
-            result |= {name: self.relay.counts[name] for name in ("forwarded", "no_info", "keyframe_failed")}
+            result |= {"forwarded": 0, "keyframe_failed": self.relay.keyframes.failed} | self.relay.counts
         return result
 
     def _count(self, message: TokenMessage) -> None:
@@ -220,6 +220,7 @@ def open_subscription(settings: SubscribeSettings) -> Subscription:
 def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.Event) -> Publisher:
     """Open the publisher of the relayed messages, bound to `endpoint`."""
     from streamtok.wire.publisher import Publisher
+    from streamtok.wire.relay import BACKLOG
     from streamtok.wire.security import CurveServer, load_keys
 
     return Publisher(
@@ -230,6 +231,7 @@ def open_publisher(settings: SubscribeSettings, endpoint: str, stop: threading.E
         insecure=settings.insecure,
         ipc_group=settings.ipc_group,
         lossless=settings.lossless,
+        messages_per_second=BACKLOG,
         stop=stop.is_set,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from streamtok.coding.coder import save_coder
 from streamtok.commands.command import make_main
@@ -26,19 +26,14 @@ class TrainCoderSettings(CommandSettings):
     """Flags of `streamtok train-coder`."""
 
     model: Annotated[Model, Flag(positional=True)] = Field(description="preset name or checkpoint folder")
-    data: Annotated[list[str], Flag("PATH")] = option([], "a folder of videos, a video or synthetic:... (repeat it)")
+    data: Annotated[list[str], Flag("PATH"), Field(min_length=1)] = Field(
+        description="a folder of videos, a video or synthetic:... (repeat it)"
+    )
     holdout: Annotated[list[str], Flag("NAME")] = option([], "keep clips whose names begin like this to judge by")
     out: Annotated[Folder, Flag(short="-o")] | None = option(None, "folder to write to (default: the model's)")
     frames: Count = option(300, "frames of each file at most")
     steps: Count = option(3000, "training steps; 3,000 take six minutes on one core")
     seed: Whole = option(0, "seed of the first weights and of the order of the data")
-
-    @model_validator(mode="after")
-    def check_data(self) -> "TrainCoderSettings":
-        """Raise ValueError if there is nothing to train on."""
-        if not self.data:
-            raise ValueError("nothing to train on: give --data PATH")
-        return self
 
 
 def run(settings: TrainCoderSettings) -> int:

@@ -33,11 +33,7 @@ from streamtok.wire.message import FrameMessage
 from streamtok.wire.security import CurveClient, load_keys
 from streamtok.wire.subscriber import Subscription
 
-OPTIONS: dict[str, Callable[[str], Any]] = {
-    "stream": check_stream_name,
-    "curve": str,
-    "freeze_after": parse_positive,
-}
+OPTIONS: dict[str, Callable[[str], Any]] = {"stream": check_stream_name, "curve": str, "freeze_after": parse_positive}
 log = logging.getLogger("streamtok.io")
 
 SILENT_S = 5.0

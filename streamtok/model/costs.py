@@ -11,11 +11,6 @@ from streamtok.model.state import Clock, StateSpec
 from streamtok.model.tokenizer import Tokenizer
 
 
-def _product_flops(total: tuple, left: tuple, right: tuple, **_: object) -> int:
-    """FLOPs of `addmm_` of shapes (n, k) and (k, m), which PyTorch's counter leaves out."""
-    return 2 * left[0] * left[1] * right[1]
-
-
 def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool, context: int = 1) -> int:
     """FLOPs (a multiply-add is 2) per group of a stream; `size` is that of frames, or of grids if not `encode`.
 
@@ -23,7 +18,8 @@ def group_flops(model: Tokenizer, size: tuple[int, int], encode: bool, context: 
     """
     spec = StateSpec(1, context, model.dtype, model.device)
     clock = Clock(torch.zeros(1, dtype=torch.long, device=model.device), context)
-    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _product_flops})
+    left_out = {torch.ops.aten.addmm_: lambda total, left, right, **_: 2 * left[0] * left[1] * right[1]}
+    counter = FlopCounterMode(display=False, custom_mapping=left_out)
     with torch.no_grad(), counter:
         if encode:
             shape = (1, model.config.in_channels, model.group, *size)

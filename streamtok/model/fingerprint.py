@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from streamtok.config import TokenizerConfig
 
 Half = Literal["encoder", "decoder"]
-HALVES: dict[Half, tuple[str, str]] = {
-    "encoder": ("encoder", "quant_conv"),
-    "decoder": ("decoder", "post_quant_conv"),
-}
+HALVES: dict[Half, tuple[str, str]] = {"encoder": ("encoder", "quant_conv"), "decoder": ("decoder", "post_quant_conv")}
 
 
 class Weights(nn.Module):

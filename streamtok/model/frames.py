@@ -94,13 +94,9 @@ def check_clip(x: Tensor, config: TokenizerConfig) -> None:
     """Raise unless x is (B, C, T, H, W) or (B, C, H, W) with the config's C, T = 1 + kG and sides on its grid."""
     check_dtype(x)
     channels = config.in_channels
-    if x.ndim not in (4, 5) or x.shape[1] != channels:
-        kind = "RGB" if channels == 3 else f"the {channels} channels"
-        raise ValueError(
-            f"frames have shape {tuple(x.shape)}, expected (B, {channels}, T, H, W) or (B, {channels}, H, W): "
-            f"{config.name!r} takes {kind}"
-        )
-    _check_filled(x, "frames have")
+    kind = "RGB" if channels == 3 else f"the {channels} channels"
+    shapes = f"(B, {channels}, T, H, W) or (B, {channels}, H, W): {config.name!r} takes {kind}"
+    _check_shape(x, x.ndim in (4, 5) and x.shape[1] == channels, "frames", shapes)
     check_scale(x)
     config.grid(*x.shape[-2:])
     frames, group = x.shape[2] if x.ndim == 5 else 1, config.temporal_compression
@@ -131,9 +127,7 @@ def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:
         raise TypeError(f"indices are {found}, expected an integer tensor such as int32 or uint16")
     residual = config.quantizer == "residual_fsq"
     shapes = "(B, Q, T', h, w) or (B, Q, h, w)" if residual else "(B, T', h, w) or (B, h, w)"
-    if tokens.ndim - residual not in (3, 4):
-        raise ValueError(f"indices have shape {tuple(tokens.shape)}, expected {shapes}")
-    _check_filled(tokens, "indices have")
+    _check_shape(tokens, tokens.ndim - residual in (3, 4), "indices", shapes)
     check_range(tokens, config)
     return tokens.ndim - residual == 3
 
@@ -159,11 +153,8 @@ def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
         found = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__
         raise TypeError(f"the {what} is {found}, expected a float tensor: {config.name!r} is continuous")
     channels = config.code_channels
-    if latent.ndim not in (4, 5) or latent.shape[1] != channels:
-        raise ValueError(
-            f"{what} of shape {tuple(latent.shape)}, expected (B, {channels}, T', h, w) or (B, {channels}, h, w)"
-        )
-    _check_filled(latent, f"{what} of")
+    shapes = f"(B, {channels}, T', h, w) or (B, {channels}, h, w)"
+    _check_shape(latent, latent.ndim in (4, 5) and latent.shape[1] == channels, what, shapes)
     if torch.compiler.is_compiling():
         return latent.ndim == 4
     if not torch.isfinite(latent).all():
@@ -176,10 +167,13 @@ def check_latent(latent: Tensor, config: TokenizerConfig) -> bool:
     return latent.ndim == 4
 
 
-def _check_filled(x: Tensor, what: str) -> None:
+def _check_shape(x: Tensor, fits: bool, what: str, shapes: str) -> None:
+    found = f"{what} of shape {tuple(x.shape)}"
+    if not fits:
+        raise ValueError(f"{found}, expected {shapes}")
     if 0 in x.shape:
         axis = list(x.shape).index(0)
-        raise ValueError(f"{what} shape {tuple(x.shape)}: {f'axis {axis}' if axis else 'B'} is 0, expected 1 or more")
+        raise ValueError(f"{found}: {f'axis {axis}' if axis else 'B'} is 0, expected 1 or more")
 
 
 def _reach(codes: Tensor, config: TokenizerConfig) -> float:

@@ -59,6 +59,12 @@ class LiveDecoder:
             for frame_id, capture_ns, image in zip(header.frame_ids, header.capture_ns, images, strict=False)
         ]
 
+    def change(self, tokenizer: Tokenizer, context: int | None) -> None:
+        """Decode the messages of another tokenizer from now on."""
+        self.tokenizer, self.context = tokenizer, context
+        self._decoders.clear()
+        self._broken.clear()
+
     def close(self) -> None:
         """Log what was only summed up so far."""
         for events in self._events.values():

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,13 +42,24 @@ def show_pictures(
     *,
     max_pixels: int = MAX_PIXELS,
     max_frames: int | None = None,
+    model_of: Callable[[Info], Tokenizer] | None = None,
 ) -> None:
-    """Show the pictures of the stream of `info` until `stop`, the stream's end, `max_frames` or the sink ends it."""
+    """Show the pictures of the stream of `info` until `stop`, the stream's end, `max_frames` or the sink ends it.
+
+    If its node comes back with another tokenizer, `model_of` loads that.
+    """
+    tried = decoder.tokenizer.fingerprint
     while not (stop.is_set() or subscription.ended) and sink.wanted:
         message = subscription.get(timeout=WAIT_S)
         if message is None or message.stream != info.stream:
             continue
         info = subscription.info_of(message) or info
+        if model_of is not None and message.header.tokenizer == info.tokenizer != tried:
+            tried = info.tokenizer
+            try:
+                decoder.change(model_of(info), info.context)
+            except (OSError, ValueError, RuntimeError, ImportError) as error:  # the messages are counted as unshown
+                decoder.note(message.header, "no_model", logging.WARNING, model=info.model, error=repr(str(error)))
         for picture, image in shown_pictures(message, decoder, info, max_pixels):
             if refusal := sink.show(picture, image):
                 note_unshown(decoder, message, refusal, 1)

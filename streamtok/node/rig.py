@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import coder_for
 from streamtok.engine.loading import default_engine, load, pick_device
 from streamtok.ingest.budget import MOST_HOLD, share_budget
@@ -141,6 +140,7 @@ def make_publisher(
 ) -> Publisher:
     """Make the bound publisher; its readers may have a backlog of one second of the node's groups."""
     rates = [(source.fps or 30.0) / core.group_frames for source in sources.values()]
+    codes = settings.compression in ("coded", "independent")
     return Publisher(
         settings.bind,
         settings.control,
@@ -151,17 +151,10 @@ def make_publisher(
         lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
         messages_per_second=max(64.0, sum(rates)),
         compression=settings.compression,
-        coder=choose_coder(settings, core),
+        coder=coder_for(core.tokenizer.fingerprint, Path(settings.model)) if codes else None,
         stats=stats,
         stop=stop,
     )
-
-
-def choose_coder(settings: RigSettings, core: IngestCore) -> TokenCoder | None:
-    """The token coder of the core's tokenizer, None unless the settings ask for one."""
-    if settings.compression not in ("coded", "independent"):
-        return None
-    return coder_for(core.tokenizer.fingerprint, Path(settings.model))
 
 
 def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:

@@ -71,11 +71,6 @@ def count_published(metrics: Metrics, group: TokenGroup, publish_ns: int) -> Non
     metrics.count("published_bytes", group.stream, group.tokens.nbytes)
 
 
-def is_paced(source: Source) -> bool:
-    """Whether frames come at their capture times: from a camera, or a recording in real time."""
-    return source.live or (isinstance(source, RecordedSource) and source.realtime)
-
-
 def observe_latency(
     metrics: Metrics, source: Source, item: Captured, group: TokenGroup, encoded_ns: int, published_ns: int
 ) -> None:
@@ -84,7 +79,7 @@ def observe_latency(
     A recording that is read as fast as possible has no `total`, since its capture times are not those of now.
     """
     metrics.observe("queue", group.stream, max(0, encoded_ns - group.encode_ns - item.ready_ns) / 1e9)
-    if not is_paced(source):
+    if not (source.live or (isinstance(source, RecordedSource) and source.realtime)):
         return
     total = (published_ns - item.frame.capture_ns) / 1e9
     metrics.observe("total", group.stream, total)

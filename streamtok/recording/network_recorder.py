@@ -1,7 +1,6 @@
 """Record what a publisher sends: token streams, and camera frames if wanted, in order of arrival."""
 
 import itertools
-import logging
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
@@ -14,13 +13,11 @@ from streamtok.io.zmq_frames import decode_picture
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.writer import STILLS, VIDEOS
 from streamtok.types import Frame
-from streamtok.wire.control import ControlError
 from streamtok.wire.header import Info, TokenHeader
+from streamtok.wire.keyframes import KeyframeRequests
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
 from streamtok.wire.subscriber import Subscription
-
-log = logging.getLogger("streamtok.record")
 
 HELD_MESSAGES = 256  # per stream, that wait for the stream's info
 QUEUE_SIZE = 512
@@ -102,6 +99,7 @@ class NetworkRecorder:
             curve=curve,
         )
         self.rejects = self.subscription.rejects
+        self._keyframes = KeyframeRequests(self.subscription)
 
     def run(self, stop: Callable[[], bool] = lambda: False, *, seconds: float | None = None) -> None:
         """Record until `stop()`, for `seconds`, until the streams end, or until the recorder has to stop."""
@@ -203,17 +201,10 @@ class NetworkRecorder:
             start.first_id = header.frame_id
             if not start.begun:
                 self._write_held(start)
-                self._ask_for_keyframe(message.stream)
+                info = self.subscription.infos.get(message.stream)
+                if info is not None and not info.keyframe_interval and info.control is not None and info.last_seq >= 0:
+                    self._keyframes.ask([message.stream])
         return True
-
-    def _ask_for_keyframe(self, stream: str) -> None:
-        info = self.subscription.infos.get(stream)
-        if info is None or info.keyframe_interval or info.control is None or info.last_seq < 0:
-            return
-        try:
-            self.subscription.request_keyframe(stream)
-        except (ValueError, ControlError, OSError) as error:  # `control` may be anything
-            log.warning("stream=%s event=no_keyframe error=%s", stream, error)
 
     def _drop(self, message: TokenMessage) -> None:
         self.counts["held_back"] += 1

@@ -120,8 +120,3 @@ class TrainConfig(Strict):
     def phase_at(self, progress: float) -> int:
         """The index of the phase at `progress` (0..1)."""
         return next((i for i, phase in enumerate(self.phases) if progress < phase.until), len(self.phases) - 1)
-
-    def weights_at(self, phase: int) -> dict[str, float]:
-        """Weights of the losses in a phase: its own, or those of the run."""
-        losses = self.phases[phase].losses
-        return self.losses if losses is None else losses

@@ -174,7 +174,8 @@ def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, T
     video = match_channels(video, run.step.model.config.in_channels)
     scale = phase.lr_scale * cosine(run.number, progress, config.optimizer)
     run.step.optimizer.set_lr(scale)
-    terms, state = run.step(run.number, video, run.state if continuing else None, config.weights_at(index))
+    weights = config.losses if phase.losses is None else phase.losses
+    terms, state = run.step(run.number, video, run.state if continuing else None, weights)
     run.state = state if run.course.segments else None
     meter.frames += video.shape[0] * video.shape[2]
     return terms, scale

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 WAITING = 16  # queued messages of one page; a slow browser misses the oldest
 WAITING_TOKENS = 256  # likewise of a page that decodes by itself: they are small, and it needs each since a keyframe
+WAITING_BYTES = 1 << 24  # of queued messages, besides one
 MOST_STRANGERS = 32  # connections that are no page yet; a new one ends the oldest, so that idle ones block nobody
 CLOSE_S = 1.0  # after which a closing connection that does not drain is cut off
 
@@ -73,7 +74,8 @@ class OpenPage:
         return self._waiting.popleft()
 
     def _put(self, message: bytes | str) -> None:
-        while len(self._waiting) >= (WAITING if self.wants_pictures else WAITING_TOKENS):
+        most, room = WAITING if self.wants_pictures else WAITING_TOKENS, WAITING_BYTES - len(message)
+        while len(self._waiting) >= most or (self._waiting and sum(map(len, self._waiting)) > room):
             self._waiting.popleft()
             self.skipped += 1
         self._waiting.append(message)

@@ -183,7 +183,7 @@ class KeyframeGate:
 class EpochCache:
     """Caches the messages of one stream since its last keyframe, up to `max_bytes`, for late joiners.
 
-    `whole` is False once the epoch has exceeded the limit, until the next keyframe.
+    `whole` is False once the epoch has exceeded the limit, or lacks a message, until the next keyframe.
     """
 
     max_bytes: int = MAX_EPOCH
@@ -191,12 +191,13 @@ class EpochCache:
     nbytes: int = 0
     whole: bool = False
 
-    def add(self, parts: list[Part], keyframe: bool) -> None:
-        """Cache one sent message; a keyframe clears the cache first."""
+    def add(self, parts: list[Part], keyframe: bool, follows: bool = True) -> None:
+        """Cache one sent message; a keyframe clears the cache first. `follows`: none is missing before it."""
         if keyframe:
             self.messages, self.nbytes, self.whole = [], 0, True
         self.nbytes += sum(len(part) for part in parts)
-        if self.nbytes > self.max_bytes or len(self.messages) >= MAX_EPOCH_MESSAGES:
+        too_long = self.nbytes > self.max_bytes or len(self.messages) >= MAX_EPOCH_MESSAGES
+        if too_long or not (keyframe or follows):
             self.messages, self.whole = [], False
         if self.whole:
             self.messages.append(parts)
@@ -206,7 +207,8 @@ class EpochCache:
         if not self.messages:
             raise ValueError(
                 f"the current epoch is not kept: no keyframe has come here yet, or over {self.max_bytes} bytes or "
-                f"{MAX_EPOCH_MESSAGES} messages since; ask for a keyframe instead, or for more of them (the interval)"
+                f"{MAX_EPOCH_MESSAGES} messages since, or one was lost; ask for a keyframe instead, or set a shorter "
+                "keyframe interval on the node"
             )
         return [*self.messages]
 

@@ -107,10 +107,9 @@ class Drain:
     def _connect(self) -> Connection:
         socket = open_socket(self._context, zmq.SUB, self.high_water, self.limits.max_part)
         socket.set(zmq.SNDHWM, 0)  # libzmq drops subscriptions beyond it
-        for kind in KINDS:
-            for name in ("",) if self.streams is None or len(self.streams) > MAX_NAMES else self.streams:
-                if kind in self.kinds:
-                    socket.subscribe(f"{kind}/{name}")
+        names = ("",) if self.streams is None or len(self.streams) > MAX_NAMES else self.streams
+        for topic in [f"{kind}/{name}" for kind in KINDS if kind in self.kinds for name in names]:
+            socket.subscribe(topic)
         return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
 
     def _run(self) -> None:
@@ -200,10 +199,12 @@ class Drain:
         self._endings.note(message.stream, False)
 
     def _grids_of(self, parts: Sequence[Part]) -> Sequence[list[int]] | None:
-        """The grid shapes that a stream may send: its info's, and the previous message's; None before an info."""
+        """The grids a stream may send: its infos' (also held ones'), the previous message's; None before an info."""
         stream = bytes(parts[0][7:80]).decode("ascii", "replace")
-        info = self.infos.get(stream)
-        return None if info is None else (info.grid, self._grids.get(stream, info.grid))
+        if (info := self.infos.get(stream)) is None:
+            return None
+        held = [claim.item.grid for claim in self._believers[stream].held if isinstance(claim.item, Info)]
+        return info.grid, self._grids.get(stream, info.grid), *held
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
@@ -231,9 +232,9 @@ class Drain:
             self.rejects.add("subscribe", WireError("order", f"{stream}: a session, seq or epoch that none bore out"))
 
     def _settle(self, kind: str = "", held_s: float = 0.0) -> None:
-        for believer in [found for name, found in self._believers.items() if name.startswith(kind)]:
-            for believed in believer.settle(held_s):
-                self._believe(believed)
+        found = [believer for name, believer in self._believers.items() if name.startswith(kind)]
+        for believed in [claim for believer in found for claim in believer.settle(held_s)]:
+            self._believe(believed)
 
     def _believe(self, claim: Claim[Message]) -> None:
         message = claim.item
@@ -270,22 +271,21 @@ class Drain:
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
         """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
         unique = {(message.header.session, message.header.seq): message for message in messages}
-        ordered = sorted(unique.values(), key=lambda message: message.header.seq)
-        self._accept(stream, [message for message in ordered if not self.received[stream].has(message.header)])
-        if ordered:
-            self._fetched[stream] = ordered[-1].header.session, ordered[-1].header.seq
+        messages = sorted(unique.values(), key=lambda message: message.header.seq)
+        self._accept(stream, [message for message in messages if not self.received[stream].has(message.header)])
+        if messages:
+            self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
 
     def _came_with_epoch(self, message: TokenMessage) -> bool:
         """Whether a live message was already fetched with its epoch, so that it does not count as stale."""
         session, seq = self._fetched.get(message.stream, ("", -1))
-        known = self.received[message.stream].has(message.header)  # False if the stream has restarted since
-        return known and message.header.session == session and message.header.seq <= seq
+        fetched = message.header.session == session and message.header.seq <= seq
+        return fetched and self.received[message.stream].has(message.header)  # not if it has restarted since
 
     def _accept(self, stream: str, messages: list[TokenMessage]) -> None:
-        tracker = self.received[stream]
         fresh: list[TokenMessage | FrameMessage] = []
         for message in messages:
-            verdict = tracker.take_message(message.header)
+            verdict = self.received[stream].take_message(message.header)
             try:
                 fresh += [] if verdict is None else [self.grids.read(message, verdict.decodable)]
             except WireError as error:

@@ -104,17 +104,14 @@ class Publisher:
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
         self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
         if asked is not None:
-            self._control = ControlServer(asked, self._handlers(), self.rejects)
+            handlers: dict[str, Handler] = {
+                "info": self._on_info,
+                "stats": self._on_stats,
+                "keyframe": lambda name: {"coalesced": self._table.ask_keyframe(name)},
+                "epoch": lambda name: {"messages": self._table.epoch(name)},
+            }
+            self._control = ControlServer(asked, handlers, self.rejects)
             self._sockets.remove(asked)  # its thread closes it
-
-    def _handlers(self) -> dict[str, Handler]:
-        table = self._table
-        return {
-            "info": self._on_info,
-            "stats": self._on_stats,
-            "keyframe": lambda name: {"coalesced": table.ask_keyframe(name)},
-            "epoch": lambda name: {"messages": table.epoch(name)},
-        }
 
     def _make_socket(self, kind: int, high_water: int, max_part: int) -> zmq.Socket:
         self._sockets.append(open_socket(self._context, kind, high_water, max_part))

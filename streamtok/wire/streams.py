@@ -89,8 +89,8 @@ class StreamState:
 
     def note_sent(self, header: TokenHeader, parts: list[Part]) -> None:
         """Note a message that was sent."""
+        self.cache.add(parts, header.keyframe, header.seq == self.info.last_seq + 1)
         self.info = msgspec.structs.replace(self.info, epoch=header.epoch, last_seq=header.seq)
-        self.cache.add(parts, header.keyframe)
         if self.coder is not None:
             self.coder.note_sent()
         self.counts["published"] += 1

@@ -8,24 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import islice
-from typing import Any
 
-import numpy as np
 import pytest
 
-from streamtok.bench.soak.link import BreakableLink
 from streamtok.commands import replay
 from streamtok.commands import subscribe as node_of
 from streamtok.node.logs import log_to_stderr
-from streamtok.wire import connection, drain
-from streamtok.wire import relay as wire_relay
-from streamtok.wire.control import MAX_EPOCH, ControlClient
-from streamtok.wire.publisher import Publisher
-from streamtok.wire.relay import Relay
+from streamtok.wire import connection
 from streamtok.wire.subscriber import subscribe
 from tests.kit.threads import beside
-from tests.kit.wire import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, eventually, make_group
 
 
 def run_and_publish(node: Served, arguments: list[str], numbers: range, readers: int = 1) -> int:
@@ -216,146 +208,6 @@ def test_a_signal_ends_it_with_its_summary_and_leaves_nothing(number, ipc_path):
     assert process.returncode == 0
     assert json.loads(out)["forwarded"] == 1
     assert list(ipc_path.parent.iterdir()) == []
-
-
-class Relaying:
-    """A relay with its own thread, as `subscribe --forward` runs it."""
-
-    def __init__(self, endpoint: str, **options: Any) -> None:
-        self._stop = threading.Event()
-        self.endpoint = ""
-        self._thread = threading.Thread(target=self._run, args=[endpoint], kwargs={"join": "epoch"} | options)
-        self._thread.start()
-        assert eventually(lambda: self.endpoint)
-
-    def __enter__(self) -> "Relaying":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self, endpoint: str, **options: Any) -> None:
-        with subscribe(endpoint, **options) as origin, Publisher("tcp://127.0.0.1:*", node="relay") as publisher:
-            self.relay = Relay(origin, publisher)
-            self.endpoint = publisher.endpoint
-            while not self._stop.is_set():
-                self.relay.get(0.01)
-            self.relay.close()
-
-
-def test_a_relay_passes_everything_on_unchanged():
-    with Served("front", "rear") as node:
-        node.publish(*[make_group(number) for number in range(10)])
-        with (
-            Relaying(node.endpoint) as relaying,
-            subscribe(node.endpoint, timeout=20) as near,
-            subscribe(relaying.endpoint, ["front"], join="epoch", timeout=20) as far,
-        ):
-            node.wait_subscribers(2)
-            assert eventually(lambda: relaying.relay.counts["forwarded"] == 2)
-            far.info("front")
-            node.publish(*[make_group(number) for number in range(10, 14)])
-            wanted = {message.header.seq: message for message in islice(near, 4)}
-            got = list(islice(far, 6))
-            assert [message.header.seq for message in got] == list(range(8, 14))
-            assert all(message.decodable for message in got)
-            for message in got[2:]:
-                assert [bytes(part) for part in message.parts] == [bytes(p) for p in wanted[message.header.seq].parts]
-            origin, passed = near.info("front"), far.info("front")
-            assert (passed.session, passed.node, passed.tokenizer) == (origin.session, "node", origin.tokenizer)
-            assert passed.control not in (None, origin.control)
-            far.request_keyframe("front")
-            assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
-
-
-@pytest.mark.parametrize("join", ["keyframe", "epoch"])
-@pytest.mark.parametrize(("first", "published"), [(8, 12), (9, 9)])
-def test_a_relay_that_comes_in_the_middle_of_a_stream_is_read_from_its_first_message(first, published, join):
-    """Its readers wait already. It fetches the epoch, slowly, or begins amid one that its origin has not kept."""
-    options = {"max_epoch_bytes": MAX_EPOCH if first == 8 else 1, "stats": lambda: {"slept": time.sleep(1)}}
-    with Served("front", **options) as node, BreakableLink(node.endpoint) as link:
-        node.publish(*[make_group(number) for number in range(published)])
-        link.cut()
-        with Relaying(link.endpoint) as relaying, subscribe(relaying.endpoint, join=join, timeout=20) as far:
-            assert eventually(lambda: far.connected)
-            with ControlClient(node.publisher.control_endpoint) as client, pytest.raises(TimeoutError):
-                client.request("stats", timeout=0.1)
-            link.restore()
-            far.info("front", timeout=20)
-            node.publish(*[make_group(number) for number in range(published, 18)])
-            assert [message.header.seq for message in islice(far, 18 - first)] == list(range(first, 18))
-            counts = far.counts()["front"]
-            assert (counts["stale"], counts["lost"], counts["undecodable"]) == (0, 0, 0 if first == 8 else 7)
-
-
-@pytest.mark.parametrize("options", [{}, {"join": "keyframe"}, {"join": "keyframe", "latest_only": True}])
-def test_a_stream_that_stands_still_or_has_ended_is_known_behind_a_relay_that_comes_later(options):
-    with Served("front", max_epoch_bytes=1) as node:
-        node.publish(make_group(0))
-        with (
-            Relaying(node.endpoint, **options) as relaying,
-            subscribe(relaying.endpoint, ["front"], until_end=True, timeout=20) as far,
-        ):
-            far.info("front")
-            far.request_keyframe("front")
-            assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
-            node.close()
-            assert list(far) == []
-
-
-def test_an_origin_that_does_not_answer_delays_no_message_of_a_relay(monkeypatch):
-    monkeypatch.setattr(wire_relay, "KEYFRAME_TIMEOUT_S", 60)
-    answering = threading.Event()
-    with (
-        Served("front", stats=lambda: {"waited": answering.wait(60)}) as node,
-        subscribe(node.endpoint) as near,
-        Relaying(node.endpoint) as relaying,
-        subscribe(relaying.endpoint, timeout=20) as far,
-        near.control("front") as client,
-    ):
-        with pytest.raises(TimeoutError):
-            client.request("stats", timeout=0.1)
-        far.info("front")
-        for number in range(4):
-            far.request_keyframe("front")
-            node.publish(make_group(number))
-            assert next(far).header.seq == number
-        answering.set()
-        assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
-
-
-def test_a_relay_says_once_in_ten_seconds_that_its_origin_makes_no_keyframes(caplog):
-    streams = [f"camera{number}" for number in range(9)]
-    with (
-        Served(*streams, control="") as node,
-        Relaying(node.endpoint) as relaying,
-        subscribe(relaying.endpoint) as far,
-    ):
-        for stream in streams:
-            far.info(stream)
-            far.request_keyframe(stream)
-        assert eventually(lambda: relaying.relay.counts["keyframe_failed"] == 9)
-        assert caplog.text.count("event=keyframe_failed") == 1
-    assert caplog.text.count("event=keyframe_failed requests=8") == 1
-
-
-def test_a_size_that_changes_passes_a_relay(monkeypatch):
-    monkeypatch.setattr(drain, "BACK_S", 0.0)  # no jump is asked for again
-    with (
-        Served("front") as node,
-        Relaying(node.endpoint) as relaying,
-        subscribe(relaying.endpoint, lossless=True, timeout=20) as far,
-    ):
-        node.wait_subscribers(1)
-        far.info("front")
-        node.publish(make_group(0))
-        assert next(far).header.grid == [4, 6]
-        for number, grid in enumerate(([4, 8], [6, 4], [4, 6]), 1):
-            node.do(lambda publisher, grid=grid: publisher.add_stream(make_info(grid=grid)))
-            node.publish(make_group(8 * number, tokens=np.zeros(grid, np.uint16)))
-        assert [message.header.grid for message in islice(far, 3)] == [[4, 8], [6, 4], [4, 6]]
-        assert far.missing == sum(far.rejects.counts.values()) == 0
 
 
 def test_no_thread_is_left():

@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
 from streamtok.io.codecs.nal_units import add_orientation
@@ -26,6 +27,7 @@ COUNT = 20
 TIMES = range(0, COUNT * 512, 512)
 ONE = 1 << 16
 UPRIGHT = struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
+CANCELLED = bytes.fromhex("000001062f01c080")  # of H.264: no orientation holds from this picture on
 CODECS = ["libx265", "mpeg2video", "mpeg4", "ffv1", "qtrle", "msmpeg4", "png", "prores"]
 CONTAINERS = ["mkv", "mp4", "mov", "avi", "ts", "nut", "webm", "flv", "gif"]
 
@@ -84,6 +86,18 @@ def test_a_message_that_turns_a_picture_leaves_the_rest_of_its_packet(tmp_path):
     decoder = av.CodecContext.create("h264", "r")
     (frame,) = [*decoder.decode(av.Packet(turned)), *decoder.decode(None)]
     assert to_image(frame).shape == (96, 64, 3)
+
+
+@pytest.mark.parametrize(("encoder", "codec", "head"), [("libx264", "h264", "06"), ("libx265", "hevc", "4e01")])
+def test_a_message_that_is_cut_off_ends_no_stream(tmp_path, encoder, codec, head):
+    path = write_video(tmp_path / f"a.{codec}", noisy(COUNT), TIMES, encoder, **PLAIN)
+    with av.open(str(path)) as container:
+        units = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for message in ("", "ff", "ffff01", "ff" * 300, "0601", "2f", "2f03"):
+        decoder = VideoDecoder(codec)
+        cut = bytes.fromhex(f"000001{head}{message}")
+        fed = [one for n, unit in enumerate(units) for one in decoder.decode(cut * (n == 5) + unit, n)]
+        assert sorted(one.key for one in [*fed, *decoder.flush()]) == list(range(COUNT))
 
 
 RAW_STREAMS = [("libx264", "h264", {}), ("libx265", "hevc", {"x265-params": "log-level=none"})]
@@ -283,12 +297,47 @@ def test_a_motion_jpeg_with_exif_in_its_pictures_is_read_upright(tmp_path, orien
     assert np.abs(last.astype(int) - wanted).mean() < 4  # OpenCV's and FFmpeg's JPEG differ a little
 
 
-@pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libx265", "hevc")])
-def test_an_orientation_that_is_said_once_holds_for_all_pictures_that_follow(tmp_path, encoder, codec):
-    path = write_video(tmp_path / f"a.{codec}", noisy(COUNT), TIMES, encoder, **PLAIN)
-    path.write_bytes(add_orientation(path.read_bytes(), codec, 6))
+def check_turned(path, units, count):
+    """Pictures of a raw file: the first `count` are turned, the others are not."""
+    path.write_bytes(b"".join(units))
     with VideoReader(path) as video:
-        assert [one.image.shape for one in video] == [(96, 64, 3)] * COUNT
+        assert [len(one.image) for one in video] == [96] * count + [64] * (len(units) - count)
+
+
+def test_an_orientation_of_h264_holds_as_long_as_it_says(tmp_path):
+    path = write_video(tmp_path / "a.h264", noisy(COUNT), TIMES, **{**PLAIN, "g": "30"})
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        turning = BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=90", stream)
+        packets = [packet for packet in file.demux(stream) if packet.size]
+        plain = [bytes(packet) for packet in packets]
+        once = [bytes(turned) for packet in packets for turned in turning.filter(packet)]
+    assert once[1:] == plain[1:]
+    check_turned(path, once, COUNT)
+    check_turned(path, once + plain, COUNT)  # a new sequence says it anew, or is upright
+    check_turned(path, [*once, add_orientation(plain[0], "h264", 1), *plain[1:]], COUNT)
+    check_turned(path, [*once[:12], add_orientation(plain[12], "h264", 1), *plain[13:]], 12)
+    check_turned(path, [*once[:12], CANCELLED + plain[12], *plain[13:]], 12)
+    each = [add_orientation(unit, "h264", 6) for unit in plain[:7]]  # as packets of this package: for one picture
+    check_turned(path, each + plain[7:], 7)
+    check_turned(path, [once[0], *each[1:], *plain[7:]], 7)
+
+
+def test_an_orientation_of_h265_holds_until_it_says_another(tmp_path):
+    path = write_video(tmp_path / "a.hevc", noisy(COUNT), TIMES, "libx265", **PLAIN)
+    data = path.read_bytes()
+    path.write_bytes(add_orientation(data, "hevc", 6) + add_orientation(data, "hevc", 1))
+    with VideoReader(path) as video:
+        assert [len(one.image) for one in video] == [96] * COUNT + [64] * COUNT
+
+
+def test_the_exif_of_a_picture_of_motion_jpeg_concerns_it_alone(tmp_path):
+    turned, plain = Image.Exif(), Image.Exif()
+    turned[0x0112] = 6
+    files = [io.BytesIO() for _ in range(6)]
+    for file, tag in zip(files, [turned] * 3 + [plain] * 3, strict=True):
+        Image.fromarray(noisy(1)[0]).save(file, "jpeg", exif=tag)
+    check_turned(tmp_path / "a.mjpeg", [file.getvalue() for file in files], 3)
 
 
 def test_a_stream_that_begins_inside_a_file_is_told(tmp_path, caplog):

@@ -13,7 +13,10 @@ AGE_MS = 7  # of an image when it is taken from the driver
 
 
 class Driver:
-    """What cv2.VideoCapture does: `images` are BGR, None for one that cannot be decoded; then it is unplugged."""
+    """What cv2.VideoCapture does: `images` are BGR, None for one that cannot be decoded; then it is unplugged.
+
+    Images in bytes are JPEGs. As cap_v4l.cpp, it decodes them unless it is asked not to convert; then each is a row.
+    """
 
     def __init__(self, images, stamps=True, form=0):
         self.images, self.stamps, self.form, self.set_to = list(images), stamps, form, {}
@@ -37,6 +40,9 @@ class Driver:
 
     def retrieve(self):
         image = self.images.pop(0)
+        if isinstance(image, bytes):
+            image = np.frombuffer(image, np.uint8).reshape(1, -1)
+            image = image if self.set_to.get(cv2.CAP_PROP_CONVERT_RGB) == 0 else cv2.imdecode(image, cv2.IMREAD_COLOR)
         return image is not None, image
 
     def release(self):
@@ -79,16 +85,27 @@ def test_an_image_that_cannot_be_decoded_is_damaged_and_the_camera_goes_on(plug)
     assert (source.counts["damaged"], source.counts["reconnects"]) == (2, 0)
 
 
-def test_a_motion_jpeg_that_is_cut_off_is_damaged(plug):
-    """OpenCV gives the bytes of a JPEG as a row where it is asked not to convert them (cap_v4l.cpp)."""
-    whole = cv2.imencode(".jpg", np.full((48, 64, 3), (255, 0, 0), np.uint8))[1].reshape(1, -1)
-    driver = Driver([whole, whole[:, :-30], whole], form=cv2.VideoWriter.fourcc(*"MJPG"))
+JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), (255, 0, 0), np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [JPEG[:-30], b"\0" + JPEG[1:], b"\0\0" + JPEG, JPEG[100:], bytes(2000)],
+    ids=["cut off", "first byte wrong", "bytes before it", "its end alone", "zeros"],
+)
+def test_a_motion_jpeg_that_is_not_whole_is_damaged(plug, data):
+    driver = Driver([JPEG, data, JPEG], form=cv2.VideoWriter.fourcc(*"MJPG"))
     with CameraSource(plug(driver), max_frames=2) as source:
         frames = [source.read(5), source.read(5)]
-    assert driver.set_to[cv2.CAP_PROP_CONVERT_RGB] == 0
     assert [frame.frame_id for frame in frames] == [0, 2]
     assert source.counts["damaged"] == 1
-    assert np.abs(frames[1].image.astype(int) - (0, 0, 255)).max() < 5
+    assert all(np.abs(frame.image.astype(int) - (0, 0, 255)).max() < 5 for frame in frames)
+
+
+def test_an_image_of_one_row_that_is_no_jpeg_is_an_image(plug):
+    device = plug(Driver([BLUE[:1]]))
+    device.connect()
+    assert device.grab().image.tolist() == BLUE[:1, :, ::-1].tolist()
 
 
 def test_a_picture_without_a_stamp_leaves_the_others_theirs(plug):

@@ -118,6 +118,21 @@ def test_pictures_that_come_as_one_without_end_are_a_camera(monkeypatch, pause, 
     assert all((b - a) % COUNT == 1 for a, b in itertools.pairwise(numbers))
 
 
+def test_a_stream_that_comes_byte_after_byte_does_not_hold_up_the_question_what_it_is(monkeypatch):
+    monkeypatch.setattr("streamtok.io.cameras.web.OPEN_S", 0.5)
+    sent = []
+
+    def send():
+        for byte in itertools.cycle((b"\r", b"\n")):
+            time.sleep(0.05)
+            sent.append(byte)
+            yield byte
+
+    with Server(lambda path, headers: (200, {"Content-Type": "multipart/x-mixed-replace"}, send())) as web:
+        assert ask_web(f"{web.base}/live") in ("pictures", "camera")
+    assert len(sent) < 100
+
+
 def test_a_playlist_of_playlists_that_lists_none_is_no_file():
     answer = 200, {"Content-Type": "application/vnd.apple.mpegurl"}, b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n"
     with Server(lambda path, headers: answer) as web:

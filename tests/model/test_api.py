@@ -215,18 +215,6 @@ def test_a_precision_is_the_weights_or_the_engine_s():
         streamtok.load("nano", dtype="bfloat16")
 
 
-@pytest.mark.parametrize("name", ["dv4x8x8", "cv4x8x8"])
-def test_an_empty_batch_is_called_so(name):
-    model = tiny(name)
-    tokens = model.encode(video(5)).tokens
-    with pytest.raises(ValueError, match=r"shape \(0, .*: B is 0, expected 1 or more"):
-        model.encode(video(5)[:0])
-    with pytest.raises(ValueError, match=r"shape \(0, .*: B is 0, expected 1 or more"):
-        model.decode(tokens[:0])
-    with pytest.raises(ValueError, match=r"axis \d is 0"):
-        model.decode(tokens[..., :0])
-
-
 def test_threads_of_a_library_user_sleep_where_they_wait():
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     script = "import os, streamtok; print(os.environ['OMP_WAIT_POLICY'])"

@@ -24,6 +24,7 @@ def stream():
         (torch.full((1, 3, 1, 16, 16), torch.nan), ValueError, r"rows \[0\] is not finite"),
         (torch.full((1, 3, 1, 16, 16), 255.0), ValueError, r"from 255 to 255, expected \[-1, 1\]"),
         (torch.zeros(1, 3, 1, 0, 16), ValueError, "axis 3 is 0"),
+        (torch.zeros(0, 3, 1, 16, 16), ValueError, r"shape \(0, .*: B is 0, expected 1 or more"),
     ],
 )
 def test_encode_refuses(frames, error, words):
@@ -38,6 +39,7 @@ def test_encode_refuses(frames, error, words):
         (torch.full((1, 1, 2, 2), -1), ValueError, "index -1"),
         (torch.zeros(1, 1, 2, 2), TypeError, "float32, expected an integer"),
         (torch.zeros(2, 2, dtype=torch.int32), ValueError, r"\(2, 2\)"),
+        (torch.zeros(0, 1, 2, 2, dtype=torch.int32), ValueError, "B is 0"),
         (torch.zeros(1, 1, 2, 2, dtype=torch.bool), TypeError, "bool"),
     ],
 )
@@ -63,6 +65,8 @@ def test_a_latent_that_is_not_finite_is_never_decoded():
         model.decode(torch.zeros(1, 4, 1, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"expected \(B, 4"):
         model.decode(torch.zeros(1, 5, 1, 2, 2))
+    with pytest.raises(ValueError, match="B is 0"):
+        model.decode(torch.zeros(0, 4, 1, 2, 2))
 
 
 def test_a_fresh_slot_needs_a_keyframe():

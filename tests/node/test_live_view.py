@@ -24,6 +24,7 @@ from streamtok.types import Frame
 from streamtok.wire.message import TokenMessage
 from streamtok.wire.subscriber import subscribe
 from tests.kit.models import VIDEO, build
+from tests.kit.threads import beside
 from tests.kit.wire import Served, eventually, make_group, make_header, make_info
 
 
@@ -120,6 +121,32 @@ def test_pictures_are_cut_as_the_info_of_their_own_message_says(tmp_path):
         sink.close()
     sizes = [read_image(path).shape[:2] for path in sorted((tmp_path / "pictures").glob("*.png"))]
     assert sizes == [(30, 40), (20, 44), (30, 40)]
+
+
+def test_a_node_that_comes_back_with_another_tokenizer_is_shown_by_that(ipc_path, tmp_path):
+    """One that cannot be loaded costs its own pictures."""
+    models = {model.fingerprint: model for model in (build(VIDEO, seed) for seed in (0, 1))}
+    names = [*models, "unknown", next(iter(models))]
+    decoder, sink = LiveDecoder(models[names[0]]), FileSink(tmp_path / "pictures", make_info())
+
+    def restart_the_node() -> None:
+        for name in names:
+            with Served("other", bind=f"ipc://{ipc_path}", lossless=True) as node:
+                node.wait_subscribers(1)
+                info = make_info(tokenizer=name, levels=list(VIDEO.levels))
+                node.do(lambda publisher, info=info: publisher.add_stream(info))
+                node.publish(make_group(0, tokens=np.zeros([4, 6], np.uint16)))
+
+    def model_of(info):
+        if info.tokenizer not in models:
+            raise ValueError("unknown")
+        return models[info.tokenizer]
+
+    with subscribe(f"ipc://{ipc_path}", lossless=True) as reader, beside(restart_the_node):
+        info, stop = reader.info("front", 30), threading.Event()
+        show_pictures(reader, decoder, sink, info, stop, max_frames=3, model_of=model_of)
+    sink.close()
+    assert decoder.counts == {"pictures": 3, "shown": 3, "unshown": 1}
 
 
 def test_a_refused_message_counts_as_the_pictures_that_it_holds():

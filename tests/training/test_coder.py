@@ -51,7 +51,7 @@ def test_the_command_writes_a_coder_beside_its_figures(tmp_path, capsys, model):
 
 def test_without_data_there_is_no_coder(tmp_path, capsys):
     assert main(["nano", "--out", str(tmp_path)]) != 0
-    assert "nothing to train on" in capsys.readouterr().err
+    assert "data: required, not given" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

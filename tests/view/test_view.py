@@ -1,5 +1,6 @@
 """The page of `streamtok view` in a real browser: live streams, a lost camera, a recording; and who is let in."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -32,6 +33,7 @@ from streamtok.recording.reader import open_recording
 from streamtok.types import Frame
 from streamtok.view import live
 from streamtok.view.live import LiveShow
+from streamtok.view.open_page import WAITING_BYTES, OpenPage
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, paint_latent
 from streamtok.view.recorded import RecordedShow
@@ -459,3 +461,15 @@ def part_of(message: bytes, wanted: str) -> bytes:
             return message[at : at + size]
         at += size
     raise AssertionError(f"no part {wanted}")
+
+
+def test_a_slow_page_holds_few_large_pictures():
+    async def fill() -> list[int]:
+        page = OpenPage(asyncio.get_running_loop())
+        for _ in range(8):
+            page.send(bytes(WAITING_BYTES // 4))
+        page.send(bytes(2 * WAITING_BYTES))
+        await asyncio.sleep(0)
+        return [page.skipped, len(await page.next_message())]
+
+    assert asyncio.run(fill()) == [8, 2 * WAITING_BYTES]

@@ -112,10 +112,8 @@ class GStreamerDevice(Device):
 
     def grab(self) -> Grabbed | None:
         """The next picture, uint8 RGB (H, W, 3); None if nothing comes. Raises EndOfSource if the pipeline ended."""
-        packet = self._next_packet()
-        while packet is not None and packet.kind != BUFFER:
+        while (packet := self._next_packet()) is not None and packet.kind != BUFFER:
             self._take_caps(packet)
-            packet = self._next_packet()
         if packet is not None:
             capture_ns, timed = time.monotonic_ns(), packet.time_ns != NO_TIME
             if timed:

@@ -18,8 +18,7 @@ from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.io.certificates import verifies
-from streamtok.io.codecs.nal_units import SLICES
-from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder, copy_packet
+from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
 from streamtok.io.video.containers import demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
@@ -32,7 +31,6 @@ DEFAULT_FPS = 25
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
 RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
-LEAST_PART, MOST_PART, PROBE = 64, 1500, 16  # bytes, of the parts that RTP cuts pictures into
 
 
 class Waiting(NamedTuple):
@@ -72,7 +70,6 @@ class NetworkCamera(Device):
         self.size = (context.height, context.width) if context.height and context.width else None
         rate = read_rate(self._container, stream)
         self.fps = float(rate) if rate else None
-        self._in_parts = self._rtp and context.name in SLICES
         context.flags |= LOW_DELAY
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
         self._clock = None if makes_up_times(self._container) else StreamClock()
@@ -156,19 +153,7 @@ class NetworkCamera(Device):
             lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
             self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
             if packet is None or packet.size:
-                return copy_packet(packet, without_copies(bytes(packet))) if packet and self._in_parts else packet
-
-
-def without_copies(data: bytes) -> bytes:
-    """An access unit without parts that follow themselves: FFmpeg takes an RTP packet that came twice for two."""
-    for at in range(0, len(data), LEAST_PART):
-        again = data.find(data[at : at + PROBE], at + 1, at + MOST_PART)
-        length = again - at
-        if length >= LEAST_PART:
-            around = np.frombuffer(data[max(at - length, 0) : again + length], np.uint8)
-            same = bytes(length) in (around[:-length] ^ around[length:]).tobytes()
-            data = data[:at] + data[again:] if same else data
-    return data
+                return packet
 
 
 def _enable_ffmpeg_log() -> None:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.codecs.whole_packets import JPEG_BEGINS
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.names import without_password
 
@@ -51,6 +50,7 @@ class OpenCVDevice(Device):
         self._capture: Any = None
         self._driver_time, self._driver_proven = api == "v4l2", False
         self._damaged = 0  # since the last image
+        self._sends_jpeg = False
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
@@ -85,7 +85,7 @@ class OpenCVDevice(Device):
             arrival_ns = time.monotonic_ns()
             driver_ns = self._driver_ns(arrival_ns)
             fetched, image = self._capture.retrieve()
-            rgb = _to_rgb(image) if fetched and image is not None and image.size else None
+            rgb = self._to_rgb(image) if fetched and image is not None and image.size else None
             if rgb is not None:
                 damaged, self._damaged = self._damaged, 0
                 return Grabbed(rgb, driver_ns or arrival_ns, damaged=damaged, timed=driver_ns is not None)
@@ -120,8 +120,19 @@ class OpenCVDevice(Device):
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[1])
         if fps is not None:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
-        if self._capture.get(cv2.CAP_PROP_FOURCC) == cv2.VideoWriter.fourcc(*"MJPG"):
+        self._sends_jpeg = self._capture.get(cv2.CAP_PROP_FOURCC) == cv2.VideoWriter.fourcc(*"MJPG")
+        if self._sends_jpeg:
             self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # gives the JPEG itself, so that one that is cut off shows
+
+    def _to_rgb(self, image: np.ndarray) -> np.ndarray | None:
+        """An image of OpenCV as RGB (H, W, 3): BGR, grey, or a row of the bytes of a JPEG; None if that is damaged."""
+        if self._sends_jpeg and image.shape[0] == 1:
+            try:
+                return decode_image_file(image.tobytes())[0]
+            except DamagedFrame:
+                return None
+        grey = image.ndim == 2 or image.shape[2] == 1
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
 
     def _check_path(self) -> None:
         if not Path(self.target).exists():
@@ -129,14 +140,3 @@ class OpenCVDevice(Device):
             raise FileNotFoundError(f"camera {self.target}: no such device; there are {', '.join(there) or 'none'}")
         if not os.access(self.target, os.R_OK | os.W_OK):
             raise PermissionError(f"camera {self.target}: not allowed; add the user to the group `video`")
-
-
-def _to_rgb(image: np.ndarray) -> np.ndarray | None:
-    """An image of OpenCV as RGB (H, W, 3): BGR, grey, or a row of the bytes of a JPEG; None if that is damaged."""
-    if image.shape[0] == 1 and image.tobytes()[:2] == JPEG_BEGINS:
-        try:
-            return decode_image_file(image.tobytes())[0]
-        except DamagedFrame:
-            return None
-    grey = image.ndim == 2 or image.shape[2] == 1
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)

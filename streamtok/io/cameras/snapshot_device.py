@@ -43,9 +43,7 @@ class SnapshotDevice(Device):
     def __init__(self, url: str, fps: float = DEFAULT_FPS) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"source {PREFIX}{without_password(url)}: expected http://CAMERA/... or https://CAMERA/..."
-            )
+            raise ValueError(f"source {PREFIX}{without_password(url)}: expected http://CAMERA/... or https://...")
         self.name = without_password(url)
         self.fps: float | None = fps
         self.size: tuple[int, int] | None = None

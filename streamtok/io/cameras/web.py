@@ -44,12 +44,20 @@ def ask_web(url: str) -> Literal["file", "picture", "pictures", "camera"]:
                 return "file" if _playlist_ends(answer.read(MOST_PLAYLIST).decode(), bare, opener) else "camera"
             if kind.startswith("image"):
                 return "picture" if _is_one_picture(answer) else "pictures"
-            if kind.startswith("multipart") and not PARTS.match(answer.read(PART_HEAD)):
+            if kind.startswith("multipart") and not PARTS.match(_read_head(answer)):
                 return "pictures"
             ends = answer.headers.get("Content-Length") is not None and not kind.startswith(PAGES)
             return "file" if ends else "camera"
     except (OSError, ValueError, HTTPException):
         return "camera"
+
+
+def _read_head(answer: HTTPResponse) -> bytes:
+    """The first bytes of an answer, as many as come in time: a server may send one after the other."""
+    head, stop = b"", time.monotonic() + OPEN_S
+    while len(head) < PART_HEAD and time.monotonic() < stop and (more := answer.read1(PART_HEAD)):
+        head += more
+    return head
 
 
 def _is_one_picture(answer: HTTPResponse) -> bool:

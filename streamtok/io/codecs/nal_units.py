@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 HEVC_SEI = 39  # before slices; checksums of the picture follow them, in units of type 40
@@ -10,6 +11,7 @@ SLICES = {"h264": range(1, 6), "hevc": HEVC_SLICES}
 RECOVERY_POINT = 6  # payload type of an SEI message, in both
 DISPLAY_ORIENTATION = 47
 PICTURE_TIMING = 1  # says whether a picture is interlaced, on which the position of chroma depends
+MESSAGE_HEAD = re.compile(rb"(\xff*[^\xff])(\xff*[^\xff])(?=.)", re.DOTALL)  # type and size, each a sum of its bytes
 KEPT_MESSAGES = (PICTURE_TIMING, RECOVERY_POINT, DISPLAY_ORIENTATION)
 ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 """EXIF orientation 1 to 8 -> (mirrored, then quarter turns anticlockwise)."""
@@ -164,18 +166,10 @@ def holds_no_picture(codec: str, data: bytes) -> bool:
     return START in data and all(unit and unit_type(codec, unit) in HEADER_UNITS[codec] for unit in units)
 
 
-def recovery_count(payload: bytes, signed: bool = False) -> int | None:
-    """The number of pictures after which a recovery point gives correct ones; None without such an SEI message."""
-    at = 0
-    while at + 2 < len(payload):
-        head = [0, 0]  # kind and size, each in bytes of 255 and a last one
-        for field in (0, 1):
-            while at < len(payload) - 1 and payload[at] == 255:
-                head[field], at = head[field] + 255, at + 1
-            head[field], at = head[field] + payload[at], at + 1
-        kind, size = head
-        if kind == RECOVERY_POINT:
-            bits = Bits(payload[at : at + max(size, 1)])
-            return max(bits.se() if signed else bits.ue(), 0)
-        at += size
-    return None
+def read_messages(payload: bytes) -> Iterator[tuple[int, Bits]]:
+    """The SEI messages of a NAL unit, given without its header: their types and contents."""
+    data, at = payload.replace(b"\0\0\3", b"\0\0"), 0
+    while head := MESSAGE_HEAD.match(data, at):
+        kind, size = map(sum, head.groups())
+        yield kind, Bits(data[head.end() : head.end() + max(size, 1)], escaped=False)
+        at = head.end() + size

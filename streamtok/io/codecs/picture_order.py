@@ -7,17 +7,20 @@ order of presentation are in `streamtok.io.codecs.shown_order`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from streamtok.io.codecs.av1_headers import Av1Numbers
 from streamtok.io.codecs.mpeg_headers import read_mpeg2
 from streamtok.io.codecs.nal_units import (
+    DISPLAY_ORIENTATION,
     HEVC_SEI,
     HEVC_SLICES,
+    RECOVERY_POINT,
     Bits,
     parameter_sets,
     read_length_size,
-    recovery_count,
+    read_messages,
     split_units,
 )
 from streamtok.io.codecs.shown_order import Order, ShownOrder
@@ -58,13 +61,16 @@ class H264Order:
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
-        recovery, kind = None, -1
+        said: dict[int, Bits] = {}
+        kind = -1
         for unit in split_units(data, self._length_size):
             kind = unit[0] & 31 if unit else kind
             if kind == SEI:
-                recovery = recovery_count(unit[1:]) if recovery is None else recovery
+                said |= read_messages(unit[1:])
             elif kind in (SLICE, IDR):
-                return self._see_slice(unit, kind == IDR, recovery)
+                recovery, turned = said.get(RECOVERY_POINT), said.get(DISPLAY_ORIENTATION)
+                order = self._see_slice(unit, kind == IDR, recovery.ue() if recovery else None)
+                return replace(order, stays_turned=_stays(turned) if turned or kind == IDR else None)
             else:
                 self._read_parameters(unit)
         return Order(empty=kind < 0)
@@ -139,7 +145,8 @@ class H265Order:
                 recovers = recovers or kind in HEVC_KEYS
                 break
             has_sei = has_sei or kind == HEVC_SEI
-            if kind == HEVC_SEI and (count := recovery_count(unit[2:], signed=True)) is not None:
+            if kind == HEVC_SEI and (recovery := dict(read_messages(unit[2:])).get(RECOVERY_POINT)):
+                count = max(recovery.se(), 0)
                 recovers = count > 0
                 self._ages.setdefault(count + MOST_REORDERED if count else 0, 0)
         if kind in HEVC_KEYS:
@@ -166,6 +173,11 @@ def follow_order(
     if codec in ("libdav1d", "av1"):
         return ShownOrder(Av1Numbers(extradata).read, reordered=False)
     return None
+
+
+def _stays(turned: Bits | None) -> bool:
+    """Whether a display orientation of H.264 (D.2.27) holds for later pictures: it is not cancelled, and repeats."""
+    return turned is not None and turned.take(19) >> 18 == 0 and turned.ue() > 0  # the first bit cancels
 
 
 def _skip_chroma(bits: Bits) -> bool:

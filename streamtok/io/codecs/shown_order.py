@@ -18,6 +18,7 @@ class Order:
 
     `missing` is n if a picture is missing that the unit n units earlier refers to (0: this unit); else None.
     `clean_since` is n if this picture and those shown after it refer to none more than n units earlier; else None.
+    `stays_turned`: whether the orientation of this picture, of H.264, is that of those shown after it; None: as before.
     """
 
     missing: int | None = None
@@ -25,6 +26,7 @@ class Order:
     recovers: bool = False  # a key frame of H.264 or H.265, or the start of a gradual refresh
     has_sei: bool = False  # has SEI messages before its slices
     empty: bool = False  # has no picture
+    stays_turned: bool | None = None
 
 
 class Shown(NamedTuple):

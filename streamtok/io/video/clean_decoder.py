@@ -44,10 +44,9 @@ HAVE_EXIF, LONGEST_EXIF = ("mjpeg",), 1 << 16  # bytes, from the start of the pa
 class Checked(NamedTuple):
     """A PyAV frame, None if a packet gave none; `damage` says why it must not be used, empty if it may be used.
 
-    `frame.opaque` holds the orientation, 1 to 8, that it is stored in.
-
-    `disturbed`: pictures before this one may be missing unreported, as decoders drop some after damage. `timed`: its
-    packet has a presentation time. `pts`: that of a packet which gave no frame.
+    `frame.opaque`: the orientation, 1 to 8, that it is stored in. `disturbed`: pictures before this one may be missing
+    unreported, as decoders drop some after damage. `timed`: its packet has a presentation time. `pts`: that of a packet
+    which gave no frame.
     """
 
     frame: Any
@@ -88,7 +87,6 @@ class CleanDecoder:
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted
-        self._turned = self._exif = UPRIGHT  # how pictures are stored, by the last that says so, and by EXIF
         self._describe(context.extradata)
         self.restart()
 
@@ -110,6 +108,8 @@ class CleanDecoder:
         self._losses = [Loss(0, None, BEFORE_KEY)] if self._context.name in MARK_KEYS else []
         self._key: tuple[int | None, int] = None, 0  # presentation time and order of the last one that came out
         self._clean_since: dict[int | None, int] = {}  # orders by presentation time: see `Order`
+        self._stays_turned: dict[int | None, bool] = {}  # by presentation time, too
+        self._turned = UPRIGHT  # how pictures are stored, by EXIF or by what H.264 said before
         if self._order:
             self._order.restart()
 
@@ -144,9 +144,8 @@ class CleanDecoder:
             if marked:
                 self._lose(Loss(self._fed, pts, MARKED))
             if self._order is not None:
-                data = bytes(packet)
-                order = self._order.see(data)
-                bare = copy_packet(packet, without_sei(data, self._length_size)) if order.has_sei else packet
+                order = self._order.see(bytes(packet))
+                bare = self._without_sei(packet) if order.has_sei else packet
                 if order.empty or not bare.size:  # a decoder ignores it, or takes it for the end of the stream
                     yield from self._refuse("nothing is in it", pts)
                     return
@@ -159,7 +158,7 @@ class CleanDecoder:
             return
         for frame in frames:
             if self._context.name in HAVE_EXIF and packet is not None:
-                self._exif = find_orientation(bytes(packet)[:LONGEST_EXIF])[0]
+                self._turned = find_orientation(bytes(packet)[:LONGEST_EXIF])[0]
             yield from self._take(frame)
         if packet is None or not packet.size:  # as PyAV ends a file
             self._place_refused(self._fed + 1)
@@ -178,9 +177,12 @@ class CleanDecoder:
         A decoder marks a damaged picture when it comes out, which may be after pictures that depend on it.
         """
         disturbed, order = bool(self._losses), self._fed
-        self._turned = read_orientation(frame) or self._turned  # H.264 may say it once, for all pictures that follow
-        frame.opaque = [self._turned if self._exif == UPRIGHT else self._exif]  # a list: PyAV needs a new object
         key = frame.pts
+        stays_turned = self._stays_turned.pop(key, None)
+        self._turned = self._turned if stays_turned is None else UPRIGHT
+        orientation = read_orientation(frame) if self._turned == UPRIGHT else self._turned
+        self._turned = orientation if stays_turned else self._turned
+        frame.opaque = [orientation]  # a list: PyAV needs a new object
         frame.pts = _to_time(key)
         if key is not None:
             order = self._orders.pop(key, self._reported.get(key, order))
@@ -224,10 +226,19 @@ class CleanDecoder:
                 with contextlib.suppress(av.FFmpegError):
                     self._context.decode(packet)
                 self._context.flush_buffers()
+        if order.stays_turned is not None:
+            self._stays_turned[packet.pts] = order.stays_turned
         if order.clean_since is not None:
             self._clean_since[packet.pts] = self._fed - order.clean_since
             if packet.is_discard:  # decoded but not output
                 self._pass_key(packet.pts, self._clean_since.pop(packet.pts))
+
+    def _without_sei(self, packet: Any) -> Any:
+        bare = av.Packet(without_sei(bytes(packet), self._length_size))
+        bare.pts, bare.dts = packet.pts, packet.dts
+        if packet.time_base is not None:
+            bare.time_base = packet.time_base
+        return bare
 
     def _refuse(self, reason: str, pts: int | None) -> Iterator[Checked]:
         refused = Checked(None, self.damage or reason, True, _to_time(pts) is not None, pts)
@@ -287,14 +298,3 @@ def _reaches_behind(loss: Loss, pts: int | None, order: int) -> bool:
 def new_extradata(packet: Any) -> bytes | None:
     """The stream's new extradata from this packet on; None if they do not change."""
     return bytes(packet.get_sidedata(NEW_EXTRADATA)) if packet.has_sidedata(NEW_EXTRADATA) else None
-
-
-def copy_packet(packet: Any, data: bytes) -> Any:
-    """A packet with other data and the same times; the packet itself if the data are as long as its own."""
-    if len(data) == packet.size:
-        return packet
-    copy = av.Packet(data)
-    copy.pts, copy.dts = packet.pts, packet.dts
-    if packet.time_base is not None:
-        copy.time_base = packet.time_base
-    return copy

@@ -139,11 +139,9 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
             return
         except IndexError:
             if not told:
-                name, reason = (
-                    container.name.removeprefix("file:"),
-                    "it begins later, and is not read: cut the file there",
-                )
-                log.warning("file=%s event=another_stream reason=%r", without_password(name), reason)
+                name = without_password(container.name.removeprefix("file:"))
+                reason = "it begins later, and is not read: cut the file there"
+                log.warning("file=%s event=another_stream reason=%r", name, reason)
             told = True
         except av.error.BlockingIOError:
             if again:

@@ -25,16 +25,17 @@ class _Conversion(threading.local):
 _conversion = _Conversion()
 
 
-def read_orientation(frame: Any) -> int | None:
-    """The orientation, 1 to 8, that a decoded frame is stored in by its container or codec; None if they say none."""
+def read_orientation(frame: Any) -> int:
+    """The orientation, 1 to 8, that a decoded frame is stored in by its container or codec."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 does not know the EXIF side data of FFmpeg 8, and gives only the angle
         return BOXES.get((frame.rotation % 360 // 90, None), UPRIGHT)
-    return None if matrix is None else read_matrix_orientation(np.frombuffer(matrix, "=i4").reshape(3, 3))
+    found = None if matrix is None else read_matrix_orientation(np.frombuffer(matrix, "=i4").reshape(3, 3))
+    return found or UPRIGHT
 
 
 def to_image(frame: Any) -> np.ndarray:
     """A decoded frame as uint8 RGB (H, W, 3), upright; `CleanDecoder` may know its orientation from those before."""
     image = _conversion.reformatter.reformat(frame, format="rgb24", **THREADS).to_ndarray()
-    return orient(image, *(frame.opaque or [read_orientation(frame) or UPRIGHT]))
+    return orient(image, *(frame.opaque or [read_orientation(frame)]))

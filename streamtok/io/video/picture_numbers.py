@@ -77,10 +77,7 @@ def read_ticks(target: str, stream_index: int) -> np.ndarray | None:
     """
     ticks: list[int | None] = []
     orders: list[int] = []
-    with (
-        open_with_options(target) as container,
-        contextlib.suppress(av.FFmpegError, EOFError),
-    ):
+    with open_with_options(target) as container, contextlib.suppress(av.FFmpegError, EOFError):
         for packet in demux(container, container.streams[stream_index]):
             if packet.size and packet.dts is not None:
                 orders.append(packet.dts)

@@ -22,7 +22,6 @@ COUNTED = Fraction(1, 1)  # a unit's time is its number
 TELL_LOSSES = ("h264", "h265", "hevc", "mjpeg")  # VP9, and AV1 without order hints, do not show a missing unit
 LONGEST_REORDER = 32  # units that a decoder may hold back: H.264 and H.265 allow 16 frames
 
-
 Key = TypeVar("Key")
 
 

@@ -33,6 +33,7 @@ TICK_MS = 200
 REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
 LOOK_S = 0.01  # CPU time per tick, enough for some hundred peers: the encoder waits meanwhile (the GIL)
 Key = tuple[zmq.Socket, int]  # a monitor and a descriptor, which another monitor's connection may get meanwhile
+EVENTS_PER_TURN = 256
 EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 
 
@@ -118,14 +119,20 @@ class PeerGuard:
         while True:
             for source, _ in poller.poll(TICK_MS if self._peers else None):
                 if isinstance(source, zmq.Socket):
-                    event = recv_monitor_message(source)
-                    self._take(event["event"], (source, event["value"]))
+                    self._read_events(source)
                 else:
                     self._check_arrived()
             if self._peers and time.monotonic() >= due:
                 due = time.monotonic() + TICK_MS / 1e3
                 self._check(list(self._peers))
                 self._shut_out()
+
+    def _read_events(self, monitor: zmq.Socket) -> None:
+        for _ in range(EVENTS_PER_TURN):
+            if not monitor.poll(0):
+                return
+            told = recv_monitor_message(monitor)
+            self._take(told["event"], (monitor, told["value"]))
 
     def _take(self, event: int, key: Key) -> None:
         if event == zmq.EVENT_LISTENING:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 
 import msgpack
 import msgspec
@@ -380,6 +380,18 @@ def test_more_streams_than_accepted_are_refused(fake):
         assert eventually(lambda: reader.rejects.counts == {"subscribe.streams": 6})
         assert sorted(reader.infos) == ["s0", "s1", "s2", "s3"]
         assert len(reader._drain._endings._said) == 4
+
+
+def test_a_jump_to_a_keyframe_fetches_no_epoch_for_the_message_that_confirms_it(fake):
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(pack(make_info()))
+        for seq in (0, 1, 8, 9):  # 8 is a keyframe
+            socket.send_multipart(good_parts(seq))
+        messages = list(islice(reader, 4))
+        assert [message.lost for message in messages] == [0, 0, 6, 0]
+        assert not any(message.catch_up for message in messages)
 
 
 @pytest.mark.parametrize("count", [70, 128, 10_000])

@@ -24,10 +24,10 @@ log = logging.getLogger("streamtok.wire")
 
 MAX_STRANGERS = 64  # concurrent connections that have not completed a handshake
 GREETING = 90  # bytes; a reader has sent more once its handshake is complete
-BURST = 1 << 16  # bytes that a peer may send at once
+BURST = 1 << 17  # bytes that a peer may send at once
 SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # bytes/s beyond BURST; more requests are not answered anyway
 MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
-MAX_WALK = 1 << 26  # those bytes times the readers: for each that leaves, libzmq takes 60 ns a byte, and sends nothing
+MAX_WALK = 1 << 28  # those bytes times the readers: for each that leaves, libzmq takes 60 ns a byte, and sends nothing
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
 REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
@@ -193,10 +193,15 @@ class PeerGuard:
         self._limit_subscriptions()
 
     def _limit_subscriptions(self) -> None:
-        """Cut off the readers that sent most, until the subscriptions of all, which libzmq keeps, are few enough."""
+        """Cut off the readers that sent most, until the subscriptions of all, which libzmq keeps, are few enough.
+
+        Of readers that sent about as much, the newest goes: the others read on.
+        """
         sent = {key: max(0, peer.received - GREETING) for key, peer in self._peers.items() if peer.subscribes}
         total, most = sum(sent.values()), min(MAX_SUBSCRIPTIONS, MAX_WALK // max(1, len(sent)))
-        for key in sorted(sent, key=sent.__getitem__, reverse=True) if total > most else ():
+        if total <= most:
+            return
+        for key in sorted(sent, key=lambda key: (sent[key].bit_length(), self._peers[key].since), reverse=True):
             if total <= most:
                 return
             self._cut(key, "flood")

@@ -122,5 +122,11 @@ def borrow(descriptor: int) -> Iterator[socket.socket]:
 
     The descriptor is duplicated, since libzmq may close its own at any time, and the number may be reused.
     """
-    with socket.socket(fileno=os.dup(descriptor)) as connection:
+    copy = os.dup(descriptor)
+    try:
+        connection = socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+    with connection:
         yield connection

@@ -15,7 +15,7 @@ from streamtok.wire import guard
 from streamtok.wire.guard import Peer
 from streamtok.wire.header import Limits
 from streamtok.wire.subscriber import subscribe
-from streamtok.wire.tcp import Link, LinkState, borrow
+from streamtok.wire.tcp import Link, LinkState, borrow, find_link
 from tests.kit.wire import Served, eventually, make_group
 from tests.kit.zmtp import frame, shake_hands
 
@@ -130,7 +130,7 @@ def test_a_flood_is_noticed_as_it_comes(monkeypatch):
 
 def test_the_more_readers_there_are_the_fewer_bytes_they_may_subscribe_to(caplog):
     """libzmq goes through all subscriptions for each reader that leaves."""
-    topics = b"".join(frame(b"\x01tokens/" + f"{number:092}".encode()) for number in range(160))
+    topics = b"".join(frame(b"\x01tokens/" + f"{number:092}".encode()) for number in range(480))
     with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader, contextlib.ExitStack() as held:
         node.wait_subscribers(1)
         address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
@@ -140,8 +140,16 @@ def test_the_more_readers_there_are_the_fewer_bytes_they_may_subscribe_to(caplog
                 peer.sendall(topics)
         assert eventually(lambda: "reason=flood" in caplog.text)
         assert eventually(lambda: sum(map(is_open, peers)) ** 2 * len(topics) <= guard.MAX_WALK)
+        assert is_open(peers[0])  # of readers that name as much, the newest goes
         node.publish(make_group(0))
         assert next(reader).header.seq == 0
+
+
+def test_a_descriptor_that_is_another_file_meanwhile_costs_no_descriptor(tmp_path):
+    with (tmp_path / "file").open("w") as file:
+        before = len(os.listdir("/proc/self/fd"))
+        assert find_link(file.fileno()) is None
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def flood_control(node, pause=None):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamtok.drives.message_drive import Topic, TopicMessage
-from streamtok.recording.packing import UNPACKERS
+from streamtok.recording.packing import LZ4_MAGIC, UNPACKERS
 
 MAGIC = b"#ROSBAG V2.0\n"
 LENGTH, TIME = struct.Struct("<I"), struct.Struct("<II")
@@ -100,7 +100,7 @@ def _read_fields(data: bytes) -> dict[str, bytes] | None:
 
 def _unpack_chunk(header: dict[str, bytes], data: bytes, at: int, note: Callable[[str], None]) -> bytes:
     """Decompress a chunk to its records; empty if it is damaged, which is noted."""
-    magic = {b"bz2": b"BZh", b"lz4": b"\x04\x22\x4d\x18"}.get(header.get("compression", b""))
+    magic = {b"bz2": b"BZh", b"lz4": LZ4_MAGIC}.get(header.get("compression", b""))
     try:
         return UNPACKERS[magic]().decompress(data) if magic else data
     except DAMAGE as error:

@@ -17,6 +17,7 @@ from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
 from streamtok.measures import GAP_STEPS, LOST_STEPS, TimeJudge
 
 CUT_JPEG = "a JPEG that is cut off"
+LONGEST_HEADERS = 1 << 20  # bytes of parameter sets and messages kept for a picture
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
 
@@ -130,7 +131,7 @@ def take_header(timed: Timed, headers: dict[str, bytes]) -> Timed | None:
     if image is None or codec not in HEADER_UNITS:
         return timed
     data, headers[timed.stream] = headers[timed.stream] + bytes(image.data), b""
-    if holds_no_picture(codec, data):
+    if holds_no_picture(codec, data) and len(data) < LONGEST_HEADERS:
         headers[timed.stream] = data
         return None
     return timed._replace(image=dataclasses.replace(image, data=data))

@@ -262,6 +262,16 @@ def test_parameter_sets_in_messages_of_their_own_are_no_pictures(tmp_path, codec
         np.testing.assert_array_equal(frame.image, expected)
 
 
+def test_messages_without_any_picture_are_not_kept_for_ever(tmp_path):
+    side_data = b"\0\0\0\1\x06\x05" + b"\x11" * 100_000
+    stored = [(frame.capture_ns, compressed(frame, side_data, "h264")) for frame in FRAMES for _ in range(10)]
+    path = write(tmp_path / "d.mcap", [("/front", "sensor_msgs/msg/CompressedImage", "ros2msg", "cdr", stored)])
+    with open_drive(path) as drive:
+        assert not list(drive)
+        account = drive.account()["front"]
+    assert account["damaged"] == account["images"] == len(stored) // 11  # a MiB each
+
+
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_an_empty_video_message_costs_no_picture(tmp_path, codec):
     packets = encode_video([frame.image for frame in FRAMES], codec)

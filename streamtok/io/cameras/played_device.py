@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -52,6 +51,7 @@ class PlayedDevice(Device):
     """Plays the recording that `make_source` gives at the pace of its timestamps, with `faults`; see the module."""
 
     kind, clock = "recording that plays a camera", "the recording's times"
+    _source: RecordedSource  # from `connect` on
 
     def __init__(
         self,
@@ -64,8 +64,7 @@ class PlayedDevice(Device):
         self.fps: float | None = None
         self.size: tuple[int, int] | None = None
         self._make_source = make_source
-        self._source: Any = None  # a RecordedSource, from `connect` on
-        self._switched_on_ns = 0
+        self._started, self._switched_on_ns = False, 0
         self._reached_ns = 0
         self._lap = (0, 0)
         self._position = (0, 0)
@@ -73,7 +72,7 @@ class PlayedDevice(Device):
 
     def connect(self) -> None:
         """Switch the camera on, or reconnect; OSError within a lost span."""
-        if self._source is None:
+        if not self._started:
             self._start()
             self._switched_on_ns = self._clock.now_ns()
         if _is_within(self.faults.lost, self._now_ns()):
@@ -99,9 +98,9 @@ class PlayedDevice(Device):
         """Disconnect; the camera itself goes on."""
 
     def _start(self) -> None:
-        if self._source is not None:
+        if self._started:
             self._source.close()
-        self._source = self._make_source()
+        self._source, self._started = self._make_source(), True
         self._source.open()
         self.fps, self.size = self._source.fps, self._source.size
 

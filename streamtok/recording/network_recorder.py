@@ -129,6 +129,7 @@ class NetworkRecorder:
 
     def close(self) -> None:
         self.subscription.close()
+        self._keyframes.finish_log()
 
     def _announce_all(self) -> None:
         """Announce every new info; only while no message waits, which may be of the session before."""

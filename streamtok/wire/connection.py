@@ -36,7 +36,9 @@ def connect(socket: zmq.Socket, endpoint: str, curve: CurveClient | None = None)
     socket.set(zmq.CONNECT_TIMEOUT, CONNECT_MS)
     try:
         socket.connect(parse_endpoint(endpoint))
-    except (ValueError, zmq.ZMQError) as error:
+    except ValueError as error:
+        raise ValueError(f"cannot connect to {endpoint!r}: {error}") from error
+    except zmq.ZMQError as error:
         raise ValueError(f"cannot connect to {endpoint!r}: {error}; expected tcp://HOST:PORT or ipc://PATH") from error
 
 

@@ -43,8 +43,8 @@ class KeyframeRequests:
             try:
                 self.subscription.request_keyframe(stream, TIMEOUT_S)
             except (ControlError, OSError, ValueError) as error:  # `control` may be anything
-                self.failed += 1
                 self._log.add(time.monotonic_ns(), "keyframe_failed", {"requests": 1}, stream=stream, error=error)
+                self.failed += 1
 
     def _take(self) -> str | None:
         with self._lock:

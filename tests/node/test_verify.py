@@ -37,6 +37,19 @@ def verify(folder, path, capsys, *flags):
     return status, json.loads(out) if "--json" in flags else out
 
 
+def copy(source, target, keeps=lambda frame: True, tokenizer_of=lambda seq: None):
+    """Record again the frames that `keeps` says, and all groups, made by what `tokenizer_of` says of their seq."""
+    options = RecorderOptions("lossless", wait=True, min_free_bytes=0)
+    with open_drive(source) as drive, Recorder(target, options) as recorder:
+        for info in open_recording(source).first_infos().values():
+            recorder.add_stream(info)
+        for frame in filter(keeps, drive):
+            recorder.write_frame(frame)
+        for message in open_recording(source).messages():
+            name = tokenizer_of(message.header.seq) or message.header.tokenizer
+            recorder.write_group(msgspec.structs.replace(message.header, tokenizer=name), message.tokens)
+
+
 def test_all_groups_compared_is_verified(folder, capsys):
     status, words = verify(folder, folder / "d.mcap", capsys)
     assert (status, words.splitlines()[-1]) == (0, "verified")
@@ -46,16 +59,7 @@ def test_all_groups_compared_is_verified(folder, capsys):
 
 def test_groups_that_could_not_be_compared_are_not_verified(folder, capsys, tmp_path):
     """Without frame 45 of one camera the group that holds it cannot be made again, nor any before the next keyframe."""
-    recording = open_recording(folder / "d.mcap")
-    options = RecorderOptions("lossless", wait=True, min_free_bytes=0)
-    with open_drive(folder / "d.mcap") as drive, Recorder(tmp_path / "less.mcap", options) as recorder:
-        for info in recording.first_infos().values():
-            recorder.add_stream(info)
-        for frame in drive:
-            if (frame.stream, frame.frame_id) != ("front", 45):
-                recorder.write_frame(frame)
-        for message in recording.messages():
-            recorder.write_message(message)
+    copy(folder / "d.mcap", tmp_path / "less.mcap", keeps=lambda frame: (frame.stream, frame.frame_id) != ("front", 45))
     status, found = verify(folder, tmp_path / "less.mcap", capsys, "--json")
     assert (status, found["verified"], found["compared"], found["different"]) == (1, False, 39, 0)
     assert sum(found["skipped"].values()) == 15
@@ -66,17 +70,7 @@ def test_groups_that_could_not_be_compared_are_not_verified(folder, capsys, tmp_
 
 def test_groups_of_another_tokenizer_are_not_compared(folder, capsys, tmp_path):
     """A recorder goes on when its node is started again with another model."""
-    recording = open_recording(folder / "d.mcap")
-    options = RecorderOptions("lossless", wait=True, min_free_bytes=0)
-    with open_drive(folder / "d.mcap") as drive, Recorder(tmp_path / "two.mcap", options) as recorder:
-        for info in recording.first_infos().values():
-            recorder.add_stream(info)
-        for frame in drive:
-            recorder.write_frame(frame)
-        for message in recording.messages():
-            later = message.header.seq >= 20
-            header = msgspec.structs.replace(message.header, tokenizer="other") if later else message.header
-            recorder.write_group(header, message.tokens)
+    copy(folder / "d.mcap", tmp_path / "two.mcap", tokenizer_of=lambda seq: "other" if seq >= 20 else None)
     status, found = verify(folder, tmp_path / "two.mcap", capsys, "--json")
     assert (status, found["compared"], found["different"]) == (1, 40, 0)
     assert found["skipped"] == {"another tokenizer made it": 14}

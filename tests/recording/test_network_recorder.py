@@ -151,23 +151,25 @@ def test_a_wrong_endpoint_says_what_is_expected(tmp_path):
         NetworkRecorder("tcp:/nowhere", recorder)
 
 
-def first_header(encoding, size):
+def first_header(encoding, size, stream="front"):
     """Of the first image of a stream."""
     facts = {"seq": 0, "frame_id": 0, "capture_ns": 1, "publish_ns": 1}
-    return FrameHeader(stream="front", session=SESSION, encoding=encoding, image_size=size, **facts)
+    return FrameHeader(stream=stream, session=SESSION, encoding=encoding, image_size=size, **facts)
 
 
-def test_a_control_endpoint_that_is_none_does_not_end_the_recording(tmp_path):
-    """With images, of a stream without keyframes but the first, it asks for one."""
+def test_a_control_endpoint_that_is_none_does_not_end_the_recording(tmp_path, caplog):
+    """With images, of a stream without keyframes but the first, it asks for one. Each failure is told."""
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", min_free_bytes=0))
     with Served() as node:
         reader = NetworkRecorder(node.endpoint, recorder)
-        reader.subscription.infos["front"] = make_info(session=SESSION, control="nowhere", last_seq=4)
-        header = first_header("rgb8", [2, 2])
-        reader._take_frame(FrameMessage(header, bytes(12)))
+        for stream in ("front", "rear"):
+            reader.subscription.infos[stream] = make_info(stream, session=SESSION, control="nowhere", last_seq=4)
+            reader._take_frame(FrameMessage(first_header("rgb8", [2, 2], stream), bytes(12)))
+        assert eventually(lambda: reader._keyframes.failed == 2)
         reader.close()
     recorder.close()
-    assert recorder.counts["frames"] == 1
+    assert recorder.counts["frames"] == 2
+    assert caplog.text.count("event=keyframe_failed requests=1") == 2
 
 
 def odd_frames():

@@ -160,7 +160,7 @@ def first_header(encoding, size, stream="front"):
 def test_a_control_endpoint_that_is_none_does_not_end_the_recording(tmp_path, caplog):
     """With images, of a stream without keyframes but the first, it asks for one. Each failure is told."""
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(frames="lossless", min_free_bytes=0))
-    with Served() as node:
+    with Served("other") as node:  # the real info of a stream it served could come in between
         reader = NetworkRecorder(node.endpoint, recorder)
         for stream in ("front", "rear"):
             reader.subscription.infos[stream] = make_info(stream, session=SESSION, control="nowhere", last_seq=4)

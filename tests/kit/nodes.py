@@ -80,7 +80,7 @@ class RunningNode:
 
     def __exit__(self, *exc_info: object) -> None:
         self.node.stop()
-        self._thread.join(20)
+        self._thread.join(60)
 
     def result(self, timeout: float = 60) -> dict:
         """The summary, once the node has ended by itself."""
@@ -113,7 +113,7 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
     """Status and text of a page that a node serves beside its metrics."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

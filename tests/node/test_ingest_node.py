@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 import urllib.request
 from contextlib import ExitStack
 
@@ -318,9 +317,9 @@ def test_a_frame_that_cannot_be_read_ends_its_stream_only(endpoint):
 
 def test_a_reader_may_ask_for_a_keyframe_and_for_the_epoch(endpoint):
     settings = rig(endpoint, {"a": {"source": "synthetic:32x48@100", "realtime": True, "policy": "lossless"}})
-    with RunningNode(make_node(settings, TINY)), subscribe(endpoint, ["a"], timeout=20) as first:
+    with RunningNode(make_node(settings, TINY)), subscribe(endpoint, ["a"], timeout=60) as first:
         head = [next(first) for _ in range(5)]
-        with subscribe(endpoint, ["a"], join="epoch", timeout=20) as late:
+        with subscribe(endpoint, ["a"], join="epoch", timeout=60) as late:
             joined = next(late)
             assert (joined.header.keyframe, joined.decodable, joined.header.epoch) == (True, True, 0)
         first.request_keyframe("a")
@@ -335,11 +334,11 @@ def test_frames_are_published_when_asked_for(endpoint):
         for topic in (b"frames/", b"info/"):
             socket.subscribe(topic)
         socket.connect(endpoint)
-        assert socket.poll(20_000)  # the first info: what follows will be seen
+        assert socket.poll(60_000)  # the first info: what follows will be seen
         socket.recv_multipart()
         socket.subscribe(b"tokens/")
         headers = []
-        while len(headers) < 9 and socket.poll(20_000):
+        while len(headers) < 9 and socket.poll(60_000):
             parts = socket.recv_multipart()
             if parts[0] == b"frames/a":
                 message = unpack_frame(parts)
@@ -379,7 +378,7 @@ def test_metrics_tell_what_the_node_does(endpoint):
         settings, TINY, on_update=lambda node: seen.set() if node.metrics.counter("groups", "a") > 2 else None
     )
     with RunningNode(node):
-        assert seen.wait(30)
+        assert seen.wait(60)
         with urllib.request.urlopen(f"http://127.0.0.1:{node.metrics_port}/metrics") as answer:
             text = answer.read().decode()
     for name in ("frames_total", "groups_total", "dropped_total", "up", "is_frozen", "queue_depth", "subscribers"):
@@ -505,17 +504,12 @@ def test_threads_and_sockets_are_gone_after_the_end(endpoint):
     before = {thread.name for thread in threading.enumerate()}
     with RunningNode(make_node(rig(endpoint, ["synthetic:32x48@30?frames=5"] * 2, metrics=0), TINY)) as running:
         running.result()
-    deadline = time.monotonic() + 5
-    while {thread.name for thread in threading.enumerate()} - before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not {thread.name for thread in threading.enumerate()} - before
+    assert eventually(lambda: {thread.name for thread in threading.enumerate()} <= before)
 
 
-def test_what_a_rig_says_of_the_engine_reaches_the_tokenizer(model, request):
+def test_what_a_rig_says_of_the_engine_reaches_the_tokenizer(model):
     """`engine`, `deterministic` and `threads` of the settings decide how the loaded model computes."""
-    before = torch.get_num_threads()
-    request.addfinalizer(lambda: torch.set_num_threads(before))
-    chosen = {"model": model, "device": "cpu", "threads": before + 1}
+    chosen = {"model": model, "device": "cpu", "threads": 2}
     streams = {"streams": [{"name": "front", "source": "synthetic:48x64@30?seed=1&frames=5"}]}
     found = {}
     for name, values in {"eager": {"engine": "eager"}, "steps": {"deterministic": True}}.items():
@@ -527,4 +521,4 @@ def test_what_a_rig_says_of_the_engine_reaches_the_tokenizer(model, request):
             found[name] = describe_engine(make_core(settings, None, sources).tokenizer)
     assert (found["eager"].kernels, found["eager"].deterministic) == ("plain", False)
     assert found["steps"].deterministic
-    assert {engine.threads for engine in found.values()} == {before + 1}
+    assert {engine.threads for engine in found.values()} == {2}

@@ -53,6 +53,15 @@ def _same_start() -> None:
     log.handlers.clear()
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What readers wait for a node's answer may be too short on a busy machine."""
+    with contextlib.suppress(ImportError):  # likewise
+        monkeypatch.setattr("streamtok.wire.joining.PATIENCE", 60.0)
+        monkeypatch.setattr("streamtok.wire.subscriber.Subscription.info.__defaults__", (60.0,))
+        monkeypatch.setattr("streamtok.wire.control.ControlClient.request.__defaults__", (None, 60.0))
+
+
 @pytest.fixture
 def endpoint() -> Iterator[str]:
     """An ipc endpoint with a path short enough for a socket; nothing may be left of it."""

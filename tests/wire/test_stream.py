@@ -224,6 +224,7 @@ def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
 @pytest.mark.parametrize("outage", ["cut", "freeze"])
 def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage, join, monkeypatch):
     monkeypatch.setattr(intake, "SILENT_S", 1.5)
+    monkeypatch.setattr(drain, "BACK_S", 60)
     with (
         Served("front") as node,
         BreakableLink(node.endpoint) as link,

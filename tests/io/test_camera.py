@@ -23,23 +23,11 @@ from streamtok.io.cameras.played_device import MachineClock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.io.watch import Backoff, FreezeWatch
+from tests.kit.nodes import SteppedClock
 from tests.kit.ports import keep_port
 from tests.kit.threads import beside
 from tests.kit.web import Server
 from tests.kit.wire import eventually
-
-
-class SteppedClock(MachineClock):
-    """Moves on only when it is waited for: the camera is never late, however busy the machine is."""
-
-    def __init__(self):
-        self.time_ns = time.monotonic_ns()
-
-    def now_ns(self):
-        return self.time_ns
-
-    def wait_until(self, due_ns):
-        self.time_ns = max(self.time_ns, due_ns)
 
 
 @pytest.fixture(autouse=True)

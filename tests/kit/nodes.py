@@ -12,6 +12,7 @@ import numpy as np
 
 from streamtok.commands.ingest import make_node
 from streamtok.io.base import Source
+from streamtok.io.cameras.played_device import MachineClock
 from streamtok.model import Tokenizer
 from streamtok.node.ingest import IngestNode
 from streamtok.settings.rig import RigSettings, load_rig
@@ -24,6 +25,19 @@ TWO_CAMERAS = [
     {"name": "front", "source": "synthetic:48x64@30?seed=1&frames=45"},
     {"name": "rear", "source": "synthetic:40x56@20?seed=2&frames=30"},
 ]
+
+
+class SteppedClock(MachineClock):
+    """Moves on only when it is waited for: the camera is never late, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.time_ns = time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def wait_until(self, due_ns: int) -> None:
+        self.time_ns = max(self.time_ns, due_ns)
 
 
 class ScriptedCamera(Source):

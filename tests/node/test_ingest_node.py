@@ -18,6 +18,7 @@ from streamtok.io.base import RecordedSource
 from streamtok.io.cameras.camera import CameraSource
 from streamtok.io.cameras.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
+from streamtok.io.watch import Backoff
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.node.rig import make_core, make_sources
@@ -29,7 +30,7 @@ from streamtok.wire.message import unpack, unpack_frame
 from streamtok.wire.subscriber import subscribe
 from tests.kit.coders import make_coder
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
-from tests.kit.nodes import RunningNode, ScriptedCamera, ask, read_all, rig
+from tests.kit.nodes import RunningNode, ScriptedCamera, SteppedClock, ask, read_all, rig
 from tests.kit.pictures import SIZE, image
 from tests.kit.wire import eventually
 
@@ -246,17 +247,36 @@ def test_every_frame_of_a_camera_is_in_a_group_or_dropped_for_one_counted_reason
     assert lost == source.counts["dropped"] + source.counts["missed"]
 
 
+class LateDevice(PlayedDevice):
+    """A camera that is out of reach at first."""
+
+    def __init__(self, there: threading.Event, spec: str) -> None:
+        super().__init__(lambda: open_source(spec), clock=SteppedClock())
+        self.there = there
+
+    def connect(self) -> None:
+        if not self.there.is_set():
+            raise ConnectionRefusedError("out of reach")
+        super().connect()
+
+
 def test_a_camera_that_is_not_there_at_the_start_costs_the_others_nothing(endpoint):
     """The size of a late camera, which nobody knew at the start, is announced before its first message."""
-    late = {"source": "camera:synthetic:32x48@25?seed=2&frames=60#lost=0-1", "required": False, "policy": "lossless"}
-    with RunningNode(make_node(rig(endpoint, {"a": {}, "late": late}, wait_subscribers=1), TINY)) as running:
+    there = threading.Event()
+    late = CameraSource(LateDevice(there, "synthetic:32x48@25?seed=2&frames=60"), "late", backoff=Backoff(0.05, 0.1))
+    late.required = False
+    node = make_node(rig(endpoint, {"a": {}, "late": {"policy": "lossless"}}, wait_subscribers=1), TINY)
+    node.sources["late"] = late
+    with RunningNode(node) as running:
         with subscribe(endpoint, until_end=True, timeout=60) as subscription:
-            streams = [message.stream for message in subscription]
+            assert next(subscription).stream == "a"
+            there.set()
+            assert {message.stream for message in subscription} == {"late"}
             assert subscription.infos["late"].source_size == [32, 48]
+            published = subscription.counts()["late"]["messages"]
         summary = running.result()
-    assert streams[0] == "a"
-    assert summary["streams"]["late"]["published"] == streams.count("late") > 0
-    assert running.node.failures == []
+    assert summary["streams"]["late"]["published"] == published > 0
+    assert node.failures == []
 
 
 def test_the_shipped_rig_starts_without_its_cameras_and_waits_for_them(endpoint):
@@ -401,7 +421,6 @@ class LateCamera(ScriptedCamera):
 
 
 def test_supervisors_learn_whether_the_node_is_ready_and_alive(endpoint, monkeypatch):
-    monkeypatch.setattr(ingest, "HUNG_S", 1.0)
     goes_on = threading.Event()
     goes_on.set()
     streams = {"front": {}, "rear": {"required": False}}
@@ -421,6 +440,7 @@ def test_supervisors_learn_whether_the_node_is_ready_and_alive(endpoint, monkeyp
         assert eventually(lambda: ask(port, "/readyz") == (200, "ok\n"))
         assert ask(port, "/healthz") == (200, "ok\n")
         goes_on.clear()
+        monkeypatch.setattr(ingest, "HUNG_S", 0.1)
         assert eventually(lambda: ask(port, "/healthz")[0] == 503)
         assert ask(port, "/healthz")[1].startswith("hung: the loop has not turned for ")
         assert ask(port, "/readyz") == (200, "ok\n")

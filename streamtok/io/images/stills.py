@@ -103,6 +103,16 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
     return image
 
 
+def is_grey_16(path: Path) -> bool:
+    """Whether a picture file holds one channel of 16 bits."""
+    import cv2
+
+    with contextlib.suppress(DamagedFrame, OSError):
+        image = _decode(path.read_bytes(), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        return image.ndim == 2 and image.dtype == np.uint16
+    return False
+
+
 def is_whole_jpeg(data: ImageData) -> bool:
     """Whether a JPEG has its end marker; without it decoders fill the rest of the picture with grey.
 

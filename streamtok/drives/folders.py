@@ -1,7 +1,5 @@
 """Group the files of a folder into recordings, by the rules of docs/drives.md ("Which files")."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re

@@ -1,7 +1,5 @@
 """What every live source needs: detection of a frozen image, and exponential backoff between tries."""
 
-from __future__ import annotations
-
 import math
 import zlib
 from dataclasses import dataclass

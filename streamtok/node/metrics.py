@@ -8,8 +8,6 @@ server = PrometheusServer(metrics, port=9464)      # http://127.0.0.1:9464/metri
 server.close()
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import socket
@@ -182,10 +180,10 @@ class PrometheusServer:
         self._thread.join(timeout=1)
 
 
-def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WSGIApplication:
+def _add_probes(metrics_app: "WSGIApplication", probes: Mapping[str, Probe]) -> "WSGIApplication":
     """A WSGI application that answers the probes' paths, and passes every other path to `metrics_app`."""
 
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         probe = probes.get(environ["PATH_INFO"])
         if probe is None:
             return metrics_app(environ, start_response)

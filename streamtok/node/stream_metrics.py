@@ -1,7 +1,5 @@
 """Copies the counters and latencies of an ingest node's streams into its metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -56,7 +54,7 @@ def copy_budget(metrics: Metrics, name: str, budget: StreamBudget) -> None:
         metrics.gauge("rig_bitrate_debt_seconds", "", budget.rig.budget.debt)
 
 
-def copy_recording(metrics: Metrics, recorder: Recorder, streams: Iterable[str]) -> None:
+def copy_recording(metrics: Metrics, recorder: "Recorder", streams: Iterable[str]) -> None:
     """Copy the recorder's state of each stream."""
     for name in streams:
         metrics.gauge("recording", name, not recorder.error)

@@ -12,8 +12,6 @@ longer than half the outage so far. After an outage `frame_id` jumps by the fram
 meanwhile (at least one), so that readers see a gap.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from dataclasses import dataclass
@@ -53,8 +51,8 @@ class Device(Protocol):
     kind: str
     clock: str
     name: str
-    fps: float | None
-    size: tuple[int, int] | None
+    fps: float | None = None
+    size: tuple[int, int] | None = None
     closing: bool = False  # set by another thread: a waiting `grab` should return
 
     def connect(self) -> None:
@@ -200,8 +198,12 @@ class CameraSource(Source):
     def _lose(self, reason: str) -> None:
         self._note_lost(reason)
         self.device.release()
+        self._connected = False
+        self._delay_retry()
+
+    def _delay_retry(self) -> None:
         now = time.monotonic()
-        self._connected, self._retry_at = False, now + self._backoff.next(now - self._heard_at)
+        self._retry_at = now + self._backoff.next(now - self._heard_at)
 
     def _reconnect(self) -> bool:
         """Open the device again when it is due; False, after a short wait, if that was not possible."""
@@ -211,8 +213,7 @@ class CameraSource(Source):
         try:
             self._open()
         except OSError as error:
-            now = time.monotonic()
-            self._retry_at = now + self._backoff.next(now - self._heard_at)
+            self._delay_retry()
             if self._backoff.tries in (1, 10, 100):
                 log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
             return False

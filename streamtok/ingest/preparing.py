@@ -136,7 +136,11 @@ class KernelPreparer(Preparer):
         self._numbers: dict[tuple[str, int], np.ndarray] = {}
 
     def __call__(self, frame: Frame) -> Planes:
-        raw = raw_rgb(frame.picture) if isinstance(frame.picture, np.ndarray) else frame.picture
+        raw = frame.picture
+        if isinstance(raw, np.ndarray):
+            if raw.ndim != 3 or raw.shape[2] != 3:
+                raise ValueError(f"picture of shape {raw.shape}: expected uint8 RGB (height, width, 3)")
+            raw = RawImage(raw, "rgb8", *raw.shape[:2])
         if raw.shape[:2] != self._resize.source_size:
             raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self._resize.source_size}")
 
@@ -156,13 +160,6 @@ class KernelPreparer(Preparer):
             room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
             self._numbers[key] = room
         return self._numbers[key]
-
-
-def raw_rgb(picture: np.ndarray) -> RawImage:
-    """An RGB picture, uint8 (h, w, 3), as a RawImage; ValueError for another shape."""
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"picture of shape {picture.shape}: expected uint8 RGB (height, width, 3)")
-    return RawImage(picture, "rgb8", *picture.shape[:2])
 
 
 class Preparing:

@@ -16,17 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from streamtok.measures import KEPT, QUANTILES, LatestSamples, quantiles
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger("streamtok.ingest")
 
@@ -180,10 +177,10 @@ class PrometheusServer:
         self._thread.join(timeout=1)
 
 
-def _add_probes(metrics_app: "WSGIApplication", probes: Mapping[str, Probe]) -> "WSGIApplication":
+def _add_probes(metrics_app: WSGIApplication, probes: Mapping[str, Probe]) -> WSGIApplication:
     """A WSGI application that answers the probes' paths, and passes every other path to `metrics_app`."""
 
-    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         probe = probes.get(environ["PATH_INFO"])
         if probe is None:
             return metrics_app(environ, start_response)

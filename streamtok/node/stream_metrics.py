@@ -1,17 +1,14 @@
 """Copies the counters and latencies of an ingest node's streams into its metrics."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from streamtok.ingest.budget import StreamBudget
 from streamtok.ingest.lane import Lane
 from streamtok.io.base import RecordedSource, Source
 from streamtok.io.capture import Captured
 from streamtok.node.metrics import Metrics
+from streamtok.recording.recorder import Recorder
 from streamtok.types import TokenGroup
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import Recorder
 
 OF_LANE = ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes")
 OF_SOURCE = ("frames", "reconnects", "frozen", "damaged", "missed")
@@ -54,7 +51,7 @@ def copy_budget(metrics: Metrics, name: str, budget: StreamBudget) -> None:
         metrics.gauge("rig_bitrate_debt_seconds", "", budget.rig.budget.debt)
 
 
-def copy_recording(metrics: Metrics, recorder: "Recorder", streams: Iterable[str]) -> None:
+def copy_recording(metrics: Metrics, recorder: Recorder, streams: Iterable[str]) -> None:
     """Copy the recorder's state of each stream."""
     for name in streams:
         metrics.gauge("recording", name, not recorder.error)

@@ -13,6 +13,7 @@ meanwhile (at least one), so that readers see a gap.
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,7 @@ import numpy as np
 
 from streamtok.io.base import GRAB_S, EndOfSource, Source
 from streamtok.io.capture import Capture
-from streamtok.io.watch import Backoff, FreezeWatch
+from streamtok.io.watch import FreezeWatch
 from streamtok.measures import TimeJudge, count_between
 from streamtok.types import Frame
 
@@ -63,6 +64,27 @@ class Device(Protocol):
 
     def release(self) -> None:
         """Close the device; may be called when not open."""
+
+
+@dataclass
+class Backoff:
+    """Seconds to wait before the next try: `first`, then twice as long each time, at most `most`.
+
+    No wait is longer than half the outage so far, where that is known, so that waiting never doubles an outage.
+    """
+
+    first: float = 0.1
+    most: float = 10.0
+    tries: int = 0
+
+    def next(self, outage: float = math.inf) -> float:
+        """Seconds to wait after one more failure, which came `outage` seconds after the first."""
+        self.tries += 1
+        return min(self.first * 2 ** min(self.tries - 1, 30), self.most, max(outage / 2, self.first))
+
+    def reset(self) -> None:
+        """Start over after a success."""
+        self.tries = 0
 
 
 class CameraSource(Source):

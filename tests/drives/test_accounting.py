@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile, RawMessage
+from streamtok.tokens.inspecting import inspect
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, picture, write_bag1, write_bag2, write_mcap
 from tests.kit.shots import STEP_NS, Shot, read, regular, restamp, write
@@ -80,6 +81,12 @@ def test_no_image_is_lost_to_its_times(tmp_path, kind):
     assert found.account["lost"] <= lost
     if not lost:
         assert found.ids == list(range(80))
+
+
+@pytest.mark.parametrize("kind", ["regular", "set forward", "set back", "looped"])
+def test_a_clock_that_was_set_adds_no_time_to_a_drive(tmp_path, kind):
+    report, _ = inspect(write(tmp_path / "d.mcap", KINDS[kind][0]))
+    assert 7.5 <= report["cameras"]["cam"]["seconds"] <= 7.9
 
 
 @pytest.mark.parametrize("log_ns", [0, 1, START_NS - 10**16, START_NS + 10**13, (1 << 64) - 1])

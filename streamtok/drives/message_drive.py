@@ -3,8 +3,6 @@
 It chooses the topics that are cameras and their clocks, and turns their messages into items.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Read, write, encode and caption still pictures: uint8 RGB (H, W, 3), or the channels of a .npy file."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

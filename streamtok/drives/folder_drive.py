@@ -197,8 +197,11 @@ def _list_timed(
 
 def _names_of(root: Path, folders: list[Path]) -> dict[str, Path]:
     """{camera name: folder}; names are the shortest ends of the paths that all differ."""
-    ends = (["/".join(each.relative_to(root).parts[-length:]) for each in folders] for length in range(1, DEEPEST + 1))
-    return dict(zip(next(names for names in ends if len(set(names)) == len(names)), folders, strict=True))
+    for length in range(1, DEEPEST + 1):
+        names = {"/".join(folder.relative_to(root).parts[-length:]): folder for folder in folders}
+        if len(names) == len(folders):
+            return names
+    return {str(folder.relative_to(root)): folder for folder in folders}
 
 
 def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:

@@ -102,12 +102,14 @@ class Recording:
     def first_infos(self) -> dict[str, Info]:
         """The first info of each stream, from the channels' metadata, without reading messages."""
         found: dict[str, Info] = {}
-        for channel in (file.channels[n] for file in self.files for n in sorted(file.channel_ids(form.TOKENS))):
-            stream = channel.topic.removeprefix(form.TOKENS)
-            if stream not in found:
-                facts = form.from_text(channel.metadata) | {"stream": stream}
-                known = {key: facts[key] for key in Info.__struct_fields__ if key in facts}
-                found[stream] = msgspec.convert(known, Info)
+        for file in self.files:
+            for number in sorted(file.channel_ids(form.TOKENS)):
+                channel = file.channels[number]
+                stream = channel.topic.removeprefix(form.TOKENS)
+                if stream not in found:
+                    facts = form.from_text(channel.metadata) | {"stream": stream}
+                    known = {key: facts[key] for key in Info.__struct_fields__ if key in facts}
+                    found[stream] = msgspec.convert(known, Info)
         return found
 
     def missed(self) -> list[form.Missed]:

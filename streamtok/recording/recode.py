@@ -61,8 +61,9 @@ class Recoding(Copying):
             payload = tokens.tobytes()
             plain = {"compression": "none", "coding": msgspec.UNSET, "checksum": compute_checksum(payload)}
             return msgspec.structs.replace(header, **plain), payload
+        key = header.stream, header.session
         fresh = GridCoder(self._coder(header.tokenizer), self.compression == "independent")
-        grids = self._grids.setdefault((header.stream, header.session), fresh)
+        grids = self._grids.setdefault(key, fresh)
         payload, coding = grids.encode(tokens, header.keyframe)
         grids.note_sent()
         coded = {"compression": "coded", "coding": coding, "checksum": compute_checksum(payload)}

@@ -261,7 +261,9 @@ class RecordingWriter:
 
 def _same_constants(first: Info | None, second: Info) -> bool:
     """Whether two infos differ only in fields of `CHANGING`."""
-    return first == msgspec.structs.replace(second, **{name: getattr(first, name) for name in CHANGING if first})
+    if first is None:
+        return False
+    return msgspec.structs.replace(second, **{name: getattr(first, name) for name in CHANGING}) == first
 
 
 def _import_images() -> None:

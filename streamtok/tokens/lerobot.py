@@ -167,8 +167,9 @@ def _make_columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
     for name, grids in zip(names, rows, strict=True):
         kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32
         columns[f"observation.tokens.{name}"] = grids.tokens.reshape(len(grids.tokens), -1).astype(kind)
-    own = {name: getattr(rows[0], name) for name in ("capture_ns", "time_ns", "epoch")}
-    return columns | own | {"keyframe": rows[0].keyframe.astype(np.int64)}
+    first = rows[0]
+    own = {"capture_ns": first.capture_ns, "time_ns": first.time_ns, "epoch": first.epoch}
+    return columns | own | {"keyframe": first.keyframe.astype(np.int64)}
 
 
 def _describe_video(track: Track, fps: float) -> dict[str, Any]:

@@ -178,14 +178,16 @@ class VideoColumn:
         if self._pictures and partial and partial.exists() and partial.stat().st_size > VIDEO_MB << 20:
             self._pictures.close()
             self._pictures, self._file, self._count = None, self._file + 1, 0
-        self._place = dict(zip(("chunk_index", "file_index"), divmod(self._file, CHUNK), strict=True))
-        episode.videos[self.key] = self._place | {"from_timestamp": self._count / self._fps}
+        chunk, file = divmod(self._file, CHUNK)
+        start = self._count / self._fps
+        episode.videos[self.key] = {"chunk_index": chunk, "file_index": file, "from_timestamp": start}
 
     def add(self, episode: Episode, pictures: Iterable[np.ndarray]) -> None:
         """Write the next pictures, uint8 RGB (h, w, 3)."""
         for picture in pictures:
             if self._pictures is None:
-                path = self._out / VIDEO_PATH.format(video_key=self.key, **self._place)
+                chunk, file = divmod(self._file, CHUNK)
+                path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._pictures = VideoPictures(path, picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))

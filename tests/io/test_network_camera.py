@@ -16,11 +16,10 @@ import pytest
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.lane import StreamOptions
 from streamtok.io.base import EndOfSource
-from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.camera import Backoff, CameraSource
 from streamtok.io.cameras.network_camera import NetworkCamera
 from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.io.source import open_source
-from streamtok.io.watch import Backoff
 from tests.kit.models import VIDEO, build
 from tests.kit.ports import keep_port
 from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp

@@ -17,6 +17,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.wire import compression
 from streamtok.wire.control import MAX_UNSENT, ControlClient
 from streamtok.wire.endpoint import open_socket
 from streamtok.wire.errors import Rejects
@@ -500,6 +501,34 @@ def test_a_grid_that_is_not_that_of_the_info_is_refused_before_it_is_unpacked(fa
         socket.send_multipart(good_parts(0))
         assert next(reader).header.grid == [4, 6]
         assert reader.rejects.counts == {"subscribe.grid": 1}
+
+
+@pytest.mark.parametrize("first", [1, 5], ids=["join", "jump"])
+def test_a_message_that_is_held_back_stays_packed(fake, context, first, monkeypatch):
+    """Some bytes of zstd may be a grid of megabytes: it waits for the epoch, or for a message that bears it out."""
+    zstandard, unpacked = pytest.importorskip("zstandard"), []
+    decompress = compression.decompress
+    monkeypatch.setattr(compression, "decompress", lambda *args: unpacked.append(args) or decompress(*args))
+    monkeypatch.setattr("streamtok.wire.joining.PATIENCE", 60)
+    socket, endpoint = fake
+    silent = context.socket(zmq.ROUTER)
+    control = f"tcp://127.0.0.1:{silent.bind_to_random_port('tcp://127.0.0.1')}" if first == 1 else None
+    with subscribe(endpoint, join="epoch", timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(pack(make_info(session="0" * 32, last_seq=0, epoch=0, control=control)))
+        topic, head, payload = good_parts(first)
+        packed = zstandard.ZstdCompressor().compress(payload)
+        changes = {"compression": "zstd", "checksum": compute_checksum(packed)}
+        socket.send_multipart(parts_with([topic, head, packed], **changes))
+        socket.send_multipart(good_parts(0, "rear"))
+        assert next(reader).stream == "rear"
+        assert unpacked == []
+        monkeypatch.setattr("streamtok.wire.joining.MAX_UNPACKED", 0)
+        socket.send_multipart(good_parts(first + 1))
+        messages = list(islice(reader, 2))
+        assert [message.header.seq for message in messages] == [first, first + 1]
+        assert np.array_equal(messages[0].tokens, make_group(first).tokens)
+        assert len(unpacked) == 1
 
 
 def test_a_message_in_zstd_ends_no_reader_that_lacks_it(fake, monkeypatch):

@@ -258,6 +258,16 @@ def test_a_file_of_the_name_is_left_alone(ipc_path):
     assert [path.name for path in ipc_path.parent.iterdir()] == [ipc_path.name]
 
 
+@pytest.mark.parametrize("lock", ["link", "folder"])
+def test_a_lock_is_never_a_link_nor_a_folder(lock, ipc_path):
+    """In a folder that others may write to, a link could name any file of the node's user."""
+    path, other = ipc_path.with_name(ipc_path.name + ".lock"), ipc_path.with_name("of_the_user")
+    path.mkdir() if lock == "folder" else path.symlink_to(other)
+    with pytest.raises(BindError, match=f"cannot bind ipc://{ipc_path}: no lock at {path} .*choose another path"):
+        Publisher(f"ipc://{ipc_path}")
+    assert [entry.name for entry in ipc_path.parent.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize("insecure", [False, True])
 def test_a_port_that_libzmq_would_take_for_another_is_refused(insecure):
     with pytest.raises(ValueError, match="up to 65535"):

@@ -328,7 +328,7 @@ def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)
     process.terminate()
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=200)
     assert process.returncode == 1
     assert json.loads(text)["left"] >= 1
     assert not [name for name in tree(out) if ".partial" in name]

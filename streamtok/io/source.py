@@ -25,7 +25,8 @@ from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
 from streamtok.io.cameras.web import ask_web
-from streamtok.io.images.source import ImageFileSource, parse_images
+from streamtok.io.images.folder import OPTIONS
+from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic import parse_synthetic
@@ -69,7 +70,8 @@ def open_source(
     if scheme == "synthetic":
         return parse_synthetic(spec, stream, **paced)
     if scheme == "images":
-        return parse_images(spec, stream, keep_packets=keep_packets, **paced)
+        folder, options = split_options(spec, rest, OPTIONS)
+        return ImageFolderSource(folder, stream, options=options, keep_packets=keep_packets, **paced)
     if scheme == "zmq":
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):

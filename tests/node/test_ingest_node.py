@@ -15,10 +15,9 @@ from streamtok.commands.ingest import make_node
 from streamtok.engine.optimized import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.base import RecordedSource
-from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.camera import Backoff, CameraSource
 from streamtok.io.cameras.played_device import Faults, PlayedDevice
 from streamtok.io.source import open_source
-from streamtok.io.watch import Backoff
 from streamtok.node import ingest
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.node.rig import make_core, make_sources

@@ -4,26 +4,24 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"  # exists in a checkout only
 
 
-def missing_extra(purpose: str, extra: str) -> ImportError:
-    """The error to raise when `purpose` ("the live page") lacks its extra; it names the command that installs it."""
-    return ImportError(f"{purpose} needs the extra {extra!r}: {install_command(extra)}")
-
-
 @contextmanager
 def needs_extra(purpose: str, extra: str) -> Iterator[None]:
-    """Turn an ImportError within the block into `missing_extra`."""
+    """Turn an ImportError within the block into one that says what `purpose` ("the live page") needs, and the command
+    that installs it."""
     try:
         yield
     except ImportError as error:
-        raise missing_extra(purpose, extra) from error
+        raise ImportError(f"{purpose} needs the extra {extra!r}: {install_command(extra)}") from error
 
 
+@cache  # computed once, since a hostile sender can ask for an extra with every message
 def install_command(extra: str) -> str:
     """The command that installs an extra. It lists the packages, so it works for a checkout and for a wheel."""
     packages = " ".join(f"'{name}'" for name in list_packages(extra)) or f"'streamtok[{extra}]'"

@@ -5,10 +5,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+Item = TypeVar("Item")
 PSNR_CEILING = 100.0  # dB reported for identical pictures, so that means stay finite
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 GAP_STEPS = 1.75  # a step of token grids longer than so many usual ones is a gap; one missing grid makes it 2
@@ -197,6 +198,22 @@ class LatestSamples:
 
     def quantiles(self) -> dict[str, float]:
         return quantiles(self.samples)
+
+
+class EvenSample(Generic[Item]):
+    """Keeps items evenly spread over a sequence of unknown length: all up to `most`, then at least half as many."""
+
+    def __init__(self, most: int) -> None:
+        self.items: list[Item] = []
+        self._most, self._every, self._seen = most, 1, 0
+
+    def add(self, item: Item) -> None:
+        """Offer the next item."""
+        if self._seen % self._every == 0:
+            self.items.append(item)
+        self._seen += 1
+        if len(self.items) > self._most:
+            self.items, self._every = self.items[::2], 2 * self._every
 
 
 def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -17,10 +17,10 @@ def read_clip(source: str | None, size: tuple[int, int], frames: int) -> Tensor:
     """
     if source is None:
         return reference_clip(frames, *size)
-    from streamtok.io.source import open_frames, resize_frames
+    from streamtok.io.source import open_source, resize_frames
 
-    with open_frames(source, max_frames=frames) as opened:
-        images = [frame.image for frame in resize_frames(opened.frames, size)]
+    with open_source(source, max_frames=frames) as opened:
+        images = [frame.image for frame in resize_frames(opened, size)]
     if len(images) < frames:
         raise ValueError(f"{source} has {len(images)} frames, {frames} are needed")
     return pictures_to_video(np.stack(images)).contiguous()

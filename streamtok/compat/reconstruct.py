@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from streamtok.io.picture_writer import PictureWriter, open_pictures
-from streamtok.io.source import open_frames, resize_frames
+from streamtok.io.source import count_from_start, open_source, resize_frames
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.measures import psnr_from_mse
 from streamtok.model import Tokenizer
@@ -47,11 +47,12 @@ def reconstruct_file(
     never). Videos are written at `output_fps` (None: the source's). `save_input` also writes the input, resized, as
     NAME_input. Raises ValueError or OSError; after an error there is no file.
     """
-    with open_frames(source) as opened:
-        first = next(opened.frames, None)
+    with open_source(source) as opened:
+        counted = count_from_start(opened)
+        first = next(counted, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")
-        frames: Iterable[Frame] = itertools.chain([first], opened.frames)
+        frames: Iterable[Frame] = itertools.chain([first], counted)
         size = shorten(first.image.shape[:2], short_size)
         if size != first.image.shape[:2]:
             frames = resize_frames(frames, size)

@@ -59,13 +59,12 @@ def list_drives(name: str) -> list[str]:
     return [name] if found in ([], [str(path)]) else found
 
 
-def drives_in(path: Path, find: ImageFinder) -> list[str]:
-    """The names of the drives in a folder and those below it."""
-    return _drives_in(path, FolderWalk(path), find)
+def drives_in(path: Path, find: ImageFinder, walk: FolderWalk | None = None, named: Collection[Path] = ()) -> list[str]:
+    """The names of the drives in a folder and those below it, on a new walk unless one is given.
 
-
-def _drives_in(path: Path, walk: FolderWalk, find: ImageFinder, named: Collection[Path] = ()) -> list[str]:
-    """`drives_in` on a walk; `named` are the folders of images whose names hold their recording (see `named_logs`)."""
+    `named` are the folders of images whose names hold their recording (see `named_logs`).
+    """
+    walk = walk or FolderWalk(path)
     logs = {} if named else find_logs(path, find)
     named = folders_of(logs) if logs else named
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
@@ -73,7 +72,7 @@ def _drives_in(path: Path, walk: FolderWalk, find: ImageFinder, named: Collectio
     if not own and path not in named and has_images(path, find):
         return [str(path)]
     folders = walk.folders_in(path) if own or path not in named else ()  # no drives are sought below images
-    below = {folder: _drives_in(folder, walk, find, named) for folder in folders}
+    below = {folder: drives_in(folder, find, walk, named) for folder in folders}
     rigs = [folder for folder, drives in below.items() if drives]
     unnamed = not any(folder.is_relative_to(path) for folder in named)
     alone = unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs)
@@ -92,7 +91,7 @@ def list_videos(path: Path) -> list[str]:
 def list_below(path: Path, find: ImageFinder) -> list[str]:
     """The names of the drives in the folders below `path`."""
     walk = FolderWalk(path)
-    return [drive for folder in walk.folders_in(path) for drive in _drives_in(folder, walk, find)]
+    return [drive for folder in walk.folders_in(path) for drive in drives_in(folder, find, walk)]
 
 
 def name_parts(recording: Parts) -> str:

@@ -1,7 +1,7 @@
 """Find the folders of images below a folder, and cache what they hold."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,19 +56,19 @@ class FolderWalk:
                 yield folder
 
 
-def list_image_folders(path: Path, deepest: int, find: ImageFinder, **options: Any) -> list[Path]:
-    """Folders with images in them or in their data/, at most `deepest` levels below `path`.
+def list_image_folders(
+    path: Path, deepest: int, find: ImageFinder, walk: FolderWalk | None = None, **options: Any
+) -> list[Path]:
+    """Folders with images in them or in their data/, at most `deepest` levels below `path`, on a new walk by default.
 
     Folders below one with images count only if its own have no times, as those of a preview.
     """
-    return _list_below(path, deepest, FolderWalk(path), lambda folder: find.have_times(folder, **options))
-
-
-def _list_below(path: Path, deepest: int, walk: FolderWalk, have_times: Callable[[Path], bool]) -> list[Path]:
+    walk = walk or FolderWalk(path)
     inside = [path, path / "data"] if (path / "data").is_dir() else [path]
     inside = [folder for folder in inside if any(map(is_image, folder.iterdir()))]
     own = [path] if inside else []
-    if deepest == 0 or (own and have_times(path)):
+    if deepest == 0 or (own and find.have_times(path, **options)):
         return own
     folders = sorted(folder for folder in walk.folders_in(path) if folder not in inside)
-    return [found for folder in folders for found in _list_below(folder, deepest - 1, walk, have_times)] or own
+    below = (list_image_folders(folder, deepest - 1, find, walk, **options) for folder in folders)
+    return [found for each in below for found in each] or own

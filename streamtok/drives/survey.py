@@ -11,7 +11,7 @@ import numpy as np
 
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
-from streamtok.measures import entropy_bits, find_time_jumps, time_covered, usual_step
+from streamtok.measures import EvenSample, entropy_bits, find_time_jumps, time_covered, usual_step
 from streamtok.types import TokenGroup
 
 MOST_GAPS = 100
@@ -62,8 +62,8 @@ class TokenSurvey:
         self.grid: tuple[int, ...] = ()
         self.hold = 0.0  # sum over groups
         self.usage = np.zeros(codes if 0 < codes <= MOST_CODES else 0, np.int64)
-        self.columns: list[tuple[int, np.ndarray, float]] = []
-        self._picture, self._every = picture, 1
+        self.columns = EvenSample[tuple[int, np.ndarray, float]](2 * PLOT_COLUMNS)
+        self._picture = picture
         self._last: np.ndarray | None = None
 
     def add(self, group: TokenGroup, nbytes: int | None = None, lost: int = 0) -> None:
@@ -99,14 +99,9 @@ class TokenSurvey:
         if self._last is not None and self._last.shape == group.tokens.shape:
             changed = float((self._last != group.tokens).mean())
         self._last = group.tokens
-        if (self.counts["groups"] - 1) % self._every:
-            return
         flat = group.tokens.reshape(-1)
         rows = flat[np.linspace(0, flat.size - 1, min(flat.size, PLOT_ROWS)).astype(np.int64)]
-        self.columns.append((group.capture_ns[-1], rows.astype(np.float32), changed))
-        if len(self.columns) >= 2 * PLOT_COLUMNS:
-            self.columns = self.columns[::2]
-            self._every *= 2
+        self.columns.add((group.capture_ns[-1], rows.astype(np.float32), changed))
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
@@ -133,17 +128,18 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    shown = {name: survey for name, survey in surveys.items() if survey.columns}
+    shown = {name: survey for name, survey in surveys.items() if survey.columns.items}
     if not shown:
         raise ValueError("there are no tokens to plot")
     figure = Figure(figsize=(12, 3.6 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 * len(shown), 1, squeeze=False, height_ratios=[3, 1] * len(shown))[:, 0]
     for (name, survey), top, below in zip(shown.items(), axes[::2], axes[1::2], strict=True):
-        width = max(column.size for _, column, _ in survey.columns)
-        columns = [column for _, column, _ in survey.columns if column.size == width]
-        seconds = [(at - survey.columns[0][0]) / 1e9 for at, column, _ in survey.columns if column.size == width]
-        changed = [share for _, column, share in survey.columns if column.size == width]
+        kept = survey.columns.items
+        width = max(column.size for _, column, _ in kept)
+        columns = [column for _, column, _ in kept if column.size == width]
+        seconds = [(at - kept[0][0]) / 1e9 for at, column, _ in kept if column.size == width]
+        changed = [share for _, column, share in kept if column.size == width]
         span = (seconds[0], max(seconds[-1], seconds[0] + 1e-3))
         top.imshow(np.stack(columns, 1), aspect="auto", interpolation="nearest", cmap="turbo", extent=(*span, width, 0))
         top.set(title=f"{name}: {survey.counts['groups']} groups of {list(survey.grid)} tokens", ylabel="place")

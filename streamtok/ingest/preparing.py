@@ -28,6 +28,8 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,14 +49,14 @@ NUMBERS_ROOM = 256
 """Bytes for the kernel's parameters before the image in an upload, padded so that the image begins aligned."""
 
 
+@dataclass(frozen=True)
 class HostPlanes:
     """Planes in the host's memory."""
 
-    def __init__(self, planes: Tensor) -> None:
-        self._planes = planes
+    planes: Tensor
 
     def copy_to(self, target: Tensor) -> None:
-        target.copy_(self._planes)
+        target.copy_(self.planes)
 
 
 def keep_here(parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
@@ -93,19 +95,13 @@ class CudaLink:
             return CudaPlanes(planes, self._stream.record_event())
 
 
-class Upload:
-    """Uploads bytes over a link, and takes the gate for all work on the device."""
-
-    def __init__(self, link: CudaLink, gate: threading.Lock) -> None:
-        self._link, self._gate = link, gate
-
-    def __call__(self, parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
-        """Upload the concatenation of flat uint8 arrays, and run `work` on it."""
-        with self._gate:
-            staged = self._link.stage(sum(part.size for part in parts))
-        np.concatenate(parts, out=staged.numpy())  # the bulk of the host's work, outside the gate
-        with self._gate:
-            return self._link.run(staged, work)
+def upload(link: CudaLink, gate: threading.Lock, parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
+    """Make planes of arrays over a link; all work on the device takes the gate."""
+    with gate:
+        staged = link.stage(sum(part.size for part in parts))
+    np.concatenate(parts, out=staged.numpy())  # the bulk of the host's work, outside the gate
+    with gate:
+        return link.run(staged, work)
 
 
 class Preparer:
@@ -179,10 +175,10 @@ class Preparing:
         if self._link is None:
             return Preparer(resize, keep_here)
         with self._gate:
-            upload = Upload(self._link(), self._gate)
+            send = partial(upload, self._link(), self._gate)
         if self._kernel_of is None or resize.channels != 3:  # the kernel takes colour pictures only
-            return Preparer(resize, upload)
-        return KernelPreparer(resize, upload, self._kernel_of)
+            return Preparer(resize, send)
+        return KernelPreparer(resize, send, self._kernel_of)
 
     @property
     def on_device(self) -> bool:

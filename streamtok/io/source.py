@@ -10,10 +10,8 @@
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,8 @@ from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
 from streamtok.io.cameras.web import ask_web
-from streamtok.io.images.source import ImageFileSource, parse_images
+from streamtok.io.images.folder import OPTIONS
+from streamtok.io.images.source import ImageFileSource, ImageFolderSource
 from streamtok.io.spec import parse_positive, parse_rate, split_file, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.synthetic import parse_synthetic
@@ -71,7 +70,8 @@ def open_source(
     if scheme == "synthetic":
         return parse_synthetic(spec, stream, **paced)
     if scheme == "images":
-        return parse_images(spec, stream, keep_packets=keep_packets, **paced)
+        folder, options = split_options(spec, rest, OPTIONS)
+        return ImageFolderSource(folder, stream, options=options, keep_packets=keep_packets, **paced)
     if scheme == "zmq":
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
@@ -128,31 +128,10 @@ def _find_file(text: str) -> tuple[Path, dict[str, Any]]:
     return path, options
 
 
-@dataclass(frozen=True)
-class FrameStream:
-    """Frames in order; `capture_ns` counts from the start of the file. `total` is an estimate, for a progress bar.
-
-    `counts` are those of the source: `damaged` frames could not be read.
-    """
-
-    frames: Iterator[Frame]
-    fps: float | None = None
-    total: int | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-
-
-@contextmanager
-def open_frames(spec: str, max_frames: int | None = None) -> Iterator[FrameStream]:
-    """The frames of any source with presentation times, to be read within the `with`."""
-    with open_source(spec, max_frames=max_frames) as source:
-        start = source.start_ns if isinstance(source, RecordedSource) else None
-        total = max_frames or source.expected_frames or None
-        yield FrameStream(_count_from(source, start), source.fps, total, source.counts)
-
-
-def _count_from(frames: Iterable[Frame], start_ns: int | None) -> Iterator[Frame]:
-    """The frames with times counted from `start_ns`, or from the first one."""
-    for frame in frames:
+def count_from_start(source: Source) -> Iterator[Frame]:
+    """The frames of an open source, with times counted from the recording's start, or from a camera's first frame."""
+    start_ns = source.start_ns if isinstance(source, RecordedSource) else None
+    for frame in source:
         start_ns = frame.capture_ns if start_ns is None else start_ns
         yield replace(frame, capture_ns=frame.capture_ns - start_ns)
 

@@ -22,29 +22,6 @@ class Moment:
     decoded: np.ndarray
 
 
-class MomentKeeper:
-    """Keeps `COLUMNS` to twice as many moments, evenly spread over a stream of unknown length."""
-
-    def __init__(self) -> None:
-        self._kept: list[Moment] = []
-        self._every = 1
-        self._seen = 0
-
-    def add(self, moment: Moment) -> None:
-        """Offer the next moment."""
-        if self._seen % self._every == 0:
-            self._kept.append(moment)
-        self._seen += 1
-        if len(self._kept) > 2 * COLUMNS:
-            self._kept, self._every = self._kept[::2], 2 * self._every
-
-    @property
-    def moments(self) -> list[Moment]:
-        """`COLUMNS` evenly spread moments, or fewer if there were fewer."""
-        chosen = np.linspace(0, len(self._kept) - 1, min(COLUMNS, len(self._kept))).round().astype(int)
-        return [self._kept[index] for index in chosen]
-
-
 def side_by_side(original: np.ndarray, decoded: np.ndarray, raw_bits: float, token_bits: float) -> np.ndarray:
     """Draw two pictures, uint8 RGB (h, w, 3), side by side, each under its bits per second; cropped to even sides.
 
@@ -76,9 +53,10 @@ def draw_tokens(tokens: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_contact_sheet(path: Path, moments: Sequence[Moment]) -> None:
-    """Write a PNG with one column per moment: the camera's frame, its tokens, the decoded picture."""
+    """Write a PNG of evenly spread moments, a column for each: the camera's frame, its tokens, the decoded picture."""
     columns = []
-    for moment in moments:
+    for index in np.linspace(0, len(moments) - 1, min(COLUMNS, len(moments))).round().astype(int):
+        moment = moments[index]
         height, width = moment.original.shape[:2]
         rows = "h, w = " + "x".join(map(str, moment.tokens.shape))
         parts = [

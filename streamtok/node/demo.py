@@ -24,10 +24,10 @@ from streamtok.engine.loading import load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.source import open_source
 from streamtok.io.zmq_frames import decode_picture
-from streamtok.measures import psnr_from_mse
+from streamtok.measures import EvenSample, psnr_from_mse
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import crop
-from streamtok.node.contact_sheet import Moment, MomentKeeper, side_by_side, write_contact_sheet
+from streamtok.node.contact_sheet import COLUMNS, Moment, side_by_side, write_contact_sheet
 from streamtok.node.live_decoder import LiveDecoder
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
@@ -144,7 +144,7 @@ class DemoViewer:
         self.out, self.result, self.on_progress = out, result, on_progress
         self.decoder = LiveDecoder(tokenizer)
         self.originals = Originals()
-        self.keeper = MomentKeeper()
+        self.moments = EvenSample[Moment](2 * COLUMNS)
         self.video: PictureWriter | None = None
         self._first_ns = 0
         self._late = False
@@ -207,7 +207,7 @@ class DemoViewer:
             self._first_ns = picture.capture_ns
             self.video = open_pictures(self.out / "side_by_side.mp4", image.shape[:2], result.fps)
         self.video.write(image, picture.capture_ns - self._first_ns)
-        self.keeper.add(Moment(picture.frame_id, original, tokens, decoded))
+        self.moments.add(Moment(picture.frame_id, original, tokens, decoded))
 
     def _close(self) -> None:
         self.decoder.close()
@@ -216,7 +216,7 @@ class DemoViewer:
         self.video.close()
         self.result.video = self.out / "side_by_side.mp4"
         self.result.picture = self.out / "picture.png"
-        write_contact_sheet(self.result.picture, self.keeper.moments)
+        write_contact_sheet(self.result.picture, self.moments.items)
 
 
 class Originals:

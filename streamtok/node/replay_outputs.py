@@ -125,8 +125,7 @@ class Outputs:
         """Wait until `wait_subscribers` readers have joined the streams that were announced so far."""
         wanted, self._waited = self.settings.wait_subscribers, True
         if wanted and self.publisher is not None:
-            while not self.stop() and not self.publisher.wait_subscribers(wanted, timeout=0.2):
-                pass
+            self.publisher.wait_subscribers(wanted)
 
     def idle(self) -> None:
         """Serve readers; keyframe requests have no effect in a replay."""

@@ -86,28 +86,25 @@ class Recorder:
             offset = known[1]  # one mapping per session, although the wall clock is being corrected
         self._announce(info.stream, info, offset)
 
-    def write_group(self, header: TokenHeader, tokens: np.ndarray | bytes, grid: np.ndarray | None = None) -> None:
-        """Record one token message: its header, and its grid (h, w) or of more axes, or else the payload as sent.
+    def write_group(self, header: TokenHeader, tokens: np.ndarray) -> None:
+        """Record one token message of an announced stream: its header, and its grid, (h, w) or of more axes."""
+        payload = np.ascontiguousarray(tokens).tobytes()
+        plain = {"compression": "none", "checksum": zlib.crc32(payload), "coding": msgspec.UNSET}
+        self._put_tokens(msgspec.structs.replace(header, **plain), payload, tokens)
 
-        The stream must be announced. `grid` is the decoded payload, for its picture.
-        """
+    def write_message(self, message: TokenMessage) -> None:
+        """Record one received token message, with its payload as sent."""
+        self._put_tokens(message.header, bytes(message.payload), message.grid)
+
+    def _put_tokens(self, header: TokenHeader, payload: bytes, grid: np.ndarray | None) -> None:
+        """Queue one token message; `grid` is the decoded payload, for its picture, if it is known."""
         if header.stream not in self._infos:
             raise ValueError(f"stream {header.stream!r} is not announced: call add_stream(info) first")
-        if isinstance(tokens, np.ndarray):
-            grid = tokens
-            tokens = np.ascontiguousarray(tokens).tobytes()
-            plain = {"compression": "none", "checksum": zlib.crc32(tokens), "coding": msgspec.UNSET}
-            header = msgspec.structs.replace(header, **plain)
-        payload = bytes(tokens)
         last = self._last_seq.get((header.stream, header.session))
         if last is not None and header.seq > last + 1:
             self.missed(header.stream, "tokens", header.seq - last - 1)
         self._last_seq[header.stream, header.session] = header.seq
         self._queue.put(WriteJob(header.stream, "tokens", 0, lambda writer: writer.write_tokens(header, payload, grid)))
-
-    def write_message(self, message: TokenMessage) -> None:
-        """Record one received token message, with its payload as sent."""
-        self.write_group(message.header, bytes(message.payload), message.grid)
 
     def write_frame(self, frame: Frame) -> None:
         """Record one camera image; does nothing if the option `frames` is "none"."""

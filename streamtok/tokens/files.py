@@ -16,7 +16,7 @@ from tqdm import tqdm
 from streamtok.engine.loading import choose_model, load
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.io.picture_writer import open_pictures
-from streamtok.io.source import open_frames, resize_frames
+from streamtok.io.source import count_from_start, open_source, resize_frames
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
 from streamtok.tokens.options import EncodeOptions
@@ -57,15 +57,16 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
     ValueError for what cannot be encoded, OSError for what cannot be read or written; after an error there is no file.
     """
     options = options or EncodeOptions()
-    with open_frames(source, max_frames=options.max_frames) as opened:
+    with open_source(source, max_frames=options.max_frames) as opened:
         tok = load(model, options.deterministic, engine="default", device=options.device)
-        size, frames = options.size, opened.frames
+        size, frames = options.size, count_from_start(opened)
         if size and any(side % tok.config.spatial_compression for side in size):
             frames = resize_frames(frames, size)
             size = None  # the core pads sizes that are off the grid
         stream_options = StreamOptions("lossless", keyframe_interval=0, size=size, hold=options.hold)
         core = IngestCore(tok, {"cam0": stream_options}, context=options.context)
-        frames = iter(tqdm(frames, "encode", opened.total, unit="frame", disable=None if options.progress else True))
+        total = options.max_frames or opened.expected_frames or None
+        frames = iter(tqdm(frames, "encode", total, unit="frame", disable=None if options.progress else True))
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")

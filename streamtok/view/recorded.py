@@ -13,7 +13,7 @@ from streamtok.recording.format import TOKENS
 from streamtok.recording.mcap_file import PLACE
 from streamtok.recording.reader import TokenReader, open_recording
 from streamtok.view.pictures import Group, Models, Pictures, gather_facts, outlive, time_stages
-from streamtok.view.recorded_images import RecordedImages
+from streamtok.view.recorded_images import RecordedCamera
 from streamtok.view.server import OpenPage
 from streamtok.wire.message import TokenMessage
 
@@ -128,8 +128,9 @@ class Player:
         self._seek: float | None = None
         self._closed = False
         self._changed = threading.Condition()
-        self._reader = TokenReader(self._line.recording.damaged)
-        self._images = RecordedImages(self._line.recording)
+        recording = self._line.recording
+        self._reader = TokenReader(recording.damaged)
+        self._cameras = {name: RecordedCamera(recording, name) for name in recording.cameras}
         self._events = EventLog(str(show.path), log, "file")
         self._thread = threading.Thread(target=self._run, name="view player", daemon=True)
         self._thread.start()
@@ -210,5 +211,6 @@ class Player:
         self._show.groups += 1
         head = {"id": message.stream, "at": float(self._line.seconds[number]), "stages_ms": time_stages(message)}
         head |= {"dropped": message.header.dropped, "lost": message.lost}
-        source = self._images.image_at(message.stream, int(self._line.times_ns[number])) if wanted else None
+        camera = self._cameras.get(message.stream) if wanted else None
+        source = camera.image_at(int(self._line.times_ns[number])) if camera else None
         self._page.take(Group(head, message, picture, source))

@@ -15,23 +15,8 @@ from streamtok.recording.reader import Recording
 MOST_BACK = 600  # packets that are searched for a keyframe
 
 
-class RecordedImages:
-    """The camera images of one recording, for one thread."""
-
-    def __init__(self, recording: Recording) -> None:
-        self._cameras = {name: RecordedCamera(recording, name) for name in recording.cameras}
-
-    def image_at(self, stream: str, time_ns: int) -> bytes | None:
-        """A stream's image at a log time as a JPEG, PNG or WebP file; None if there is none that can be read."""
-        camera = self._cameras.get(stream)
-        try:
-            return camera.image_at(time_ns) if camera else None
-        except (ValueError, ImportError):  # damage, which reading the recording reports
-            return None
-
-
 class RecordedCamera:
-    """The images of one camera by log time."""
+    """The images of one camera of a recording by log time, for one thread."""
 
     def __init__(self, recording: Recording, stream: str) -> None:
         self._files = recording.files
@@ -45,14 +30,17 @@ class RecordedCamera:
         self._decoded: deque[tuple[int, np.ndarray | None]] = deque()  # pictures from the last requested one on
 
     def image_at(self, time_ns: int) -> bytes | None:
-        """The image at a log time as a file; None if there is none, ValueError for a damaged one."""
+        """The image at a log time as a JPEG, PNG or WebP file; None if there is none that can be read."""
         number = int(np.searchsorted(self._places["time"], time_ns))
         if number == len(self._places) or self._places["time"][number] != time_ns:
             return None
-        message = self._read(number)
-        if message.kind == "image":
-            return bytes(message.data)
-        picture = self._decode(number) if message.kind == "video" else message.picture()
+        try:
+            message = self._read(number)
+            if message.kind == "image":
+                return bytes(message.data)
+            picture = self._decode(number) if message.kind == "video" else message.picture()
+        except (ValueError, ImportError):  # damage, which reading the recording reports
+            return None
         if picture is None:
             return None
         return encode_jpeg(picture.rgb() if isinstance(picture, RawImage) else picture)

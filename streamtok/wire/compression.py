@@ -1,9 +1,8 @@
 """zstd compression of payloads, bounded by the size that the header declares. It needs the `zstandard` package."""
 
-from functools import cache
 from types import ModuleType
 
-from streamtok.extras import missing_extra
+from streamtok.extras import needs_extra
 from streamtok.wire.errors import WireError
 
 LEVEL = 1
@@ -36,13 +35,6 @@ def decompress(payload: bytes | memoryview, expected: int) -> bytes:
 
 
 def _zstandard() -> ModuleType:
-    try:
+    with needs_extra("compression 'zstd' (not 'none')", "zstd"):
         import zstandard
-    except ImportError as error:
-        raise ImportError(_explain_lack()) from error
     return zstandard
-
-
-@cache  # computed once, since a hostile sender can trigger it with every message
-def _explain_lack() -> str:
-    return str(missing_extra("compression 'zstd' (not 'none')", "zstd"))

@@ -313,7 +313,7 @@ def test_pictures_that_a_lost_packet_may_have_touched_are_left_out_until_clean(t
 
 def table(name: str, values: dict[str, object]) -> bytes:
     """A FlatBuffers table of one of Foxglove's messages: vtable, table, then what its fields point at."""
-    from streamtok.io.messages.flatbuffer import FIELDS
+    from streamtok.io.messages.image_messages import FIELDS
 
     sizes = {"timestamp": 8}
     slots, at = [], 4

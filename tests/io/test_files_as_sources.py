@@ -14,7 +14,7 @@ import streamtok
 from streamtok.commands import info, replay
 from streamtok.drives.open_drive import open_drive
 from streamtok.io.images.stills import read_image
-from streamtok.io.source import open_frames, open_source
+from streamtok.io.source import count_from_start, open_source
 from streamtok.training.footage import survey
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import ingest
@@ -41,8 +41,8 @@ def test_a_rate_is_taken_wherever_a_video_is_named(raw, capsys):
     url = f"file://localhost{str(raw).replace(' ', '%20')}?fps=20"
     assert read(f"{raw}?fps=20") == read(url) == at_20
     assert read(f"{raw}?fps=30000/1001")[-1] == (11, 11, round(11 * 1001 / 30))
-    with open_frames(url) as opened:
-        assert [round(frame.capture_ns / 1e6) for frame in opened.frames] == [ms for _, _, ms in at_20]
+    with open_source(url) as opened:
+        assert [round(frame.capture_ns / 1e6) for frame in count_from_start(opened)] == [ms for _, _, ms in at_20]
     with open_drive(url) as drive:
         assert [round(frame.capture_ns / 1e6) for frame in drive] == [ms for _, _, ms in at_20]
     assert info.main([f"{raw}?fps=20", "--json"]) == 0

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.evaluation.dataset import ClipSet, find_clips
-from streamtok.io.source import open_frames, open_source
+from streamtok.io.source import count_from_start, open_source
 from streamtok.io.video import VideoReader
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.training.config import DataConfig
@@ -121,8 +121,8 @@ def test_ingest_encode_evaluate_and_train_see_the_same_pictures_of_a_damaged_fil
         ingested = {frame.frame_id: frame.image for frame in source}
     lost = source.counts["damaged"]
     assert lost == COUNT - len(ingested) > 0
-    with open_frames(str(path)) as opened:
-        encoded = {frame.frame_id: frame.image for frame in opened.frames}
+    with open_source(str(path)) as opened:
+        encoded = {frame.frame_id: frame.image for frame in count_from_start(opened)}
     assert opened.counts["damaged"] == lost
     assert list(encoded) == list(ingested)
     clips = ClipSet(find_clips([path]), lines=None, frames=COUNT, group=1)

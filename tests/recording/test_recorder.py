@@ -28,6 +28,7 @@ from streamtok.recording.repair import repair
 from streamtok.recording.write_queue import WriteJob, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
+from streamtok.wire.message import TokenMessage
 from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
 from tests.kit.recordings import CLOCK, header, info, messages
@@ -461,7 +462,7 @@ def test_a_damaged_token_message_is_left_out_and_listed(tmp_path):
         recorder.add_stream(info())
         for made, tokens in messages(3):
             payload = tokens.tobytes()
-            recorder.write_group(made, payload if made.seq != 1 else b"\0" + payload[1:])
+            recorder.write_message(TokenMessage(made, None, payload if made.seq != 1 else b"\0" + payload[1:]))
     recording = open_recording(tmp_path / "d.mcap")
     assert [(message.header.seq, message.lost) for message in recording.messages()] == [(0, 0), (2, 1)]
     assert "CRC-32" in recording.damage[0]

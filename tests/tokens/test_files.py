@@ -19,7 +19,7 @@ import streamtok
 from streamtok.commands import decode, encode
 from streamtok.config import TokenizerConfig
 from streamtok.io.picture_writer import open_pictures
-from streamtok.io.source import open_frames
+from streamtok.io.source import count_from_start, open_source
 from streamtok.model import build
 from streamtok.tokens.files import EncodeOptions, decode_file, encode_file
 from streamtok.tokens.inspecting import inspect
@@ -78,8 +78,8 @@ def test_any_length_and_size_comes_back(tmp_path_factory, model, frames, height,
 def test_tokens_are_those_of_the_whole_clip(tmp_path, model, hold):
     source = video(tmp_path / "in.mp4", 14, (40, 48))
     encode_file(source, tmp_path / "t.safetensors", model, EXACT.model_copy(update={"hold": hold}))
-    with open_frames(source) as opened:
-        frames = [frame.image for frame in opened.frames]
+    with open_source(source) as opened:
+        frames = [frame.image for frame in opened]
     frames += frames[-1:] * 3
     clip = torch.from_numpy(np.stack(frames).transpose(3, 0, 1, 2)[None])
     want = streamtok.load(model, deterministic=True).encode(clip, hold=hold).indices[0]
@@ -303,5 +303,5 @@ def test_a_change_of_size_starts_an_epoch_in_a_file_of_its_own_and_nothing_is_lo
 
 
 def synthetic(size):
-    with open_frames(f"synthetic:{size}@10?frames=5") as opened:
-        yield from opened.frames
+    with open_source(f"synthetic:{size}@10?frames=5") as opened:
+        yield from count_from_start(opened)

@@ -37,7 +37,7 @@ from streamtok.view.open_page import WAITING_BYTES, OpenPage
 from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 from streamtok.view.pictures import Models, paint_latent
 from streamtok.view.recorded import RecordedShow
-from streamtok.view.recorded_images import RecordedImages
+from streamtok.view.recorded_images import RecordedCamera
 from streamtok.view.server import MOST_PAGES, RUNTIME, BrowserFiles, PageServer, Show
 from tests.kit.browser import open_browser
 from tests.kit.models import VIDEO, build
@@ -170,13 +170,12 @@ def test_a_recording_shows_the_camera_s_own_images(model, tmp_path, codec, optio
     assert f"foxglove.{schema}" in {schema.name for schema in recording.files[0].schemas.values()}
     offset = int(next(iter(recording.files[0].channels.values())).metadata["clock_offset_ns"])
     wanted = [(each.capture_ns + offset, each.header.frame_ids[-1]) for each in recording.messages()]
-    images = RecordedImages(recording)
+    camera = RecordedCamera(recording, "a")
     for time_ns, number in [*wanted, *reversed(wanted), *wanted[::3]]:
-        found = images.image_at("a", time_ns)
+        found = camera.image_at(time_ns)
         assert found is not None
         assert number_of(decode_still(found)) == number
-    assert images.image_at("a", wanted[0][0] + 1) is None
-    assert images.image_at("b", wanted[0][0]) is None
+    assert camera.image_at(wanted[0][0] + 1) is None
 
 
 @pytest.mark.slow

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource
-from streamtok.io.images.folder import OPTIONS, TimedImage, find_images, join_clocks
+from streamtok.io.images.folder import TimedImage, find_images, join_clocks
 from streamtok.io.images.stills import DamagedFrame, is_animation, read_pictures, warn_of_dark
-from streamtok.io.spec import split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.types import Frame
 
@@ -124,9 +123,3 @@ class ImageFileSource(RecordedSource):
         for number, (time_ns, image) in self._pictures:
             return Frame(self.stream, number, self.start_ns + time_ns, image)
         return None
-
-
-def parse_images(spec: str, stream: str, **more: Any) -> ImageFolderSource:
-    """The source of "images:DIR?fps=N&timestamps=FILE&unit=ns&bits=12"; the options may be left out."""
-    folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
-    return ImageFolderSource(folder, stream, options=options, **more)

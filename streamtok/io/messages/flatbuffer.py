@@ -5,23 +5,19 @@ the order of Foxglove's schemas.
 """
 
 import struct
+from collections.abc import Iterable
 from types import SimpleNamespace
 
-FIELDS = {
-    "RawImage": ("timestamp", "frame_id", "width", "height", "encoding", "step", "data"),
-    "CompressedImage": ("timestamp", "frame_id", "data", "format"),
-    "CompressedVideo": ("timestamp", "frame_id", "data", "format"),
-}
 NUMBERS = ("width", "height", "step")
 
 
-def read_table(name: str, data: memoryview) -> SimpleNamespace:
-    """The fields of the root table of `data`, of the schema `name`; ValueError or struct.error if it is broken."""
+def read_table(fields: Iterable[str], data: memoryview) -> SimpleNamespace:
+    """The fields of the root table of `data`, by name; ValueError or struct.error if it is broken."""
     (table,) = struct.unpack_from("<I", data)
     vtable = table - struct.unpack_from("<i", data, table)[0]
     (size,) = struct.unpack_from("<H", data, vtable)
     found = SimpleNamespace()
-    for number, field in enumerate(FIELDS[name]):
+    for number, field in enumerate(fields):
         slot = 4 + 2 * number
         offset = struct.unpack_from("<H", data, vtable + slot)[0] if slot + 2 <= size else 0
         setattr(found, field, _read_field(field, data, table + offset if offset else 0))

@@ -28,13 +28,13 @@ FFMPEG_PACKET = (  # of ffmpeg_image_transport
     "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\nbool is_bigendian\n"
     "uint8[] data\n"
 )
-FOXGLOVE = ("CompressedImage", "RawImage", "CompressedVideo")
 COMMON = "builtin_interfaces/Time timestamp\nstring frame_id\n"
-ROS_FOXGLOVE = {
+FOXGLOVE = {
     "CompressedImage": f"{COMMON}uint8[] data\nstring format\n",
     "CompressedVideo": f"{COMMON}uint8[] data\nstring format\n",
     "RawImage": f"{COMMON}uint32 width\nuint32 height\nstring encoding\nuint32 step\nuint8[] data\n",
 }
+FIELDS = {name: [line.split()[1] for line in text.splitlines()] for name, text in FOXGLOVE.items()}
 ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16", "yuv420": "i420"}
 WIDE = re.compile(r"(mono|rgb|bgr|rgba|bgra|bayer_[rgb]{4})16")
 CODEC_NAMES = {"264": "h264", "avc": "h264", "265": "h265", "hevc": "h265", "hvc1": "h265", "hev1": "h265"}
@@ -117,7 +117,7 @@ def ros_typestore(encoding: str) -> Any:
     with needs_extra("reading ROS messages", "ros"):
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     store = get_typestore(Stores.ROS1_NOETIC if encoding == "ros1" else Stores.ROS2_HUMBLE)
-    types = {f"foxglove_msgs/msg/{name}": text for name, text in ROS_FOXGLOVE.items()}
+    types = {f"foxglove_msgs/msg/{name}": text for name, text in FOXGLOVE.items()}
     types[f"ffmpeg_image_transport_msgs/msg/{PACKET}"] = FFMPEG_PACKET
     for name, text in types.items():
         store.register(get_types_from_msg(text, name))
@@ -184,7 +184,7 @@ def _json_ns(stamp: Any) -> int:
 
 
 def _read_flatbuffer(name: str, data: ImageData) -> ImageMessage:
-    message = read_table(name, memoryview(bytes(data)))
+    message = read_table(FIELDS[name], memoryview(bytes(data)))
     return _to_message(message, message.timestamp.sec * 10**9 + message.timestamp.nsec)
 
 

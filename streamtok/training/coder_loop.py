@@ -1,6 +1,5 @@
 """Trains a token coder on a tokenizer's tokens, in minutes on one core, and measures its bits on held-out clips."""
 
-import logging
 import lzma
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from streamtok.training.coder_model import CoderModel
 from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, Epoch, tokenize_views
 from streamtok.training.optimizer import Average
 
-log = logging.getLogger("streamtok.training")
 GRIDS = 3  # per step, all of one file
 LEARNING_RATE, WARMUP = 4e-3, 100
 AVERAGE = 0.997  # decay of the averaged weights

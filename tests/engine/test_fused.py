@@ -113,15 +113,6 @@ def test_slots_of_one_step_do_not_mix(model, graph):
             assert relative(found.latent[slot], wanted.latent[0]) < 5e-3
 
 
-def test_reset_equals_a_fresh_start(model):
-    stream, fresh = fused_stream(model), fused_stream(model)
-    first, second = groups(model, 2)
-    stream.step(first, keyframe=[True])
-    stream.reset()
-    found, wanted = (s.step(second, keyframe=[True]) for s in (stream, fresh))
-    assert torch.equal(found.latent, wanted.latent)
-
-
 def test_models_without_a_fused_form_say_why():
     assert "image model" in find_fusing_obstacle(build(PRESETS["nano-p"]))
     assert "float32" in find_fusing_obstacle(build(PRESETS["nano"]))

@@ -9,7 +9,7 @@ from streamtok.coding.coder import FRESH, CodingError, Past, TokenCoder, grid_ch
 from streamtok.coding.library import Coders, MissingCoder
 from streamtok.wire.errors import WireError
 from streamtok.wire.header import DTYPES, Coding, TokenHeader
-from streamtok.wire.message import TokenMessage
+from streamtok.wire.message import TokenMessage, unpack_grid
 
 
 @dataclass
@@ -54,6 +54,7 @@ class GridReader:
         """
         header = message.header
         if not isinstance(header.coding, Coding):
+            message = unpack_grid(message)
             return self._leave(message, message.unreadable) if message.unreadable else message
         try:
             coder = self.coders.find(header.coding.coder)

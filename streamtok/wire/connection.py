@@ -78,7 +78,11 @@ class Connection:
 
     def __post_init__(self) -> None:
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
-        self._set_options()
+        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.intake.holds else PROBES)
+        if not self.intake.holds:
+            self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
         try:
             connect(self.socket, self.endpoint, self.curve)
         except ValueError:
@@ -116,13 +120,6 @@ class Connection:
         self._monitor.close(0)
         self.socket.close(0)
         self._log.finish()
-
-    def _set_options(self) -> None:
-        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)
-        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
-        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.intake.holds else PROBES)
-        if not self.intake.holds:
-            self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
 
     def _give_up(self, fault: str) -> None:
         if fault == "overrun":

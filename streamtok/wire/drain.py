@@ -17,7 +17,7 @@ from streamtok.wire.header import Info, Limits
 from streamtok.wire.intake import Intake, Silence
 from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Mailbox
-from streamtok.wire.message import FrameMessage, Part, TokenMessage, unpack, unpack_frame, unpack_info
+from streamtok.wire.message import FrameMessage, Part, TokenMessage, check_tokens, unpack_frame, unpack_info
 from streamtok.wire.security import CurveClient
 from streamtok.wire.tracking import Believer, Claim, Endings, StreamTracker
 
@@ -193,7 +193,7 @@ class Drain:
         self._weigh(Claim(message.header.session, message.header.seq - 1, message.header.seq, message))
 
     def _take_tokens(self, parts: Sequence[Part]) -> None:
-        message = unpack(parts, self.limits, self._grids_of(parts))
+        message = check_tokens(parts, self.limits, self._grids_of(parts))
         header = message.header
         self._weigh(Claim(header.session, header.seq - 1, header.seq, message, header.epoch, header.keyframe))
         self._endings.note(message.stream, False)

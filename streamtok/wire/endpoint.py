@@ -219,7 +219,11 @@ class PathLock:
     def __init__(self, path: Path, endpoint: str) -> None:
         self.path = path
         while True:
-            self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:  # not through a link, which others can make in a shared folder
+                self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                reason = f"cannot bind {endpoint}: no lock at {path} ({error.strerror}); choose another path"
+                raise BindError(error.errno, reason) from error
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

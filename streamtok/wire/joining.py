@@ -15,12 +15,12 @@ from streamtok.wire.control import Request, control_socket, decode_epoch, read_r
 from streamtok.wire.endpoint import reachable, receive
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
-from streamtok.wire.message import TokenMessage, encode, unpack
+from streamtok.wire.message import TokenMessage, check_tokens, encode
 from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 PATIENCE = 3.0
-MAX_UNPACKED = 1 << 28  # bytes of the unpacked grids of an epoch
+MAX_UNPACKED = 1 << 28  # bytes of the unpacked grids of an epoch, and of the live ones that wait for it
 SENT_SINCE = 1000  # most messages that a node can have sent between its info and its reply
 
 
@@ -28,13 +28,14 @@ SENT_SINCE = 1000  # most messages that a node can have sent between its info an
 class _Join:
     held: deque[TokenMessage]
     deadline: float
+    nbytes: int = 0
     socket: zmq.Socket | None = None
     asked: Info | None = None
 
 
 @dataclass
 class Joiner:
-    """Holds back a stream's live messages until its epoch has come, or PATIENCE seconds have passed.
+    """Holds back a stream's live messages until its epoch has come, PATIENCE seconds have passed, or too many wait.
 
     Call `begin` when a session starts, `hold` for every live message, `ask` at its info, and `take_ready` often.
     """
@@ -67,6 +68,9 @@ class Joiner:
             self._drop(message.stream)
             return False
         join.held.append(message)
+        join.nbytes += message.header.nbytes
+        if join.nbytes > MAX_UNPACKED:
+            join.deadline = 0.0
         return True
 
     def ask(self, info: Info) -> None:
@@ -129,7 +133,7 @@ class Joiner:
         """Unpack the messages of a reply; they must be consecutive, of the info's session, and lead to live ones."""
         messages, size = [], 0
         for parts in decode_epoch(result).messages:
-            messages.append(replace(unpack(parts, self.limits, [asked.grid]), info=asked))
+            messages.append(replace(check_tokens(parts, self.limits, [asked.grid]), info=asked))
             size += messages[-1].header.nbytes
             if size > MAX_UNPACKED:
                 raise WireError("size", f"result of op 'epoch' of {asked.stream!r} is {size} bytes and more, unpacked")

@@ -7,7 +7,7 @@ raises `WireError` and allocates nothing beyond the received parts.
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -125,11 +125,15 @@ def pack(header: Header, payload: Part = b"") -> list[Part]:
     return [make_topic(header), encode(header), payload]
 
 
-def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[int]] | None = None) -> TokenMessage:
-    """Check a `tokens/<stream>` message and view its grid; raises WireError.
+def unpack(parts: Sequence[Part], limits: Limits = LIMITS) -> TokenMessage:
+    """Check a `tokens/<stream>` message and view its grid; raises WireError. See `unpack_grid` for coded grids."""
+    return unpack_grid(check_tokens(parts, limits))
 
-    With `grids`, a grid of another shape is refused before it is unpacked. Coded grids are left to `coded.GridReader`,
-    which needs a stream's messages in order.
+
+def check_tokens(parts: Sequence[Part], limits: Limits, grids: Sequence[list[int]] | None = None) -> TokenMessage:
+    """Check a `tokens/<stream>` message; raises WireError. A compressed grid stays packed: it may be large, and wait.
+
+    With `grids`, a grid of another shape is refused.
     """
     header, payload = _open(parts, TokenHeader, limits)
     if grids is not None and header.grid not in grids:
@@ -137,17 +141,26 @@ def unpack(parts: Sequence[Part], limits: Limits = LIMITS, grids: Sequence[list[
     if math.prod(header.grid) > limits.max_grid:
         raise WireError("size", f"grid {header.grid} has more than the {limits.max_grid} elements accepted (max_grid)")
     _check_sum(header.checksum, payload)
-    data: Part = payload
-    if header.compression == "coded":
-        return TokenMessage(header, None, payload)
+    message = TokenMessage(header, None, payload)
+    return unpack_grid(message) if header.compression == "none" else message
+
+
+def unpack_grid(message: TokenMessage) -> TokenMessage:
+    """Return the message with its grid, or `unreadable` if the zstd package is missing; raises WireError.
+
+    Coded grids are left to `coded.GridReader`, which needs a stream's messages in order.
+    """
+    header, data = message.header, message.payload
+    if header.compression == "coded" or message.grid is not None:
+        return message
     if header.compression == "zstd":
         try:
-            data = compression.decompress(payload, header.nbytes)
+            data = compression.decompress(data, header.nbytes)
         except ImportError as error:  # a zstd stream must not end a reader of other streams
-            return TokenMessage(header, None, payload, unreadable=str(error))
+            return replace(message, unreadable=str(error))
     if len(data) != header.nbytes:
         raise WireError("size", f"payload of {len(data)} bytes, grid {header.grid} {header.dtype} has {header.nbytes}")
-    return TokenMessage(header, _view(data, header), payload)
+    return replace(message, grid=_view(data, header))
 
 
 def unpack_info(parts: Sequence[Part], limits: Limits = LIMITS) -> Info:

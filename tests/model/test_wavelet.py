@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from streamtok.model.wavelet import haar, inverse_haar
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.sampled_from([2, 4]), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(1, 2))
 def test_inverse_is_exact_for_pixels(patch, t, h, w, batch):
     """Pixel levels are small integers, so every sum is exact and equality is bit for bit."""

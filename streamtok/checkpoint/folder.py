@@ -45,16 +45,12 @@ def check_fit(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Ten
 
 
 def save(
-    model: Tokenizer,
-    folder: str | Path,
-    dtype: torch.dtype | None = None,
-    tokens_of: Tokenizer | None = None,
-    **extra: object,
+    model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None, tokens_of: Tokenizer | None = None
 ) -> None:
     """Write config.json and model.safetensors; weights are cast to `dtype` first (float16, for example).
 
-    The fingerprint is that of the stored weights, or of `tokens_of` if they make the same tokens. `extra` values are
-    added to config.json. ValueError for half a model, or for weights that make other tokens than `tokens_of`.
+    The fingerprint is that of the stored weights, or of `tokens_of` if they make the same tokens. ValueError for half a
+    model, or for weights that make other tokens than `tokens_of`.
     """
     for half in HALVES:
         model.check_has(half)
@@ -70,7 +66,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(stored, folder / "model.safetensors")
     values = {"format": FORMAT, "fingerprint": copy.fingerprint, "weights": copy.weights_digest}
-    values |= {"tokenizer": model.config.to_dict(), **extra}
+    values |= {"tokenizer": model.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 

@@ -186,12 +186,9 @@ class Reading:
         return result
 
     def _count(self, message: TokenMessage) -> None:
+        """Count a message, with its latencies unless it is replayed or was fetched on joining and so had waited."""
         self.messages += 1
         self.nbytes += len(message.payload)
-        self._note_age(message)
-
-    def _note_age(self, message: TokenMessage) -> None:
-        """Add a message's latencies, unless it is replayed, or was fetched on joining and so had waited in the node."""
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return

@@ -1,5 +1,6 @@
 """A connecting socket that reconnects after every kind of failure, and logs why it cannot."""
 
+import contextlib
 import logging
 import os
 import time
@@ -12,7 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
 from streamtok.names import parse_endpoint
-from streamtok.wire.endpoint import LOCAL_QUEUE
+from streamtok.wire.endpoint import LOCAL_QUEUE, receive
 from streamtok.wire.intake import Intake
 from streamtok.wire.security import CurveClient
 
@@ -105,6 +106,8 @@ class Connection:
         """Replace the connection, which may hang, by a new one."""
         self.up, self.waited, self._broken_since = False, True, time.monotonic()
         self.intake.leave()
+        with contextlib.suppress(zmq.Again):
+            receive(self.socket)  # a poll has fetched its first part, and without the rest libzmq ends the process
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
 

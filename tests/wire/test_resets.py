@@ -97,6 +97,29 @@ def test_a_publisher_that_pings_behind_a_full_queue_and_is_reset_ends_no_reader(
             assert server.accept()  # it is back
 
 
+OVERRUN = """
+import sys
+from streamtok.wire import drain, intake
+from streamtok.wire.header import Limits
+from streamtok.wire.subscriber import subscribe
+drain.MAX_BACKLOG = intake.LOOK_S = 0
+drain.MESSAGES_PER_POLL = 4
+with subscribe(sys.argv[1], limits=Limits(max_grid=24, max_header=1024, max_frame=0)) as reader:
+    while reader._drain.connection.counts["overrun"] < 20:
+        reader.get(1)
+"""
+
+
+def test_a_connection_that_is_given_up_while_messages_wait_ends_no_reader():
+    """libzmq has fetched the first part of one when it says that one waits, and ends a process that misses the rest."""
+    with Served("front") as node, running(OVERRUN, node.endpoint) as reader:
+        number = 0
+        while reader.poll() is None:
+            node.publish(*[make_group(number + later) for later in range(100)])
+            number += 100
+        assert reader.returncode == 0
+
+
 def test_a_reader_that_was_reset_is_forgotten():
     with Served("front") as node:
         client = shake_hands(connect_to(node.endpoint), b"SUB")

@@ -34,7 +34,7 @@ KEY_IN_PATH = re.compile(  # group 1; or else such a name, whole. The first keep
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 MOST_TEXT = 4000  # characters of what is told at a time: a peer's words may be in it
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 OUR_OPTIONS = ("stream", "curve", "freeze_after", "size", "fps", "seed", "frames", "format")
 
 
@@ -151,10 +151,11 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def name_errors(path: object, hint: str = "") -> Iterator[None]:
-    """Let errors of a full disk that name no file name this one, which is written, and say what to do."""
+    """Let errors of a full disk or a read-only folder name this file, which is written, and say what to do."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno not in FULL_DISK:
+        of_another = error.filename is not None and not str(error.filename).startswith(str(path))
+        if of_another or error.errno not in NOT_WRITABLE:
             raise
         raise OSError(error.errno, f"{error.strerror}{hint}", str(path)) from error

@@ -1,6 +1,7 @@
-"""What every test may use: one seed, and short paths of sockets."""
+"""What every test may use: the same start, and short paths of sockets."""
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -15,15 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-torch.set_num_threads(1)  # the models are tiny: a second thread costs more than it does, and other processes run beside
-
 warnings.filterwarnings("ignore", message="no weights ship")
 
 with contextlib.suppress(ImportError):  # a machine that is lent with a GPU lacks it
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 
     # Property tests try the same examples at each run, so that a failure is a change's; long ones try others each time.
-    settings.register_profile("steady", derandomize=True)
+    # How long an example takes says how busy the machine is.
+    unchecked = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    settings.register_profile("steady", derandomize=True, deadline=None, suppress_health_check=unchecked)
     settings.load_profile("steady")
 
 
@@ -43,9 +44,22 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 @pytest.fixture(autouse=True)
-def _one_seed() -> None:
-    """Every test starts from the same random numbers."""
+def _same_start() -> None:
+    """Every test starts as if it were the first of its process, whatever commands have run in it."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # the models are tiny: a second costs more than it does, and other processes run beside
+    log = logging.getLogger("streamtok")
+    log.setLevel(logging.NOTSET)
+    log.handlers.clear()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What readers wait for a node's answer may be too short on a busy machine."""
+    with contextlib.suppress(ImportError):  # likewise
+        monkeypatch.setattr("streamtok.wire.joining.PATIENCE", 60.0)
+        monkeypatch.setattr("streamtok.wire.subscriber.Subscription.info.__defaults__", (60.0,))
+        monkeypatch.setattr("streamtok.wire.control.ControlClient.request.__defaults__", (None, 60.0))
 
 
 @pytest.fixture

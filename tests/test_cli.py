@@ -106,7 +106,7 @@ sys.exit(sing())
     process.stdout.close()
     process.stdin.close()
     assert process.stderr.read() == b""
-    assert process.wait(20) == 141
+    assert process.wait(60) == 141
     process.stderr.close()
 
 

@@ -74,7 +74,7 @@ def test_a_wheel_works_outside_the_checkout(installed, tmp_path):
             assert b"streamtok" in page.read()
     finally:
         view.terminate()
-        view.communicate(timeout=30)
+        view.communicate(timeout=60)
 
 
 @pytest.mark.slow

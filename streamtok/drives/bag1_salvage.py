@@ -1,7 +1,5 @@
 """Recover the messages of a damaged ROS 1 bag by walking over its records."""
 
-from __future__ import annotations
-
 import mmap
 import re
 import struct

@@ -1,7 +1,5 @@
 """Sort the images of one camera by time: recorders write them slightly out of order, and clocks are set back."""
 
-from __future__ import annotations
-
 import bisect
 import itertools
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 The rules are in docs/drives.md, "Which clock".
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence

@@ -144,9 +144,9 @@ class Drive(ABC):
         return told
 
     def note(self, stream: str, text: str, frame_id: int | None = None) -> None:
-        """Add to `problems` what was left out or guessed, unless the same text is there."""
+        """Add to `problems` what was left out or guessed, unless it is nothing or is there already."""
         problem = Problem(stream, text, frame_id)
-        if problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
+        if not text or problem in self.problems or len(self.problems) >= MOST_PROBLEMS:
             return
         if len(self.problems) < LOGGED_PROBLEMS:
             log.warning("path=%s stream=%s problem=%r", self.path, stream or "-", text)

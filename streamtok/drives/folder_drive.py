@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,10 +18,10 @@ from streamtok.drives.image_folders import ImageFinder, list_image_folders
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
 from streamtok.drives.named_logs import Logs, folders_of, list_logs
-from streamtok.drives.other_formats import explain_format
+from streamtok.drives.other_formats import explain_format, explain_unread_times
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.folder import Found, TimedImage, join_clocks
-from streamtok.io.images.stills import read_pictures
+from streamtok.io.images.stills import is_grey_16, read_pictures
 from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_video
 from streamtok.io.video import VideoReader
 from streamtok.io.video.containers import open_container, video_streams
@@ -29,6 +30,8 @@ from streamtok.recording.parts import list_files
 log = logging.getLogger("streamtok.drive")
 
 DEEPEST = 3
+CAMERA_FOLDER = re.compile(r"(image|cam(era)?)([_-]\w+|\d+)", re.IGNORECASE)
+GREY_16 = "grey pictures of 16 bits, which may be distances: the high byte is read (images:DIR?bits=N if N bits count)"
 ReadItems = Callable[[Drive, str], Iterator[Item]]
 """Makes the items of one camera, for a drive and by the camera's name in it."""
 
@@ -70,6 +73,7 @@ def open_files(path: Path, topics: Topics, find: ImageFinder) -> Drive:
     drive = FilesDrive(path, {file.stem: partial(_video_items, file, {}) for file in videos}, topics)
     if len(videos) > 1:
         drive.note("", f"{len(videos)} videos are read as the cameras of one drive, each from its own start")
+    drive.note("", explain_unread_times(videos[0]))
     return drive
 
 
@@ -102,7 +106,8 @@ def belong_together(folders: list[Path], find: ImageFinder) -> bool:
     for folder in folders:
         others = bool(list_files(folder).paths) or any(map(is_video, folder.iterdir()))
         found = [] if others else list_image_folders(folder, DEEPEST - 1, find)
-        names = {each.relative_to(folder if each != folder else folder.parent) for each in found}
+        inside = folder not in found and not CAMERA_FOLDER.fullmatch(folder.name)
+        names = {each.relative_to(folder if inside else folder.parent) for each in found}
         timed, _ = _list_timed({str(each): each for each in found}, find)
         if not timed or names & cameras:  # none with times: those of this drive lie deeper
             return False
@@ -172,7 +177,9 @@ def open_video(path: Path, topics: Topics, options: dict[str, Any]) -> Drive:
         count = len(video_streams(container))
     chosen = [options.get("stream")] if "stream" in options or count == 1 else range(count)
     cameras = {f"cam{n}": partial(_video_items, path, options | {"stream": number}) for n, number in enumerate(chosen)}
-    return FilesDrive(path, cameras, topics)
+    drive = FilesDrive(path, cameras, topics)
+    drive.note("", explain_unread_times(path))
+    return drive
 
 
 def _list_timed(
@@ -206,6 +213,8 @@ def _image_items(found: Found, drive: Drive, stream: str) -> Iterator[Item]:
     if guessed := sum(image.guessed for image in found.images):
         drive.counts[stream]["guessed"] += guessed
         drive.note(stream, GUESSED)
+    if any(image.bits is None and is_grey_16(image.path) for image in found.images[:1]):
+        drive.note(stream, GREY_16)
     for image, joined in zip(found.images, join_clocks(found.images, drive.path), strict=True):
         number = image.frame_id if image.numbered else None
         yield Item(stream, image.time_ns, partial(_load_image, image), number, log_ns=joined.time_ns)

@@ -1,7 +1,5 @@
 """Group the files of a folder into recordings, by the rules of docs/drives.md ("Which files")."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re
@@ -85,21 +83,17 @@ def _inspect_file(path: Path, listed: set[str]) -> FoundFile:
     with contextlib.suppress(ValueError, ImportError, OSError):  # reported when it is opened
         kind = found.kind = find_kind(path)
         if kind == "mcap":
-            _inspect_mcap(found)
+            file = McapFile(path)
+            found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
+            facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
+            if facts.get("first_file"):
+                found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))
         elif kind != "video":
             from streamtok.drives.bag_drive import FILES  # needs rosbags, an extra
 
-            file = FILES[kind](path, lambda text: None, False)  # by its index only: salvage and copies take long
-            found.span, found.topics = file.span, frozenset(topic.name for topic in file.topics)
+            bag = FILES[kind](path, lambda text: None, False)  # by its index only: salvage and copies take long
+            found.span, found.topics = bag.span, frozenset(topic.name for topic in bag.topics)
     return found
-
-
-def _inspect_mcap(found: FoundFile) -> None:
-    file = McapFile(found.path)
-    found.span, found.topics = file.span, frozenset(channel.topic for channel in file.channels.values())
-    facts = next((values for name, values in file.metadata if name == MAIN_METADATA), {})
-    if facts.get("first_file"):
-        found.recording, found.part = ("own", facts["first_file"]), int(facts.get("part", 0))
 
 
 def _claim_unreadable(found: list[FoundFile]) -> None:

@@ -1,7 +1,5 @@
 """Find the folders of images below a folder, and cache what they hold."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache

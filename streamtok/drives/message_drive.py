@@ -3,8 +3,6 @@
 It chooses the topics that are cameras and their clocks, and turns their messages into items.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools
@@ -40,6 +38,7 @@ from streamtok.recording.packing import unpack_message
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 DEFAULT_DEPTH: DepthRange = (0.0, 10.0)
 OTHER_PICTURES = re.compile(r"(image|picture|video|rgbd)s?(array|stamped)?_?$|theora", re.IGNORECASE)
+FORM = re.compile(r"/(compressed|ffmpeg|h264|Image|CompressedImage)$")  # of image_transport, and two types on one topic
 Other = TypeVar("Other")
 Parse = Callable[[memoryview], ImageMessage]
 
@@ -149,6 +148,9 @@ class MessageDrive(Drive):
             self._depth = DEFAULT_DEPTH
             near, far = DEFAULT_DEPTH
             self.note("", f"{', '.join(depth)}: depth images, shown from {near:g} to {far:g} m (--depth-range)")
+        for _, forms in itertools.groupby(sorted(chosen, key=_bare_topic), _bare_topic):
+            if len(same := list(forms)) > 1:
+                self.note("", f"{' and '.join(same)} are likely one camera, which is read {len(same)} times (--stream)")
         streams = {labels[label].name: stream for label, stream in chosen.items()}
         mixed = {topic: streams[topic.name] for topic in recorded if topic in self._parsers and topic.name in streams}
         self.topics = mixed | {labels[label]: stream for label, stream in chosen.items()}
@@ -284,3 +286,8 @@ class MessageDrive(Drive):
     def _find_depth(self, image: ImageMessage) -> DepthRange | None:
         """The range of distances for a depth image; None for any other."""
         return self._depth if is_depth(image.encoding) else None
+
+
+def _bare_topic(label: str) -> str:
+    """A topic without the form that its pictures are sent in."""
+    return FORM.sub("", label)

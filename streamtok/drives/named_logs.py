@@ -4,8 +4,6 @@ LOG__CAMERA__TIME.jpg (nuScenes): a folder holds one camera of many recordings, 
 folders (samples, sweeps). LOG_cam0_TIME.jpg (Lyft): one folder holds all cameras; a folder with one is that camera.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from glob import escape

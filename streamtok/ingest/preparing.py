@@ -24,8 +24,6 @@ written and read on the network's stream alone.
 such work here takes a lock, the gate; code that may capture a graph holds it (`paused`). Replays do not need it.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable
@@ -43,6 +41,8 @@ from streamtok.types import Frame, Planes, RawPicture
 log = logging.getLogger("streamtok.ingest")
 
 Kernel = Callable[[Tensor, Tensor, Tensor], None]
+Send = Callable[[list[np.ndarray], Callable[[Tensor], Tensor]], Planes]
+"""Joins flat uint8 arrays on the network's device, and runs a function on the result, which makes planes of it."""
 NUMBERS_ROOM = 256
 """Bytes for the kernel's parameters before the image in an upload, padded so that the image begins aligned."""
 
@@ -50,29 +50,16 @@ NUMBERS_ROOM = 256
 class HostPlanes:
     """Planes in the host's memory."""
 
-    def __init__(self, planes: np.ndarray) -> None:
-        self._planes = torch.from_numpy(planes)
+    def __init__(self, planes: Tensor) -> None:
+        self._planes = planes
 
     def copy_to(self, target: Tensor) -> None:
         target.copy_(self._planes)
 
 
-class Preparer:
-    """Converts and resizes the frames of one camera, all of one size, on the CPU, for a network there.
-
-    `size` is the (H, W) of the result, `rect` (top, left, height, width) where the picture lies in it.
-    """
-
-    def __init__(self, resize: Preprocessor) -> None:
-        self.size, self.rect = resize.size, resize.rect
-        self._resize = resize
-
-    def __call__(self, frame: Frame) -> Planes:
-        """Prepare a frame; its picture may be overwritten once this returns.
-
-        Raises ValueError or TypeError for pictures of another size or type.
-        """
-        return HostPlanes(self._resize(frame.image))
+def keep_here(parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
+    """Make planes of one array for a network on the CPU."""
+    return HostPlanes(work(torch.from_numpy(parts[0])))
 
 
 class CudaPlanes:
@@ -121,28 +108,39 @@ class Upload:
             return self._link.run(staged, work)
 
 
-class UploadingPreparer(Preparer):
-    """Converts and resizes on the CPU, then uploads to the network's device."""
+class Preparer:
+    """Converts and resizes the frames of one camera, all of one size, on the CPU, and sends the planes to the network.
 
-    def __init__(self, resize: Preprocessor, upload: Upload) -> None:
-        super().__init__(resize)
-        self._upload = upload
+    `size` is the (H, W) of the result, `rect` (top, left, height, width) where the picture lies in it.
+    """
+
+    def __init__(self, resize: Preprocessor, send: Send) -> None:
+        self.size, self.rect = resize.size, resize.rect
+        self._resize, self._send = resize, send
 
     def __call__(self, frame: Frame) -> Planes:
+        """Prepare a frame; its picture may be overwritten once this returns.
+
+        Raises ValueError or TypeError for pictures of another size or type.
+        """
         planes = self._resize(frame.image)
-        return self._upload([planes.reshape(-1)], lambda data: data.view(planes.shape))
+        return self._send([planes.reshape(-1)], lambda data: data.view(planes.shape))
 
 
 class KernelPreparer(Preparer):
     """Uploads a camera's raw bytes, then converts and resizes them on the device."""
 
-    def __init__(self, resize: Preprocessor, upload: Upload, load_kernel: Callable[[str], Kernel]) -> None:
-        super().__init__(resize)
-        self._upload, self._kernel_of = upload, load_kernel
+    def __init__(self, resize: Preprocessor, send: Send, load_kernel: Callable[[str], Kernel]) -> None:
+        super().__init__(resize, send)
+        self._kernel_of = load_kernel
         self._numbers: dict[tuple[str, int], np.ndarray] = {}
 
     def __call__(self, frame: Frame) -> Planes:
-        raw = raw_rgb(frame.picture) if isinstance(frame.picture, np.ndarray) else frame.picture
+        raw = frame.picture
+        if isinstance(raw, np.ndarray):
+            if raw.ndim != 3 or raw.shape[2] != 3:
+                raise ValueError(f"picture of shape {raw.shape}: expected uint8 RGB (height, width, 3)")
+            raw = RawImage(raw, "rgb8", *raw.shape[:2])
         if raw.shape[:2] != self._resize.source_size:
             raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self._resize.source_size}")
 
@@ -151,7 +149,7 @@ class KernelPreparer(Preparer):
             self._kernel_of(raw.encoding)(data[NUMBERS_ROOM:], planes, data[:NUMBERS_ROOM].view(torch.int32))
             return planes
 
-        return self._upload([self._numbers_of(raw), raw.data], convert)
+        return self._send([self._numbers_of(raw), raw.data], convert)
 
     def _numbers_of(self, raw: RawPicture) -> np.ndarray:
         """The kernel's parameters for images with this layout, uint8 (NUMBERS_ROOM,)."""
@@ -162,13 +160,6 @@ class KernelPreparer(Preparer):
             room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
             self._numbers[key] = room
         return self._numbers[key]
-
-
-def raw_rgb(picture: np.ndarray) -> RawImage:
-    """An RGB picture, uint8 (h, w, 3), as a RawImage; ValueError for another shape."""
-    if picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"picture of shape {picture.shape}: expected uint8 RGB (height, width, 3)")
-    return RawImage(picture, "rgb8", *picture.shape[:2])
 
 
 class Preparing:
@@ -186,11 +177,11 @@ class Preparing:
     def preparer(self, resize: Preprocessor) -> Preparer:
         """A preparer for one camera's pictures, with the same result as `resize`."""
         if self._link is None:
-            return Preparer(resize)
+            return Preparer(resize, keep_here)
         with self._gate:
             upload = Upload(self._link(), self._gate)
         if self._kernel_of is None or resize.channels != 3:  # the kernel takes colour pictures only
-            return UploadingPreparer(resize, upload)
+            return Preparer(resize, upload)
         return KernelPreparer(resize, upload, self._kernel_of)
 
     @property

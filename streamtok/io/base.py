@@ -5,8 +5,6 @@ time, taken before any conversion. A recording's frame has the time when the sou
 time, whether or not it is played in real time.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -112,7 +110,7 @@ class Source(ABC):
             self.mark_ended("closed")
         self._close()
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> "Source":
         self.open()
         return self
 
@@ -141,23 +139,20 @@ class Source(ABC):
 class RecordedSource(Source):
     """A recording: read as fast as possible, or at the pace of its timestamps if `realtime`.
 
-    Subclasses implement `_next`, which returns None at the end; `capture_ns` starts at `self.start_ns`. `start_ns` is
-    the monotonic time of opening unless given.
+    Subclasses implement `_next`, which returns None at the end; `capture_ns` starts at `start_ns`, the monotonic time
+    of opening.
     """
 
-    def __init__(
-        self, stream: str, *, realtime: bool = False, max_frames: int | None = None, start_ns: int | None = None
-    ) -> None:
+    def __init__(self, stream: str, *, realtime: bool = False, max_frames: int | None = None) -> None:
         super().__init__(stream, max_frames=max_frames)
         self.realtime = self.own_clock = realtime
-        self._given_start = start_ns
         self.start_ns = 0
         self._pending: Frame | None = None
 
     def open(self) -> None:
         self._pending = None
         super().open()
-        self.start_ns = time.monotonic_ns() if self._given_start is None else self._given_start
+        self.start_ns = time.monotonic_ns()
 
     def skip_to(self, capture_ns: int) -> None:
         """Skip the frames before a time (monotonic ns). The recording's last frame stays: its number shows the gap."""

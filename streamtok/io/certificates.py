@@ -5,8 +5,6 @@ SSL_CERT_FILE. Many cameras use self-signed ones: a URL that ends with `#verify=
 a man in the middle pose as the camera.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

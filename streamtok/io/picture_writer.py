@@ -3,8 +3,6 @@
 Pictures that are not RGB can only go to a folder, as .npy files.
 """
 
-from __future__ import annotations
-
 import contextlib
 from abc import ABC, abstractmethod
 from fractions import Fraction

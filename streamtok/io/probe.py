@@ -1,7 +1,5 @@
 """Inspect a source by opening it and reading some of its frames: `streamtok doctor SOURCE`."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging

@@ -9,8 +9,6 @@
 `streamtok.io.base` says what a source is, `streamtok.types` what a frame is.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,12 +20,11 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.base import RecordedSource, Source
-from streamtok.io.cameras.camera import CameraSource
+from streamtok.io.cameras.camera import CameraSource, Device
 from streamtok.io.cameras.gstreamer_device import GStreamerDevice, has_gstreamer
 from streamtok.io.cameras.network_camera import NetworkCamera
 from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
-from streamtok.io.cameras.snapshot_device import PREFIX as SNAPSHOT
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
 from streamtok.io.cameras.web import ask_web
 from streamtok.io.images.source import ImageFileSource, parse_images
@@ -69,43 +66,47 @@ def open_source(
     they came in, where each packet is one frame. Raises ValueError for a wrong spec, FileNotFoundError if there is no
     such file.
     """
-    (scheme, _, rest), paced = spec.partition(":"), bool(realtime)
+    scheme, _, rest = spec.partition(":")
+    paced: dict[str, Any] = {"realtime": bool(realtime), "max_frames": max_frames}
     if scheme == "synthetic":
-        return parse_synthetic(spec, stream, realtime=paced, max_frames=max_frames)
+        return parse_synthetic(spec, stream, **paced)
     if scheme == "images":
-        return parse_images(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
+        return parse_images(spec, stream, keep_packets=keep_packets, **paced)
     if scheme == "zmq":
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
     if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
-        kind = "camera" if is_snapshot(spec) else ask_web(spec)
+        kind = "picture" if is_snapshot(spec) else ask_web(spec)
         if kind == "file":
-            return VideoSource(spec, stream, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
-        if kind == "pictures":  # slow or small ones would not fill in time what FFmpeg reads to recognize them
-            return CameraSource(NetworkCamera(spec, form="mjpeg"), stream, max_frames=max_frames)
-        return _open_camera(f"{SNAPSHOT}{spec}" if kind == "picture" else spec, stream, max_frames)
+            return VideoSource(spec, stream, keep_packets=keep_packets, **paced)
+        device, watched = _make_device(spec, kind)
+        return CameraSource(device, stream, max_frames=max_frames, **watched)
     path, options = _find_file(spec)
     if path.suffix == ".sdp":
-        return _open_camera(str(path), stream, max_frames)
+        return CameraSource(NetworkCamera(str(path)), stream, max_frames=max_frames)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageFileSource(path, stream, **options, realtime=paced, max_frames=max_frames)
-    return VideoSource(path, stream, options=options, realtime=paced, max_frames=max_frames, keep_packets=keep_packets)
+        return ImageFileSource(path, stream, **options, **paced)
+    return VideoSource(path, stream, options=options, keep_packets=keep_packets, **paced)
 
 
-def _open_camera(spec: str, stream: str, max_frames: int | None) -> Source:
-    """The camera of a device path, URL, "gst:PIPELINE" or "camera:SRC#faults"."""
+def _make_device(spec: str, kind: str) -> tuple[Device, dict[str, Any]]:
+    """The device of a path, URL, "gst:PIPELINE" or "camera:SRC#faults", and options of its `CameraSource`.
+
+    `kind` is what a web server gives at a URL, as `ask_web` says.
+    """
+    if kind == "picture":
+        return parse_snapshot(spec), {}
+    if kind == "pictures":  # slow or small ones would not fill in time what FFmpeg reads to recognize them
+        return NetworkCamera(spec, form="mjpeg"), {}
     if spec.startswith("camera:"):
-        return CameraSource(parse_played(spec, open_source), stream, max_frames=max_frames)
-    if is_snapshot(spec):
-        return CameraSource(parse_snapshot(spec), stream, max_frames=max_frames)
+        return parse_played(spec, open_source), {}
     if spec.startswith("gst:"):
         pipeline = spec.removeprefix("gst:")
-        device = OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
-        return CameraSource(device, stream, max_frames=max_frames)
+        return OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline), {}
     if not is_camera_path(spec):
-        return CameraSource(NetworkCamera(spec), stream, max_frames=max_frames)
+        return NetworkCamera(spec), {}
     path, options = split_options(spec, spec, CAMERA_OPTIONS)
-    freeze_after = options.pop("freeze_after", 5.0)
-    return CameraSource(OpenCVDevice(path, "v4l2", **options), stream, max_frames=max_frames, freeze_after=freeze_after)
+    watched = {"freeze_after": options.pop("freeze_after", 5.0)}
+    return OpenCVDevice(path, "v4l2", **options), watched
 
 
 def _find_file(text: str) -> tuple[Path, dict[str, Any]]:

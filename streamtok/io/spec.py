@@ -1,7 +1,5 @@
 """Parsing of source names: NAME?key=value&..., their values, and files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -1,10 +1,6 @@
-"""What every live source needs: detection of a frozen image, and exponential backoff between tries."""
+"""Detects that the image of a live source stands still."""
 
-from __future__ import annotations
-
-import math
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,24 +35,3 @@ class FreezeWatch:
             return False
         self.frozen = True
         return True
-
-
-@dataclass
-class Backoff:
-    """Seconds to wait before the next try: `first`, then twice as long each time, at most `most`.
-
-    No wait is longer than half the outage so far, where that is known, so that waiting never doubles an outage.
-    """
-
-    first: float = 0.1
-    most: float = 10.0
-    tries: int = 0
-
-    def next(self, outage: float = math.inf) -> float:
-        """Seconds to wait after one more failure, which came `outage` seconds after the first."""
-        self.tries += 1
-        return min(self.first * 2 ** min(self.tries - 1, 30), self.most, max(outage / 2, self.first))
-
-    def reset(self) -> None:
-        """Start over after a success."""
-        self.tries = 0

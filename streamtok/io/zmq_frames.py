@@ -9,8 +9,6 @@ capture times stay. Times by any other clock are shifted by the smallest differe
 the last one to two minutes: that message was delayed least, and the window follows clock drift.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The live table of a running node on standard error, if that is a terminal."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +26,7 @@ class LiveDisplay:
         self._last: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
 
-    def __enter__(self) -> LiveDisplay:
+    def __enter__(self) -> "LiveDisplay":
         if sys.stderr.isatty():
             self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
             self._live.start()

@@ -7,8 +7,6 @@
 Its loop (`loop`) is thin: captures prepare and queue frames, `IngestCore` decides and encodes, `Publisher` sends.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -57,7 +55,7 @@ class IngestNode:
         self,
         settings: RigSettings,
         tokenizer: Tokenizer | None = None,
-        on_update: Callable[[IngestNode], None] = lambda node: None,
+        on_update: "Callable[[IngestNode], None]" = lambda node: None,
         start_reader: Callable[[str], BaseProcess] | None = None,
     ) -> None:
         with blame_settings():

@@ -1,7 +1,5 @@
 """The loop of an ingest node: it feeds frames from captures to the core, and sends groups to publisher and recorder."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

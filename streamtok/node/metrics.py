@@ -8,8 +8,6 @@ server = PrometheusServer(metrics, port=9464)      # http://127.0.0.1:9464/metri
 server.close()
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import socket
@@ -18,17 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import numpy as np
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from streamtok.measures import KEPT, QUANTILES, LatestSamples, quantiles
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger("streamtok.ingest")
 

@@ -4,8 +4,6 @@ A recording with tokens is cut into groups as its headers say: boundaries, keyfr
 other drive is cut by the ingest core's rules on frame ids and capture times. Neither reads a clock.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Runs one replay: the drive's content decides how it is cut into groups, the settings where the tokens go."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
@@ -41,7 +39,7 @@ class ReplayNode:
         self,
         settings: ReplaySettings,
         tokenizer: Tokenizer | None = None,
-        on_update: Callable[[ReplayNode], None] = lambda node: None,
+        on_update: "Callable[[ReplayNode], None]" = lambda node: None,
     ) -> None:
         self.settings, self.tokenizer, self.on_update = settings, tokenizer, on_update
         self.recording = find_recording(settings.path)

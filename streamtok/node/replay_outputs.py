@@ -1,7 +1,5 @@
 """The outputs of a replay: a publisher like a live node's, a new recording, token files."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable
@@ -107,7 +105,7 @@ class Outputs:
         fixed = {"node": settings.node, "session": secrets.token_hex(16), "control": None}
         self._table = StreamTable(fixed, max_epoch_bytes=0)
 
-    def __enter__(self) -> Outputs:
+    def __enter__(self) -> "Outputs":
         with ExitStack() as stack:
             if self.settings.bind:
                 self.publisher = stack.enter_context(self._make_publisher(self.settings.bind))

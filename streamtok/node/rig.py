@@ -1,7 +1,5 @@
 """Builds the parts of a node from a rig's settings: its sources, and once they are open, core, publisher, recorder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import ExitStack

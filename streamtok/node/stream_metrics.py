@@ -1,19 +1,14 @@
 """Copies the counters and latencies of an ingest node's streams into its metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from streamtok.ingest.budget import StreamBudget
 from streamtok.ingest.lane import Lane
 from streamtok.io.base import RecordedSource, Source
 from streamtok.io.capture import Captured
 from streamtok.node.metrics import Metrics
+from streamtok.recording.recorder import Recorder
 from streamtok.types import TokenGroup
-
-if TYPE_CHECKING:
-    from streamtok.recording.recorder import Recorder
 
 OF_LANE = ("groups", "keyframes", "dropped", "gaps", "nonfinite", "repeated", "resizes")
 OF_SOURCE = ("frames", "reconnects", "frozen", "damaged", "missed")

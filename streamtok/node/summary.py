@@ -1,7 +1,5 @@
 """The summary of an ingest node. It imports no PyTorch, since a node may be stopped before that is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 IN_SUMMARY = ("frames", "groups", "keyframes", "dropped", "gaps", "damaged", "published")
 
 
-def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None, seconds: float) -> dict[str, Any]:
+def summarize(metrics: Metrics, streams: Iterable[str], core: "IngestCore | None", seconds: float) -> dict[str, Any]:
     """The summary for `--json`: counts per stream, latency in ms by stage, frames per second of the whole node."""
     if core is not None:
         from streamtok.ingest.token_grid import grid_shape  # needs PyTorch, which the core has loaded
@@ -31,7 +29,7 @@ def summarize(metrics: Metrics, streams: Iterable[str], core: IngestCore | None,
     return {"streams": counts, "latency_ms": metrics.latency_ms(), "fps": fps} | summarize_rig(core)
 
 
-def summarize_rig(core: IngestCore | None) -> dict[str, Any]:
+def summarize_rig(core: "IngestCore | None") -> dict[str, Any]:
     """The rig's bitrate asked for and sent, if the streams share a budget."""
     for lane in [] if core is None else core.lanes.values():
         if lane.budget.rig is not None:
@@ -40,7 +38,7 @@ def summarize_rig(core: IngestCore | None) -> dict[str, Any]:
     return {}
 
 
-def summarize_budget(lane: Lane) -> dict[str, Any]:
+def summarize_budget(lane: "Lane") -> dict[str, Any]:
     """A stream's bitrate asked for and sent, hold margin and left-out frames, if it has them."""
     budget = lane.budget
     summary: dict[str, Any] = {}
@@ -51,7 +49,7 @@ def summarize_budget(lane: Lane) -> dict[str, Any]:
     return summary
 
 
-def summarize_rate(asked: ByteBudget | None, sent: Meter) -> dict[str, Any]:
+def summarize_rate(asked: "ByteBudget | None", sent: "Meter") -> dict[str, Any]:
     """The rates asked for and sent, in bits per second of capture time."""
     return {"bitrate_asked": None if asked is None else asked.bitrate, "bitrate_sent": round(sent.mean)}
 

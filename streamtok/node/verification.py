@@ -1,7 +1,5 @@
 """Verifies that a replay gives the recorded tokens: it compares every group, and reports differences and doubts."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

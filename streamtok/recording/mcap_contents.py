@@ -1,7 +1,5 @@
 """List what an MCAP file holds, from its index or, without a usable one, by walking over its records."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import os
@@ -25,13 +23,13 @@ DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
 DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_STATISTICS: "statistics"}
 
 
-@dataclass
+@dataclass(eq=False)
 class Contents:
-    """A file's channels, schemas and message counts by id, and where its chunks lie."""
+    """A file's channels, schemas and message counts by id, and where its chunks lie; `profile` is in its header."""
 
     profile: str = ""
-    channels: dict[int, Channel] = field(default_factory=dict)
-    schemas: dict[int, Schema] = field(default_factory=dict)
+    channels: "dict[int, Channel]" = field(default_factory=dict)
+    schemas: "dict[int, Schema]" = field(default_factory=dict)
     metadata: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # (name, {key: text})
     counts: dict[int, int] = field(default_factory=dict)
     chunks: list[Chunk] = field(default_factory=list)
@@ -42,6 +40,7 @@ class Contents:
     damage: list[str] = field(default_factory=list)  # what cannot be read
 
     def note(self, text: str) -> None:
+        """Add to `damage`, unless the same text is there."""
         if text not in self.damage:
             self.damage.append(text)
 
@@ -122,7 +121,7 @@ def _read_index(stream: BinaryIO) -> Contents | None:
     return contents
 
 
-def _lists_everything(summary: Summary, told: Statistics, data_end: int) -> bool:
+def _lists_everything(summary: "Summary", told: "Statistics", data_end: int) -> bool:
     """Whether a summary indexes all messages, metadata and attachments; files may omit parts of it.
 
     It is wrong if chunks overlap, or run over the end of the data.

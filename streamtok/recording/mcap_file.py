@@ -24,7 +24,7 @@ import numpy as np
 
 from streamtok.measures import go_over_twice
 from streamtok.recording import mcap_records as spec
-from streamtok.recording.mcap_contents import read_contents
+from streamtok.recording.mcap_contents import Contents, read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
 from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.packing import unpack_if_packed
@@ -58,12 +58,12 @@ class Wanted(NamedTuple):
         return self.lists(message.channel_id) and self.first_ns <= message.log_time <= self.last_ns
 
 
-class McapFile:
-    """One MCAP file, complete or not: `channels`, `schemas`, `metadata` (name, {key: text}), and its messages.
+class McapFile(Contents):
+    """One MCAP file, complete or not: its contents, and its messages.
 
-    `place` is the file that is read: `path`, or a temporary unpacked copy that lives as long as this object. `profile`
-    is that of the header; `indexed` is whether the file was closed properly. `damage` lists what could not be read, in
-    words. `counts` are messages by channel, empty without an index. Raises ValueError if it is no MCAP file.
+    `place` is the file that is read: `path`, or a temporary unpacked copy that lives as long as this object. `damage`
+    lists what could not be read, in words. `counts` are empty without an index. Raises ValueError if it is no MCAP
+    file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -74,22 +74,13 @@ class McapFile:
             found = stream.read(len(MAGIC))
             if found != MAGIC and not spec.begins_with_header(stream):
                 raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
-            self._contents = read_contents(stream)
+            super().__init__(**vars(read_contents(stream)))
         if found != MAGIC:
             self.note(f"its first bytes are damaged: {found!r}")
         if reason:
             self.note(reason)
-        self.profile, self.indexed = self._contents.profile, self._contents.indexed
-        self.channels, self.schemas = self._contents.channels, self._contents.schemas
-        self.metadata, self.counts = self._contents.metadata, self._contents.counts
-        self.damage, self.chunks = self._contents.damage, self._contents.chunks
-        self.attachments = self._contents.attachments
         self._written_ns = self.path.stat().st_mtime_ns
         self._set_back: dict[int, bool] = {}  # by channel
-
-    def note(self, text: str) -> None:
-        """Add to `damage`, unless the same text is there."""
-        self._contents.note(text)
 
     def channel_ids(self, prefix: str) -> set[int]:
         """The ids of channels whose topic begins with `prefix`."""
@@ -121,7 +112,7 @@ class McapFile:
                 self.note(f"{count - read[number]} of {count} messages of {topic} cannot be read")
 
     def _messages(self, stream: BinaryIO, wanted: Wanted, as_written: bool) -> Iterator[RawMessage]:
-        if self._contents.loose:
+        if self.loose:
             yield from self._loose_messages(stream, wanted)
         elif as_written or self.was_set_back(wanted.channel_ids):
             for chunk in sorted(filter(wanted.may_lie_in, self.chunks), key=lambda chunk: chunk.offset):
@@ -160,7 +151,7 @@ class McapFile:
 
         Only chunks without a message index are read. ValueError for a file with messages outside chunks.
         """
-        if self._contents.loose:
+        if self.loose:
             raise ValueError(f"{self.path} has no index of its messages: run `streamtok repair {self.path}`")
         with self.place.open("rb") as stream:
             parts = [part for number in range(len(self.chunks)) for part in self._places(stream, number, channel_ids)]

@@ -4,8 +4,6 @@ Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml th
 (ROS 1), `NAME`, `NAME_001`, ... (ours). Any of these files may be gone, empty, renamed or newer than the list.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The old file stays as it is. Readers of a folder with both take only the repaired one (`parts.leave_out_copies`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import io
@@ -118,7 +116,7 @@ def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
     return messages
 
 
-def _copy_attachments(file: McapFile, writer: Writer) -> None:
+def _copy_attachments(file: McapFile, writer: "Writer") -> None:
     from mcap.data_stream import ReadDataStream
     from mcap.exceptions import McapError
     from mcap.records import Attachment
@@ -135,7 +133,7 @@ def _copy_attachments(file: McapFile, writer: Writer) -> None:
             writer.add_attachment(found.create_time, found.log_time, found.name, found.media_type, found.data)
 
 
-def _copy_messages(file: McapFile, writer: Writer, copying: Copying) -> int:
+def _copy_messages(file: McapFile, writer: "Writer", copying: Copying) -> int:
     channels: dict[int, int] = {}
     schemas: dict[int, int] = {}
     written = 0
@@ -149,7 +147,7 @@ def _copy_messages(file: McapFile, writer: Writer, copying: Copying) -> int:
     return written
 
 
-def _copy_channel(file: McapFile, writer: Writer, number: int, schemas: dict[int, int], copying: Copying) -> int:
+def _copy_channel(file: McapFile, writer: "Writer", number: int, schemas: dict[int, int], copying: Copying) -> int:
     """Register a channel of `file`, and its schema unless `schemas` has it, with the writer; returns its new id."""
     channel = file.channels[number]
     schema = file.schemas.get(channel.schema_id)

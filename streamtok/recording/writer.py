@@ -4,8 +4,6 @@ Uncompressed images are stored as rows of RGB in zstd chunks. PNG takes longer t
 read, and no viewer reads it. The file is larger, but a recorder that falls behind would lose frames.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -79,7 +79,11 @@ class Connection:
 
     def __post_init__(self) -> None:
         self._monitor = self.socket.get_monitor_socket(_EVENTS)
-        self._set_options()
+        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.intake.holds else PROBES)
+        if not self.intake.holds:
+            self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
         try:
             connect(self.socket, self.endpoint, self.curve)
         except ValueError:
@@ -106,8 +110,8 @@ class Connection:
         """Replace the connection, which may hang, by a new one."""
         self.up, self.waited, self._broken_since = False, True, time.monotonic()
         self.intake.leave()
-        with contextlib.suppress(zmq.Again):
-            receive(self.socket)  # a poll has fetched its first part, and without the rest libzmq ends the process
+        with contextlib.suppress(zmq.Again):  # `poll` may have begun a message: without its rest libzmq aborts
+            receive(self.socket)
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
 
@@ -119,13 +123,6 @@ class Connection:
         self._monitor.close(0)
         self.socket.close(0)
         self._log.finish()
-
-    def _set_options(self) -> None:
-        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 1)
-        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 1)
-        self.socket.set(zmq.TCP_KEEPALIVE_CNT, HOLDING_PROBES if self.intake.holds else PROBES)
-        if not self.intake.holds:
-            self.socket.set(zmq.RCVHWM, LOCAL_QUEUE if self.endpoint.startswith("ipc://") else 0)
 
     def _give_up(self, fault: str) -> None:
         if fault == "overrun":

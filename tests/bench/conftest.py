@@ -1,3 +1,3 @@
-from tests.kit.engine import own_cache, same_threads
+from tests.kit.engine import own_cache
 
-__all__ = ["own_cache", "same_threads"]
+__all__ = ["own_cache"]

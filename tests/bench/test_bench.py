@@ -146,8 +146,8 @@ def test_command_measures_the_start_of_a_node_unless_told_not_to(bench, capsys):
     found = report["start"]
     assert found["weights"] == "nano"
     assert found["engine"]["threads"] >= 1
-    assert 0 < found["second_ms"] < 60_000
     assert found["first_ms"] > 0
+    assert found["second_ms"] > 0
     text = format_benchmark(report)
     assert f"{found['second_ms']:.0f} ms" in text
     assert "of a node to a reader's first token" in text

@@ -35,7 +35,7 @@ def test_what_a_link_does_not_lose_arrives_also_where_a_reader_waits_to_ask_for_
     with (
         Served(lossless=True, control="") as node,
         LossyLink(node.endpoint, LossPattern(0.1, seed=1)) as link,
-        subscribe(link.endpoint, timeout=10) as reader,
+        subscribe(link.endpoint, timeout=60) as reader,
     ):
         node.wait_subscribers(1)
         node.publish(*(make_group(number, interval=100) for number in range(60)))
@@ -56,7 +56,7 @@ def test_over_a_lossy_link_readers_get_the_right_tokens_or_are_told(tmp_path, co
         node.do(lambda publisher: publisher.add_stream(info))
         with (
             LossyLink(node.endpoint, LossPattern(0.1, late=0.1, seed=3)) as link,
-            subscribe(link.endpoint, timeout=10, coders=[tmp_path]) as reader,
+            subscribe(link.endpoint, timeout=60, coders=[tmp_path]) as reader,
         ):
             node.wait_subscribers(1)
             node.publish(*(make_group(number, interval=10, tokens=grids[number]) for number in range(40)))

@@ -41,7 +41,7 @@ def encode_all(coder: TokenCoder, grids: list[np.ndarray], past: Past = FRESH) -
     return out
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(KINDS), SIZES, st.integers(0, 99), st.lists(st.booleans(), min_size=1, max_size=12))
 def test_grids_of_any_levels_and_size_come_back(kind, size, seed, keyframes):
     """Resets anywhere, a change of size in between, and a stream that is kept and taken up again."""

@@ -97,7 +97,7 @@ def test_a_signal_while_waiting_for_readers_ends_ingest(model, endpoint):
 def test_systemd_hears_that_the_node_is_ready_and_alive_and_stopping(model, endpoint, tmp_path, monkeypatch):
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(f"{folder}/n")
-        notify.settimeout(20)
+        notify.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", f"{folder}/n")
         assert ingest.main(["--source", "synthetic:32x48@30?frames=5", "--model", model, "--bind", endpoint]) == 0
         heard = []

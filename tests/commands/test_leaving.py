@@ -51,7 +51,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
     node.send_signal(number)
     output, log = node.communicate(timeout=60)
     assert node.returncode == 0, log
-    assert time.monotonic() - began < 8  # 2 s, and a busy machine
+    assert time.monotonic() - began < 25  # the start would take 30
     [stream] = json.loads(output)["streams"].values()
     assert stream["frames"] == 0
 
@@ -86,7 +86,7 @@ def test_a_port_that_a_node_has_just_left_is_free(endpoint):
     from streamtok.wire.subscriber import subscribe
 
     with Publisher("tcp://127.0.0.1:*") as publisher, subscribe(publisher.endpoint):
-        assert publisher.wait_subscribers(1, 20)
+        assert publisher.wait_subscribers(1, 60)
     probe_endpoints(publisher.endpoint, "tcp://eth99:5555", endpoint)
 
 
@@ -149,7 +149,7 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 1
+    assert process.wait(60) == 1
     process.stdout.close()
 
 
@@ -177,4 +177,4 @@ def test_a_node_whose_camera_is_in_the_midst_of_an_image_ends_with_status_0(tmp_
             time.sleep(0.01)
         time.sleep(random.Random(number).uniform(0, 0.5))
         node.terminate()
-        assert node.wait(30) == 0, f"stop {number}: " + (tmp_path / "log").read_text()
+        assert node.wait(60) == 0, f"stop {number}: " + (tmp_path / "log").read_text()

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 import streamtok
 from streamtok.commands import models
@@ -17,9 +16,6 @@ SIZE = (64, 96)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def clip(path, frames):

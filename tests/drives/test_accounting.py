@@ -367,7 +367,7 @@ def disturbed(draw: st.DrawFn) -> list[Shot]:
     return [dataclasses.replace(shot, log_ns=START_NS + place * STEP_NS) for place, shot in enumerate(shots)]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(shots=disturbed(), parts=st.integers(1, 12), kept=st.floats(0.05, 1))
 def test_frames_and_what_is_named_as_left_out_are_all_images_of_the_file(tmp_path_factory, shots, parts, kept):
     folder = tmp_path_factory.mktemp("drive")

@@ -42,7 +42,7 @@ def damage(data: bytes, what: str, at: int, size: int) -> bytes:
     return data[:at] + changed.get(what, bytes(range(size))) + data[kept:]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     compression=st.sampled_from(["NONE", "ZSTD", "LZ4"]),
     closed=st.booleans(),
@@ -205,7 +205,7 @@ def test_to_list_a_folder_unpacks_no_bag_that_is_damaged(tmp_path):
     assert [len(read(tmp_path / name).numbers) for name in ("a.bag", "b.bag")] == [COUNT, COUNT]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     compression=st.sampled_from(["BZ2", "LZ4"]),
     what=st.sampled_from(["flip", "zeros", "gone", "more"]),

@@ -131,7 +131,7 @@ def write_video_messages(path, frames, packets, codec):
     return write_topics(path, "foxglove.CompressedVideo", {"/front/video": messages})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(share=st.floats(0.001, 0.999), chunking=st.booleans())
 @example(share=0.6, chunking=False)
 def test_a_file_cut_anywhere_gives_its_first_frames_or_says_why_not(tmp_path_factory, share, chunking):
@@ -553,7 +553,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(places=st.lists(st.floats(0, 0.999), min_size=1, max_size=20), value=st.integers(0, 255))
 @example(places=[0.9375, 0.25, 0.00390625], value=3)  # a chunk that seems to run over the end of the file
 @example(places=[0.14295999071830529], value=0)  # a topic without a type

@@ -151,6 +151,53 @@ def test_times_of_kitti_360_are_found(tmp_path, inside):
     assert read(tmp_path)[0] == ALL
 
 
+def test_cameras_of_kitti_360_are_one_drive(tmp_path):
+    for run in ("2013_05_28_drive_0000_sync", "2013_05_28_drive_0002_sync"):
+        for camera, inside in (("image_00", "data_rect"), ("image_01", "data_rect"), ("image_02", "data_rgb")):
+            for number in range(COUNT):
+                put_image(tmp_path / run / camera / inside / f"{number:010d}.png", number)
+            (tmp_path / run / camera / "timestamps.txt").write_text("\n".join(map(date, range(COUNT))))
+    first, second = list_drives(str(tmp_path))
+    assert (Path(first).name, Path(second).name) == ("2013_05_28_drive_0000_sync", "2013_05_28_drive_0002_sync")
+    with open_drive(first) as drive:
+        assert len(drive.streams) == 3
+        assert len(list(drive)) == 3 * COUNT
+
+
+def test_grey_pictures_of_16_bits_are_said_to_be_distances_perhaps(tmp_path):
+    write_tum(tmp_path, lambda number: True)
+    for number in range(COUNT):
+        path = tmp_path / "depth" / f"{(START_NS + number * STEP_NS) / 1e9:.6f}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8), 5000, np.uint16)).save(path)
+    with open_drive(tmp_path) as drive:
+        assert len(list(drive)) == 2 * COUNT
+        assert ["depth: grey pictures of 16 bits" in note for note in drive.notes].count(True) == 1
+        assert not any(note.startswith("rgb:") for note in drive.notes)
+
+
+@pytest.mark.parametrize(
+    ("video", "beside", "said"),
+    [
+        ("videos/observation.images.top/chunk-000/file-000.mp4", "meta/info.json", "several episodes"),
+        ("videos/chunk-000/observation.images.top/episode_000000.mp4", "meta/info.json", "of LeRobot"),
+        ("0/video.hevc", "0/global_pose/frame_times", "frame_times"),
+        ("route--0/fcamera.hevc", "route--0/rlog.zst", "rlog.zst"),
+        ("front.mp4", "front.timestamps.parquet", "front.timestamps.parquet"),
+        ("front.mp4", "timestamps.txt", "timestamps.txt"),
+        ("front.mp4", "calibration.yaml", ""),
+    ],
+)
+def test_times_beside_a_video_that_are_not_used_are_said(tmp_path, video, beside, said):
+    for name in (video, beside):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    write_video(tmp_path / "a.mp4", numbered(5)).rename(tmp_path / video)
+    (tmp_path / beside).write_text("{}")
+    for name in (tmp_path, tmp_path / video):
+        with open_drive(name) as drive:
+            assert (said in " ".join(drive.notes)) if said else not drive.notes
+
+
 def test_images_without_times_are_named_however_deep_they_lie(tmp_path):
     folder = tmp_path / "raw" / "kitchen" / "00" / "traj0" / "images0"
     for number in ALL:

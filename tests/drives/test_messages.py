@@ -414,6 +414,23 @@ def test_two_types_on_one_topic_are_two_cameras(tmp_path):
     assert [frame.frame_id for frame in found if frame.stream == "a"] == list(range(12))
 
 
+def test_forms_of_one_topic_are_said_to_be_one_camera(tmp_path):
+    raw = [image(frame, frame.image, "rgb8") for frame in FRAMES]
+    packed = [compressed(frame, cv2.imencode(".png", frame.image)[1].tobytes(), "png") for frame in FRAMES]
+    kind = "sensor_msgs/msg/CompressedImage"
+    topics = [
+        ros("/a/image_raw", raw),
+        ros("/a/image_raw/compressed", packed, kind),
+        ros("/b/compressed", packed, kind),
+    ]
+    path = write(tmp_path / "d.mcap", topics)
+    found, notes = read(path)
+    assert {frame.stream for frame in found} == {"a", "a_image_raw_compressed", "b"}
+    assert "/a/image_raw and /a/image_raw/compressed are likely one camera" in notes
+    with open_drive(path, topics=["a", "b"]) as drive:
+        assert drive.notes == []
+
+
 def test_a_camera_that_cannot_be_read_does_not_refuse_the_others(tmp_path):
     good = ros("/good/image_raw", [image(frame, frame.image, "rgb8") for frame in FRAMES])
     odd = ("/odd/image_raw", "sensor_msgs/msg/Image", "ros2msg", "xyz", timed([b"?"] * 12))

@@ -1,3 +1,3 @@
-from tests.kit.engine import load_kernel, own_cache, same_threads
+from tests.kit.engine import load_kernel, own_cache
 
-__all__ = ["load_kernel", "own_cache", "same_threads"]
+__all__ = ["load_kernel", "own_cache"]

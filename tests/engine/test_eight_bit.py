@@ -135,7 +135,6 @@ def test_tokens_agree_with_float32_above_the_floor(nano):
 
 @pytest.mark.parametrize(("agreement", "chosen"), [(FLOOR - 0.01, "float32"), (FLOOR + 0.01, "int8")])
 def test_a_precision_is_picked_only_above_the_floor(nano, agreement, chosen):
-    torch.set_num_threads(1)
     machine, tokens = inspect_machine(nano.fingerprint, SIZE), torch.zeros(1, 1, 8, 12, dtype=torch.int32)
     trials = {
         "float32": Trial(machine, tokens, 20.0, 1.0),

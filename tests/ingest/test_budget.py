@@ -145,7 +145,7 @@ def plain_rate(clip: str) -> float:
     return 8 * float(np.mean(SIZES[clip][0][0][1:])) * FPS / GROUP
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(SIZES)), st.floats(0.2, 0.98), st.integers(0, 7))
 def test_real_clips_take_what_was_asked_and_the_cheapest_means_first(clip, wanted, start):
     asked = round(wanted * plain_rate(clip))
@@ -161,7 +161,7 @@ def test_real_clips_take_what_was_asked_and_the_cheapest_means_first(clip, wante
     assert min(camera.shares[:20]) > 0.4 * np.mean(camera.shares[20:])  # the first keyframe starves nothing
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(sorted(SIZES)), min_size=2, max_size=6), st.floats(0.2, 0.95), st.data())
 def test_a_rig_keeps_to_one_budget_at_the_same_effort_of_all(clips, wanted, data):
     """Cameras that start, stop and run on clocks of their own; each second's bits are those of all."""

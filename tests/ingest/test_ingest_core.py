@@ -245,7 +245,7 @@ def test_latents_that_are_never_finite_are_logged_together(caplog):
     assert record.levelname == "ERROR"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     lost=st.sets(st.integers(0, 39), max_size=12),
     policy=st.sampled_from(["latest", "lossless"]),

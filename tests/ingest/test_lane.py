@@ -36,7 +36,7 @@ class Driver:
         self.lane.cut()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     steps=st.lists(st.tuples(STEPS, st.integers(1, 5)), max_size=80),
     policy=st.sampled_from(["latest", "lossless"]),

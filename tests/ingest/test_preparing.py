@@ -75,7 +75,7 @@ class LatePlanes:
         self._there.set()
 
     def copy_to(self, target):
-        assert self._there.wait(30)
+        assert self._there.wait(60)
         target.copy_(self._planes)
 
 
@@ -291,7 +291,7 @@ def test_while_paused_no_camera_starts_work_on_the_device():
         camera.join(0.2)
         assert camera.is_alive()
         assert guarded == [True, True]
-    camera.join(30)
+    camera.join(60)
     assert guarded == [True] * 4
     assert len(items) == 1
 

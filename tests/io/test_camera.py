@@ -3,10 +3,10 @@
 import itertools
 import logging
 import shutil
-import socket
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 
 import cv2
 import numpy as np
@@ -16,35 +16,31 @@ from hypothesis import strategies as st
 
 from streamtok.io.base import EndOfSource
 from streamtok.io.cameras import camera
-from streamtok.io.cameras.camera import CameraSource, Grabbed
+from streamtok.io.cameras.camera import Backoff, CameraSource, Grabbed
 from streamtok.io.cameras.gstreamer_device import LAUNCH, has_gstreamer
 from streamtok.io.cameras.network_camera import NetworkCamera
 from streamtok.io.cameras.played_device import MachineClock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
-from streamtok.io.watch import Backoff, FreezeWatch
+from streamtok.io.watch import FreezeWatch
+from tests.kit.nodes import SteppedClock
+from tests.kit.ports import keep_port
 from tests.kit.threads import beside
 from tests.kit.web import Server
+from tests.kit.wire import eventually
 
 
-class SteppedClock(MachineClock):
-    """Moves on only when it is waited for: the camera is never late, however busy the machine is."""
-
-    def __init__(self):
-        self.time_ns = time.monotonic_ns()
-
-    def now_ns(self):
-        return self.time_ns
-
-    def wait_until(self, due_ns):
-        self.time_ns = max(self.time_ns, due_ns)
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch):
+    """On a busy machine a thread takes longer to end than a camera is waited for."""
+    monkeypatch.setattr(camera, "JOIN_S", 60)
 
 
 def played(spec, clock=None, **options):
     return CameraSource(parse_played(spec, open_source, clock), "front", backoff=Backoff(0.05, 0.1), **options)
 
 
-def read_until(source, done, limit=20.0):
+def read_until(source, done, limit=60.0):
     """Frames until `done(frames)`; the end of the source, or of the time limit, ends it too."""
     frames, deadline = [], time.monotonic() + limit
     while not done(frames) and time.monotonic() < deadline:
@@ -120,7 +116,7 @@ def test_a_camera_that_never_comes_is_closed_at_once():
     with source:
         assert source.read(0.05) is None
     assert source.state == "ended"
-    assert not any(thread.name == "capture-front" for thread in threading.enumerate())
+    assert not source.capture.is_alive()
 
 
 def test_a_frozen_image_is_noticed_once_and_its_end_too():
@@ -186,7 +182,7 @@ def test_max_frames_and_close_end_it_and_no_thread_is_left():
     source.open()
     with beside(read_until, source, lambda frames: False):
         source.close()
-    assert threading.active_count() == before
+    assert eventually(lambda: threading.active_count() <= before)
     with pytest.raises(EndOfSource, match="closed"):
         source.read(0)
 
@@ -208,7 +204,7 @@ class BrokenDriver:
 
 def test_an_unforeseen_failure_ends_the_source_with_its_reason():
     with CameraSource(BrokenDriver()) as source, pytest.raises(EndOfSource, match="driver bug"):
-        source.read(5)
+        source.read(60)
 
 
 class HangingDevice:
@@ -233,18 +229,20 @@ class HangingDevice:
 
 
 def test_a_device_that_hangs_holds_up_neither_reading_nor_closing(monkeypatch, caplog):
-    monkeypatch.setattr(camera, "STALL_S", 0.3)
+    monkeypatch.setattr(camera, "STALL_S", 60)
     monkeypatch.setattr(camera, "JOIN_S", 0.2)
     device = HangingDevice()
     with CameraSource(device, "front") as source:
-        assert source.read(5) is not None
+        assert source.read(60) is not None
         began = time.monotonic()
         assert source.read(0.05) is None
-        assert time.monotonic() - began < 5
-        assert (source.state, read_until(source, lambda frames: source.state == "lost")) == ("up", [])
+        assert time.monotonic() - began < 30  # the device hangs for 60
+        assert source.state == "up"
+        monkeypatch.setattr(camera, "STALL_S", 0.3)
+        assert read_until(source, lambda frames: source.state == "lost") == []
         assert "event=lost device=hanging reason='silent'" in caplog.text
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     source.close()
     assert caplog.text.count("event=device_hangs") == 1
     device.goes_on.set()
@@ -254,10 +252,10 @@ def test_a_hanging_device_that_goes_on_is_up_again_with_a_gap(monkeypatch):
     monkeypatch.setattr(camera, "STALL_S", 0.1)
     device = HangingDevice()
     with CameraSource(device, "front") as source:
-        first = source.read(5)
+        first = source.read(60)
         read_until(source, lambda frames: source.state == "lost")
         device.goes_on.set()
-        assert source.read(5).frame_id >= first.frame_id + 2
+        assert source.read(60).frame_id >= first.frame_id + 2
         assert source.state == "up"
 
 
@@ -319,7 +317,7 @@ def test_images_that_a_camera_lost_show_in_its_own_times(timed):
     assert source.counts["missed"] == 10 * timed
 
 
-def serve_jpeg(on, port=0):
+def serve_jpeg(on, port):
     """A network camera of the kind that many dashboards have: JPEG images in one HTTP answer, while it is `on`."""
 
     def show():
@@ -337,10 +335,10 @@ def serve_jpeg(on, port=0):
 def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
     caplog.set_level(logging.INFO, "streamtok.io")
     on = threading.Event()
-    server = serve_jpeg(on)
-    device = NetworkCamera(f"{server.base.replace('//', '//user:secret@')}/")
-    with CameraSource(device, backoff=Backoff(0.05, 0.1)) as source:
-        with server:
+    with keep_port() as port, ExitStack() as stack:
+        with serve_jpeg(on, port):
+            device = NetworkCamera(f"http://user:secret@127.0.0.1:{port}/")
+            source = stack.enter_context(CameraSource(device, backoff=Backoff(0.05, 0.1)))
             before = time.monotonic_ns()
             first = read_until(source, lambda frames: len(frames) >= 5)
             assert first[0].image.shape == (48, 64, 3)
@@ -349,7 +347,7 @@ def test_a_network_camera_that_is_switched_off_and_on_comes_back(caplog):
             on.clear()
         read_until(source, lambda frames: source.state == "lost")
         assert source.state == "lost"
-        with serve_jpeg(on, int(server.base.rpartition(":")[2])):
+        with serve_jpeg(on, port):
             after = read_until(source, lambda frames: source.state == "up" and len(frames) >= 5)
             on.clear()
     assert source.counts["reconnects"] >= 1
@@ -376,9 +374,7 @@ def test_a_file_in_shared_memory_is_no_camera():
 def test_devices_that_are_not_there_say_so_at_once():
     with pytest.raises(OSError, match="no such device"):
         open_source("/dev/video97").open()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(OSError, match="nothing listens"):
+    with keep_port() as port, pytest.raises(OSError, match="nothing listens"):
         open_source(f"rtsp://127.0.0.1:{port}/live").open()
     if not has_gstreamer() and shutil.which(LAUNCH) is None:
         with pytest.raises(OSError, match="without GStreamer"):
@@ -401,7 +397,7 @@ def test_wrong_specs_say_what_is_allowed(spec, words):
         open_source(spec)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(first=st.floats(0.01, 2), most=st.floats(2, 60))
 def test_waiting_doubles_up_to_the_cap(first, most):
     backoff = Backoff(first, most)
@@ -412,7 +408,7 @@ def test_waiting_doubles_up_to_the_cap(first, most):
     assert backoff.next() == first
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(outage=st.floats(0.01, 600), trying=st.floats(0, 3))
 def test_waiting_never_makes_an_outage_twice_as_long(outage, trying):
     backoff, now = Backoff(), 0.0

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -138,7 +138,6 @@ def damage_blocks(whole, name, kind, place, count, target):
     return found
 
 
-NO_FIXTURE = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 OF_PACKETS = {
     "name": st.sampled_from(PACKETS),
     "kind": st.sampled_from(["drop", "twice", "cut", "swap", "flip", "blank"]),
@@ -176,7 +175,7 @@ def try_blocks(whole, tmp_path, name, kind, place, count):
     damage_blocks(whole, name, kind, place, count, tmp_path / f"damaged-{name}")
 
 
-@settings(max_examples=40, **NO_FIXTURE)
+@settings(max_examples=40)
 @given(**OF_PACKETS)
 @example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
 @example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
@@ -188,7 +187,7 @@ def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, nam
     try_packets(whole, tmp_path, name, kind, places, share)
 
 
-@settings(max_examples=40, **NO_FIXTURE)
+@settings(max_examples=40)
 @given(**OF_BLOCKS)
 @example(name="plain.ts", kind="twice", place=0.56, count=1)
 @example(name="h265.ts", kind="blank", place=0.95, count=9)
@@ -197,14 +196,14 @@ def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, derandomize=False, **NO_FIXTURE)
+@settings(max_examples=2000, derandomize=False)
 @given(**OF_PACKETS)
 def test_damaged_packets_at_length(whole, tmp_path, name, kind, places, share):
     try_packets(whole, tmp_path, name, kind, places, share)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, derandomize=False, **NO_FIXTURE)
+@settings(max_examples=2000, derandomize=False)
 @given(**OF_BLOCKS)
 def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count):
     try_blocks(whole, tmp_path, name, kind, place, count)

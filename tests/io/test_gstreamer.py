@@ -31,9 +31,9 @@ def test_a_pipeline_that_dies_is_started_again_and_ends_with_its_source():
     with source:
         device = source.device
         assert isinstance(device, GStreamerDevice)
-        first = source.read(10)
+        first = source.read(60)
         device._process.kill()
-        ids = [frame.frame_id for frame in (source.read(10) for _ in range(30)) if frame is not None]
+        ids = [frame.frame_id for frame in (source.read(60) for _ in range(30)) if frame is not None]
         process = device._process
     assert source.counts["reconnects"] == 1
     assert max(np.diff([first.frame_id, *ids])) > 1  # the gap shows

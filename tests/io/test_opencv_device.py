@@ -9,7 +9,7 @@ import pytest
 from streamtok.io.cameras.camera import CameraSource
 from streamtok.io.cameras.opencv_device import OpenCVDevice
 
-AGE_MS = 7  # of an image when it is taken from the driver
+AGE_MS = 2000  # of an image when it is taken from the driver
 
 
 class Driver:
@@ -80,7 +80,7 @@ def test_images_are_rgb_at_the_driver_s_time_or_on_arrival(plug, stamps):
 def test_an_image_that_cannot_be_decoded_is_damaged_and_the_camera_goes_on(plug):
     device = plug(Driver([BLUE, None, np.empty(0, np.uint8), BLUE]))
     with CameraSource(device, max_frames=2) as source:
-        frames = [source.read(5), source.read(5)]
+        frames = [source.read(60), source.read(60)]
     assert [frame.frame_id for frame in frames] == [0, 3]
     assert (source.counts["damaged"], source.counts["reconnects"]) == (2, 0)
 
@@ -96,7 +96,7 @@ JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), (255, 0, 0), np.uint8))[1].toby
 def test_a_motion_jpeg_that_is_not_whole_is_damaged(plug, data):
     driver = Driver([JPEG, data, JPEG], form=cv2.VideoWriter.fourcc(*"MJPG"))
     with CameraSource(plug(driver), max_frames=2) as source:
-        frames = [source.read(5), source.read(5)]
+        frames = [source.read(60), source.read(60)]
     assert [frame.frame_id for frame in frames] == [0, 2]
     assert source.counts["damaged"] == 1
     assert all(np.abs(frame.image.astype(int) - (0, 0, 255)).max() < 5 for frame in frames)
@@ -117,7 +117,7 @@ def test_a_picture_without_a_stamp_leaves_the_others_theirs(plug):
 def test_images_that_cannot_be_decoded_count_also_where_the_camera_is_lost(plug):
     device = plug(Driver([BLUE, *[None] * 40, BLUE]))
     with CameraSource(device, max_frames=2) as source:
-        assert all(source.read(5) for _ in range(2))
+        assert all(source.read(60) for _ in range(2))
     assert source.counts["damaged"] == 40
 
 

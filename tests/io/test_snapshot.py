@@ -42,7 +42,7 @@ def address():
 )
 def test_a_picture_is_asked_for_at_the_rate(spec, address):
     with open_source(spec.replace("ADDRESS", address), max_frames=5) as source:
-        frames = [source.read(10) for _ in range(5)]
+        frames = [source.read(60) for _ in range(5)]
     assert (source.size, source.fps, source.live) == ((64, 96), 50, True)
     assert all(np.diff([number_of(frame.image) for frame in frames]) >= 1)
     assert all(np.diff([frame.capture_ns for frame in frames]) > 0)
@@ -50,7 +50,7 @@ def test_a_picture_is_asked_for_at_the_rate(spec, address):
 
 def test_a_damaged_picture_is_left_out(address):
     with open_source(f"http://{address}/cut.jpg#fps=50") as source:
-        numbers = [number_of(source.read(10).image) for _ in range(3)]
+        numbers = [number_of(source.read(60).image) for _ in range(3)]
     assert numbers[0] == 1
     assert 2 not in numbers
     assert source.counts["damaged"] == 1

@@ -64,7 +64,7 @@ def in_order(path):
     return READ[path]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_range_is_that_of_a_read_in_order(videos, data):
     path = videos[data.draw(st.sampled_from(sorted(videos)))]

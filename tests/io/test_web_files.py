@@ -112,7 +112,7 @@ def test_pictures_that_come_as_one_without_end_are_a_camera(monkeypatch, pause, 
         Server(lambda path, headers: (200, {"Content-Type": "image/jpeg"}, send())) as web,
         open_source(f"{web.base}/live") as source,
     ):
-        frames = [source.read(5) for _ in range(count)]
+        frames = [source.read(60) for _ in range(count)]
         assert isinstance(source.device, NetworkCamera)
     numbers = [number_of(frame.image) for frame in frames]
     assert all((b - a) % COUNT == 1 for a, b in itertools.pairwise(numbers))

@@ -36,7 +36,7 @@ class Sender:
         self.session, self.seq = os.urandom(16).hex(), 0
 
     def joined(self):
-        assert self.socket.poll(5000)
+        assert self.socket.poll(60_000)
         return self.socket.recv()
 
     def send(self, frame_id, payload=None, *, encoding="rgb8", capture_ns=None, **changes):
@@ -76,7 +76,7 @@ def test_raw_frames_keep_number_time_and_pixels(link):
     start = time.monotonic_ns()
     for n in range(3):
         sender.send(10 + n, capture_ns=start + n)
-    frames = [source.read(5) for _ in range(3)]
+    frames = [source.read(60) for _ in range(3)]
     assert [(f.stream, f.frame_id, f.capture_ns) for f in frames] == [("cam7", 10 + n, start + n) for n in range(3)]
     assert all(np.array_equal(frame.image, IMAGE) for frame in frames)
     assert source.live
@@ -89,10 +89,10 @@ def test_pictures_of_any_channels_come_as_they_are(link):
     sender, source = link
     image = np.random.default_rng(2).integers(0, 256, (16, 24, 5), dtype=np.uint8)
     sender.send(1, image.tobytes(), encoding="uint8x5")
-    assert np.array_equal(source.read(5).image, image)
+    assert np.array_equal(source.read(60).image, image)
     sender.send(2, image.tobytes(), encoding="uint8x4")
     sender.send(3, image.tobytes(), encoding="uint8x5")
-    assert source.read(5).frame_id == 3
+    assert source.read(60).frame_id == 3
     assert sum(source.rejects.counts.values()) == 1
 
 
@@ -104,14 +104,14 @@ def test_frames_come_over_ipv6():
     with open_source(f"zmq:tcp://[::1]:{sender.port}?stream=front") as source:
         sender.joined()
         sender.send(3)
-        assert source.read(5).frame_id == 3
+        assert source.read(60).frame_id == 3
     sender.close()
 
 
 def test_a_message_beyond_the_limit_does_not_end_the_source(link):
     sender, source = link
     sender.socket.send_multipart([b"frames/front", bytes(Limits().max_part + 1)])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (frame := source.read(0.5)) is None:  # libzmq has dropped the connection, and would not come back by itself
         assert time.monotonic() < deadline
         sender.send(5)
@@ -121,15 +121,15 @@ def test_a_message_beyond_the_limit_does_not_end_the_source(link):
 def test_other_encodings_become_rgb(link):
     sender, source = link
     sender.send(0, np.ascontiguousarray(IMAGE[..., ::-1]).tobytes(), encoding="bgr8")
-    assert np.array_equal(source.read(5).image, IMAGE)
+    assert np.array_equal(source.read(60).image, IMAGE)
     planes = np.random.default_rng(2).integers(0, 256, 16 * 24 * 3 // 2, dtype=np.uint8)
     sender.send(1, planes.tobytes(), encoding="nv12")
-    frame = source.read(5)
+    frame = source.read(60)
     assert (frame.picture.encoding, frame.picture.data.tobytes()) == ("nv12", planes.tobytes())  # for a GPU to convert
     assert np.array_equal(frame.image, to_rgb(planes, "nv12", 16, 24))
     png = cv2.imencode(".png", IMAGE[..., ::-1])[1].tobytes()
     sender.send(2, png, encoding="png")
-    frame = source.read(5)
+    frame = source.read(60)
     assert np.array_equal(frame.image, IMAGE)
     assert (frame.packet, frame.codec) == (png, "png")
 
@@ -148,12 +148,11 @@ def test_video_packets_are_decoded_and_a_lost_one_costs_up_to_the_key_frame(link
             sender.seq += 1
         else:
             sender.send(n, packets, encoding="h264", image_size=[64, 96])
-    ids = []
-    while frame := source.read(1):
-        ids.append(frame.frame_id)
-        assert frame.image.shape == (64, 96, 3)
-        assert abs(int(frame.image.mean()) - 20 * frame.frame_id % 200) < 6
-    assert ids == [0, 1, *range(6, 14)]
+    for number in (0, 1, *range(6, 14)):
+        frame = source.read(60)
+        assert (frame.frame_id, frame.image.shape) == (number, (64, 96, 3))
+        assert abs(int(frame.image.mean()) - 20 * number % 200) < 6
+    assert source.read(0.2) is None
     assert source.counts["damaged"] == 3
 
 
@@ -170,11 +169,11 @@ def test_a_video_packet_of_a_huge_picture_is_refused_before_it_is_decoded(monkey
 def test_a_publisher_that_starts_again_goes_on_behind_a_gap(link):
     sender, source = link
     sender.send(41)
-    assert source.read(5).frame_id == 41
+    assert source.read(60).frame_id == 41
     sender.session, sender.seq = os.urandom(16).hex(), 0
     sender.send(0)
     sender.send(1)
-    assert [source.read(5).frame_id for _ in range(2)] == [43, 44]
+    assert [source.read(60).frame_id for _ in range(2)] == [43, 44]
     assert source.counts["reconnects"] == 1
 
 
@@ -185,7 +184,7 @@ def test_another_machine_s_clock_is_moved_to_ours_by_one_constant(link):
         now = away + n * 33_000_000
         sender.send(n, capture_ns=now - 5_000_000, publish_ns=now)
     arrived = time.monotonic_ns()
-    times = [source.read(5).capture_ns for _ in range(3)]
+    times = [source.read(60).capture_ns for _ in range(3)]
     assert np.diff(times).tolist() == [33_000_000, 33_000_000]
     assert abs(times[0] - arrived) < 60_000_000_000
 
@@ -198,7 +197,7 @@ def test_another_clock_is_read_from_the_message_that_waited_least(link, monkeypa
     for n in range(60):
         taken.append(time.monotonic_ns())
         sender.send(n, capture_ns=taken[-1] + away, publish_ns=taken[-1] + away - (lateness if n == 0 else 0))
-        shown.append(source.read(5).capture_ns)
+        shown.append(source.read(60).capture_ns)
     assert shown[0] - taken[0] >= lateness  # it seemed to come from a clock that is so much behind
     assert all(earlier < later for earlier, later in itertools.pairwise(shown))
     late = [show - take for show, take in zip(shown, taken, strict=True)]
@@ -217,7 +216,7 @@ def test_what_does_not_fit_is_counted_and_left_out(link):
     sender.send(4)
     sender.send(4)
     sender.send(5)
-    assert [source.read(5).frame_id for _ in range(2)] == [4, 5]
+    assert [source.read(60).frame_id for _ in range(2)] == [4, 5]
     assert source.counts["damaged"] == 2
     assert source.counts["backwards"] == 1
     assert source.rejects.counts.total() == 4
@@ -231,16 +230,13 @@ def test_a_publisher_whose_numbers_or_clock_are_set_back_is_heard_again_soon(lin
     sender, source = link
     now = time.monotonic_ns()
     sender.send(1000, capture_ns=now)
-    assert source.read(5).frame_id == 1000
+    assert source.read(60).frame_id == 1000
     for n in range(20):
         number, offset = 0 if change != "clock" else 1001, 0 if change == "number" else -60 * SECOND
         sender.send(number + n, capture_ns=now + offset + n + 1)
-    frames = []
-    while frame := source.read(1):
-        frames.append(frame)
-    assert len(frames) == 13
     first = 1008 if change == "clock" else 1002
-    assert [frame.frame_id for frame in frames] == list(range(first, first + 13))
+    assert [source.read(60).frame_id for _ in range(13)] == list(range(first, first + 13))
+    assert source.read(0.2) is None
     assert (source.counts["backwards"], source.counts["reconnects"]) == (7, 1)
 
 
@@ -260,10 +256,8 @@ def test_one_picture_of_nonsense_does_not_silence_the_camera(link, nonsense):
     sender, source = link
     for n in range(30):
         sender.send(**{"frame_id": n} | (nonsense if n == 5 else {}))
-    frames = []
-    while frame := source.read(1):
-        frames.append(frame)
-    assert len(frames) >= 20
+    frames = [source.read(60) for _ in range(20)]  # and more, mostly
+    frames += iter(lambda: source.read(0.2), None)
     arrived = time.monotonic_ns()
     assert all(frame.frame_id < 2**54 and abs(frame.capture_ns - arrived) < 60 * SECOND for frame in frames)
 
@@ -274,13 +268,13 @@ def test_a_session_whose_times_are_behind_the_last_one_is_heard(link):
     now = time.monotonic_ns()
     sender.send(0, capture_ns=now)
     sender.send(1, capture_ns=now + 3600 * SECOND)
-    assert [source.read(5).frame_id for _ in range(2)] == [0, 1]
+    assert [source.read(60).frame_id for _ in range(2)] == [0, 1]
     sender.session, sender.seq = os.urandom(16).hex(), 0
     sender.send(0)
-    assert source.read(5).frame_id == 3
+    assert source.read(60).frame_id == 3
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(parts=st.lists(st.binary(max_size=200), min_size=1, max_size=5), named=st.booleans())
 def test_random_messages_never_raise(parts, named):
     source = ZmqSource("tcp://127.0.0.1:9", "front")

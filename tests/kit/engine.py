@@ -19,13 +19,6 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("STREAMTOK_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(autouse=True)
-def same_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def load_kernel(tmp_path_factory):
     """`kernels.preprocess.load_kernel` for the CPU: the same source, compiled with a C++ compiler."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from streamtok.commands.ingest import make_node
 from streamtok.io.base import Source
+from streamtok.io.cameras.played_device import MachineClock
 from streamtok.model import Tokenizer
 from streamtok.node.ingest import IngestNode
 from streamtok.settings.rig import RigSettings, load_rig
@@ -24,6 +25,19 @@ TWO_CAMERAS = [
     {"name": "front", "source": "synthetic:48x64@30?seed=1&frames=45"},
     {"name": "rear", "source": "synthetic:40x56@20?seed=2&frames=30"},
 ]
+
+
+class SteppedClock(MachineClock):
+    """Moves on only when it is waited for: the camera is never late, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.time_ns = time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def wait_until(self, due_ns: int) -> None:
+        self.time_ns = max(self.time_ns, due_ns)
 
 
 class ScriptedCamera(Source):
@@ -80,7 +94,7 @@ class RunningNode:
 
     def __exit__(self, *exc_info: object) -> None:
         self.node.stop()
-        self._thread.join(20)
+        self._thread.join(60)
 
     def result(self, timeout: float = 60) -> dict:
         """The summary, once the node has ended by itself."""
@@ -113,7 +127,7 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, str]:
     """Status and text of a page that a node serves beside its metrics."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

@@ -26,7 +26,7 @@ def ping(ttl: int = 0) -> bytes:
 
 def shake_hands(connection: socket.socket, kind: bytes) -> socket.socket:
     """Greet the other end as a socket of that kind, and wait until it has done the same."""
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.sendall(GREETING)
     heard = b""
     while len(heard) < len(GREETING):

@@ -92,11 +92,11 @@ def test_a_stream_in_two_threads_counts_what_returned_and_raises_for_the_rest():
 
     def hold(*_):
         inside.set()
-        leave.wait(20)
+        leave.wait(60)
 
     hook = model.encoder.register_forward_pre_hook(hold)
     with beside(stream.step, clip[:, :, 1:]):
-        assert inside.wait(20)
+        assert inside.wait(60)
         for call in (lambda: stream.step(clip[:, :, 1:]), stream.reset, stream.snapshot):
             with pytest.raises(RuntimeError, match="another thread is using this stream"):
                 call()

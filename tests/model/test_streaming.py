@@ -24,7 +24,7 @@ def test_steps_equal_the_whole_clip(name):
     assert model.decode(whole.tokens).shape == clip.shape
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.data())
 def test_any_split_carried_through_training_calls_equals_the_whole(data):
     """`forward` cuts a clip anywhere between groups; sizes, batch, context and cuts are drawn."""
@@ -45,7 +45,7 @@ def test_any_split_carried_through_training_calls_equals_the_whole(data):
     torch.testing.assert_close(encode_by_steps(model, clip)[0], whole.latent, **EXACT)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.data())
 def test_slots_start_run_and_reset_as_if_alone(data):
     """Slots that start at different times, pause and restart equal separate runs of one slot each."""

@@ -67,12 +67,12 @@ def test_only_readers_with_an_allowed_key_get_tokens(endpoint, tmp_path):
     bound = threading.Event()
     node.on_update = lambda node: bound.set()
     with RunningNode(node):
-        assert bound.wait(20)
+        assert bound.wait(60)
         address = node.publisher.endpoint
         friend = CurveClient.load(tmp_path / "keys", "friend")
         stranger = CurveClient.load(tmp_path / "other", "stranger")
         stranger = CurveClient(stranger.public, stranger.secret, friend.server)
-        with subscribe(address, curve=friend, timeout=20) as welcome, subscribe(address, curve=stranger) as denied:
+        with subscribe(address, curve=friend, timeout=60) as welcome, subscribe(address, curve=stranger) as denied:
             assert next(welcome).stream == "a"
             with subscribe(address) as plain:
                 assert [next(welcome) for _ in range(10)]

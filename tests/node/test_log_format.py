@@ -12,12 +12,6 @@ from streamtok.names import MOST_TEXT
 from streamtok.node.logs import JsonFormatter, TextFormatter, log_to_stderr
 
 
-@pytest.fixture(autouse=True)
-def _text_again():
-    yield
-    log_to_stderr()
-
-
 @pytest.fixture
 def written():
     """A logger whose lines of JSON `written()` gives back as objects."""

@@ -91,7 +91,7 @@ def test_idle_connections_keep_no_probe_out_and_are_bounded():
         idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
         for each in idle:
             each.sendall(b"GET /metrics HTTP/1.1\r\nX-a: ")
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=60) as answer:
             assert answer.status == 200
         assert len(server._server._open) <= OPEN_REQUESTS
         for each in idle:

@@ -39,7 +39,7 @@ raise SystemExit(end_process(3))
 
 
 def test_a_process_with_a_daemon_thread_ends_at_once_with_its_status_and_its_words():
-    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (3, "last words\n")
 
 
@@ -53,7 +53,7 @@ raise SystemExit(end_process(0))
 
 
 def test_a_signal_to_a_process_that_is_ending_does_not_change_its_status():
-    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "last words\n")
 
 
@@ -68,13 +68,13 @@ with stop_on_signals(lambda: None):
 
 @pytest.mark.parametrize(("limit", "raised"), [((256, 4096), "(4096, 4096)"), ((100, 128), "(128, 128)")])
 def test_a_command_may_open_as_many_files_as_it_is_allowed_to(limit, raised):
-    done = subprocess.run([sys.executable, "-c", LIMIT.format(limit=limit)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", LIMIT.format(limit=limit)], capture_output=True, text=True, timeout=60)
     assert done.stdout == f"{raised}\n"
 
 
 def test_a_node_that_may_not_open_as_many_files_as_its_readers_take_says_so():
     command = f"ulimit -n 128; exec {sys.executable} -m streamtok.cli subscribe tcp://127.0.0.1:1 --forward ipc://*"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
     told = "streamtok subscribe: only 128 files may be open, expected 256 or more: raise the limit (ulimit -n)\n"
     assert (done.returncode, done.stderr) == (1, told)
 
@@ -133,7 +133,7 @@ def test_a_group_in_whose_step_the_process_was_suspended_is_left_out(endpoint):
             node.send_signal(signal.SIGCONT)
             headers = [next(reader).header for _ in range(8)]
             node.terminate()
-            assert node.wait(20) == 0
+            assert node.wait(60) == 0
         finally:
             node.kill()
     assert [header.seq for header in headers] == list(range(8))

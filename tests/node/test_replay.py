@@ -246,7 +246,7 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
     endpoint = f"ipc://{tmp_path}/r"
     values = {"path": str(tmp_path / "d.mcap"), "bind": endpoint, "wait_subscribers": 1} | mode
     node = ReplayNode(read_settings(ReplaySettings, None, values), tokenizer)
-    with beside(node.run), streamtok.subscribe(endpoint, timeout=30, until_end=True) as subscription:
+    with beside(node.run), streamtok.subscribe(endpoint, timeout=60, until_end=True) as subscription:
         found = list(subscription)
         infos = dict(subscription.infos)
     recorded = list(open_recording(tmp_path / "d.mcap").messages())

@@ -148,7 +148,7 @@ def test_a_wait_is_not_negative():
         rig("ipc:///tmp/x", cameras(1, 1), batch_wait_ms=-1)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_order_of_frames_and_losses_replays_bit_for_bit(data):
     """Whatever waits, is lost or restarts: each group encoded again by itself has the same tokens."""

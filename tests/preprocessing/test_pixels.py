@@ -44,7 +44,7 @@ def samples(encoding, data, height, width, step):
                 yield data[row * step + column], data[at], data[at + (height // 2) * (step // 2)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     encoding=st.sampled_from(["uyvy", "yuyv", "nv12", "i420"]),
     half=st.tuples(st.integers(1, 5), st.integers(1, 6)),

@@ -40,7 +40,7 @@ def oracle(image, target):
     return out
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(height=SIDES, width=SIDES, tall=st.integers(1, 12), wide=st.integers(1, 12), seed=SEEDS)
 @example(height=9, width=7, tall=9, wide=7, seed=0)
 @example(height=5, width=7, tall=15, wide=14, seed=0)
@@ -94,7 +94,7 @@ def test_without_a_size_the_picture_is_padded_to_the_grid_by_its_edge():
     assert np.array_equal(out[:, :, 31], out[:, :, 29])
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(source=st.tuples(SIDES, SIDES), size=st.tuples(SIDES, SIDES), fit=st.sampled_from(["stretch", "crop", "pad"]))
 def test_windows_and_rectangles_lie_inside_and_keep_the_shape(source, size, fit):
     out, window, rect = fit_rectangles(source, size, fit, 1)

@@ -75,7 +75,7 @@ def kill_while(target: Callable[[str, str], None], endpoint: str, path: Path, ch
     context.set_forkserver_preload([__name__])
     child = context.Process(target=target, args=(endpoint, str(path)), daemon=True)
     last = -1, 0
-    with subscribe(endpoint, join="epoch", timeout=30) as reader:
+    with subscribe(endpoint, join="epoch", timeout=60) as reader:
         child.start()
         try:
             begun = eventually(lambda: has_tokens(path) or not child.is_alive(), START_S) and child.is_alive()

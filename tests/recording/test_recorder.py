@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +26,7 @@ from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.repair import repair
 from streamtok.recording.write_queue import WriteJob, WriteQueue
+from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
 from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
@@ -224,7 +224,7 @@ def test_a_recorder_that_is_behind_leaves_frames_out_and_says_so(tmp_path, monke
 
     class Slow(module.RecordingWriter):
         def write_frame(self, frame):
-            release.wait(30)
+            release.wait(60)
             super().write_frame(frame)
 
     monkeypatch.setattr(module, "RecordingWriter", Slow)
@@ -335,13 +335,16 @@ def test_a_file_system_that_counts_no_links_has_not_lost_its_file(tmp_path, monk
     assert recorder.paths == [tmp_path / "d.mcap", tmp_path / "d_001.mcap"]
 
 
-def test_an_end_that_takes_too_long_is_said_and_can_be_waited_for(tmp_path, caplog):
+def test_an_end_that_takes_too_long_is_said_and_can_be_waited_for(tmp_path, caplog, monkeypatch):
+    released, end = threading.Event(), RecordingWriter.close
+    monkeypatch.setattr(RecordingWriter, "close", lambda *args: released.wait(60) and end(*args))
     recorder = Recorder(tmp_path / "d.mcap", RecorderOptions(wait=True, **NO_GUARD))
     recorder.add_stream(info())
     for made, tokens in messages(500):
         recorder.write_group(made, tokens)
     recorder.close(timeout=0)
     assert "d.mcap: cut off 0 s after the end was asked for" in caplog.text
+    released.set()
     recorder.close()
     assert recorder.counts["tokens"] == 500
     assert len(list(open_recording(tmp_path / "d.mcap").messages())) == 500
@@ -386,7 +389,7 @@ def test_a_deleted_file_that_none_can_follow_yet_is_said_once_in_ten_seconds(tmp
         try:
             (tmp_path / "d.mcap").unlink()
             assert eventually(lambda: "event=rotation_postponed" in caplog.text)
-            time.sleep(1)
+            assert eventually(lambda: recorder._log._waiting)  # it was tried again
             assert caplog.text.count("event=rotation_postponed") == 1
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)

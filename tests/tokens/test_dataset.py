@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,6 @@ from streamtok.data import IterableTokenDataset, TokenDataset
 from tests.kit.tokens import use_workers
 
 KINDS = ["tokens", "recording"]
-QUIET = settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def content(groups):
@@ -39,7 +38,7 @@ def test_random_access_agrees_with_sequential(store, groups_of, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@QUIET
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
     window=st.integers(1, 9),

@@ -57,7 +57,7 @@ def video(path, frames: int, size: tuple[int, int], times_ms=None):
     return str(path)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(frames=st.integers(1, 11), height=st.integers(9, 40), width=st.integers(9, 40))
 def test_any_length_and_size_comes_back(tmp_path_factory, model, frames, height, width):
     folder = tmp_path_factory.mktemp("files")

@@ -31,6 +31,11 @@ def test_a_full_disk_is_said_with_the_file_and_leaves_nothing(tmp_path, token_fi
         assert sorted(tmp_path.iterdir()) == there
 
 
+def test_a_folder_that_takes_no_file_is_said_with_what_to_do(tmp_path):
+    with pytest.raises(PermissionError, match=r"-o writes the repaired file elsewhere.*'/sys/d\.mcap'"):
+        repair(write(tmp_path / "d.mcap", regular(5)), "/sys/d.mcap")
+
+
 @pytest.mark.parametrize("to", FORMATS)
 def test_an_export_onto_a_full_disk_names_its_folder_and_can_be_repeated(tmp_path, token_file, groups_of, to):
     tokens = token_file(tmp_path / "a.safetensors", groups_of([200]))

@@ -18,7 +18,7 @@ from tests.kit.tokens import group_of as group
 from tests.kit.tokens import write_grids as write
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     count=st.integers(1, 12),
     grid=st.sampled_from([((3, 5), np.uint16), ((2, 2), np.uint32), ((16, 2, 3), np.float16), ((2, 3, 4), np.uint16)]),
@@ -95,7 +95,7 @@ def change(data, value):
     return data.draw(ODD)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_file_with_a_wrong_header_is_refused_by_its_name_or_read(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("t") / "a.safetensors"

@@ -51,13 +51,13 @@ def read(reader: Subscription, count: int) -> list[TokenMessage]:
 
 
 def test_tokens_arrive_as_they_were_in_fewer_bytes_and_a_late_reader_gets_the_epoch(node, folder):
-    with subscribe(node.endpoint, timeout=10, coders=[folder]) as reader:
+    with subscribe(node.endpoint, timeout=60, coders=[folder]) as reader:
         node.wait_subscribers(1)
         send(node, 0, 12)
         messages = read(reader, 12)
         assert not any(message.unreadable for message in messages)
         assert reader.infos["front"].coder == CODER.fingerprint
-        with subscribe(node.endpoint, timeout=10, join="epoch", coders=[folder]) as late:
+        with subscribe(node.endpoint, timeout=60, join="epoch", coders=[folder]) as late:
             assert [message.header.seq for message in read(late, 4)] == [8, 9, 10, 11]
             send(node, 12, 14)
             assert not any(message.unreadable for message in read(late, 2))
@@ -66,7 +66,7 @@ def test_tokens_arrive_as_they_were_in_fewer_bytes_and_a_late_reader_gets_the_ep
 
 def test_a_reader_that_joins_within_an_epoch_reads_from_the_next_keyframe_on(node, folder):
     send(node, 0, 3)
-    with subscribe(node.endpoint, timeout=10, coders=[folder]) as reader:
+    with subscribe(node.endpoint, timeout=60, coders=[folder]) as reader:
         node.wait_subscribers(1)
         reader.info("front")
         send(node, 3, 10)
@@ -81,7 +81,7 @@ def test_a_reader_that_joins_within_an_epoch_reads_from_the_next_keyframe_on(nod
 
 
 def test_who_keeps_the_newest_alone_reads_it_all_the_same(node, folder):
-    with subscribe(node.endpoint, timeout=10, latest_only=True, coders=[folder]) as reader:
+    with subscribe(node.endpoint, timeout=60, latest_only=True, coders=[folder]) as reader:
         node.wait_subscribers(1)
         send(node, 0, 7)
         assert eventually(lambda: reader.counts().get("front", {}).get("discarded") == 6)
@@ -91,11 +91,11 @@ def test_who_keeps_the_newest_alone_reads_it_all_the_same(node, folder):
 
 
 def test_a_relay_without_the_coder_passes_it_on_and_its_reader_is_told_by_name(node, folder):
-    with subscribe(node.endpoint, timeout=10) as blind, Publisher("tcp://127.0.0.1:*") as relay:
+    with subscribe(node.endpoint, timeout=60) as blind, Publisher("tcp://127.0.0.1:*") as relay:
         node.wait_subscribers(1)
         relay.forward_info(blind.info("front"), -1)
-        with subscribe(relay.endpoint, timeout=10, coders=[folder]) as reader:
-            assert relay.wait_subscribers(1, 10)
+        with subscribe(relay.endpoint, timeout=60, coders=[folder]) as reader:
+            assert relay.wait_subscribers(1, 60)
             send(node, 0, 3)
             for message in islice(blind, 3):
                 with pytest.raises(WireError, match=f"coded by token coder {CODER.fingerprint}, which is not here"):

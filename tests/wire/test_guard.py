@@ -35,12 +35,12 @@ def is_open(connection):
 
 def test_silent_connections_are_bounded_and_keep_no_reader_out(caplog):
     strangers = 3 * guard.MAX_STRANGERS
-    with Served("front") as node, subscribe(node.endpoint, timeout=30) as early, contextlib.ExitStack() as held:
+    with Served("front") as node, subscribe(node.endpoint, timeout=60) as early, contextlib.ExitStack() as held:
         node.wait_subscribers(1)
         address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
         silent = [held.enter_context(socket.create_connection(address)) for _ in range(strangers)]
         assert eventually(lambda: sum(map(is_open, silent)) <= guard.MAX_STRANGERS)
-        with subscribe(node.endpoint, timeout=30) as late:
+        with subscribe(node.endpoint, timeout=60) as late:
             node.wait_subscribers(2)
             node.publish(*[make_group(number) for number in range(3)])
             assert [message.header.seq for message in islice(late, 3)] == [0, 1, 2]
@@ -59,7 +59,7 @@ def test_readers_beyond_the_number_of_strangers_all_stay(context, caplog):
                 readers[-1].connect(node.endpoint)
             node.wait_subscribers(count)
         node.publish(make_group(0))
-        assert all(reader.poll(30_000) for reader in readers)
+        assert all(reader.poll(60_000) for reader in readers)
         assert "event=cut_off" not in caplog.text
 
 
@@ -71,8 +71,7 @@ def test_the_last_of_many_peers_is_looked_at_too(caplog, monkeypatch):
         address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
         for _ in range(20):
             held.enter_context(shake_hands(socket.create_connection(address), b"SUB"))
-        flood_control(node)
-    assert "reason=flood" in caplog.text
+        flood_control(node, caplog)
 
 
 CROWD = """
@@ -99,7 +98,7 @@ def test_a_node_ends_although_nobody_has_heard_of_the_newest_connections():
 
 
 def test_a_reader_that_subscribes_without_end_is_cut_off_and_forgotten(context, caplog):
-    with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader:
+    with Served("front") as node, subscribe(node.endpoint, timeout=60) as reader:
         node.wait_subscribers(1)
         flooder = context.socket(zmq.XSUB)
         flooder.linger = 0
@@ -117,21 +116,20 @@ def test_a_reader_that_subscribes_without_end_is_cut_off_and_forgotten(context, 
 def test_a_request_without_end_is_cut_off(caplog):
     """libzmq keeps the parts of a message until its last one has come."""
     with Served("front") as node:
-        flood_control(node)
-    assert "reason=flood" in caplog.text
+        flood_control(node, caplog)
 
 
-def test_a_flood_is_noticed_as_it_comes(monkeypatch):
+def test_a_flood_is_noticed_as_it_comes(caplog, monkeypatch):
     """In the time of a tick a flood of subscriptions made those who then left hold up a node for minutes."""
     monkeypatch.setattr(guard, "TICK_MS", 600_000)
     with Served("front") as node:
-        flood_control(node)
+        flood_control(node, caplog)
 
 
 def test_the_more_readers_there_are_the_fewer_bytes_they_may_subscribe_to(caplog):
     """libzmq goes through all subscriptions for each reader that leaves."""
     topics = b"".join(frame(b"\x01tokens/" + f"{number:092}".encode()) for number in range(480))
-    with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader, contextlib.ExitStack() as held:
+    with Served("front") as node, subscribe(node.endpoint, timeout=60) as reader, contextlib.ExitStack() as held:
         node.wait_subscribers(1)
         address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
         peers = [held.enter_context(shake_hands(socket.create_connection(address), b"SUB")) for _ in range(80)]
@@ -148,26 +146,28 @@ def test_the_more_readers_there_are_the_fewer_bytes_they_may_subscribe_to(caplog
 def test_a_descriptor_that_is_another_file_meanwhile_costs_no_descriptor(tmp_path):
     with (tmp_path / "file").open("w") as file:
         before = len(os.listdir("/proc/self/fd"))
-        assert find_link(file.fileno()) is None
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert [find_link(file.fileno()) for _ in range(100)] == [None] * 100
+        assert len(os.listdir("/proc/self/fd")) < before + 50  # other threads have descriptors, too
 
 
-def flood_control(node, pause=None):
-    """Send a request without end until nothing answers any more; `pause` is ended once the connection is there."""
+def flood_control(node, caplog, pause=None):
+    """Send a request without end until it is cut off; `pause` is ended once the connection is there."""
     address = "127.0.0.1", int(node.publisher.control_endpoint.rpartition(":")[2])
-    with contextlib.suppress(OSError), shake_hands(socket.create_connection(address), b"DEALER") as asker:
+    with shake_hands(socket.create_connection(address), b"DEALER") as asker:
         if pause is not None:
             pause.set()
         asker.settimeout(2)
-        for _ in range(1000):
-            asker.sendall(50 * frame(bytes(4000), more=True))
-        pytest.fail("200 MB of one request were taken")
+        with contextlib.suppress(OSError):  # nothing answers any more
+            for _ in range(1000):
+                asker.sendall(50 * frame(bytes(4000), more=True))
+            pytest.fail("200 MB of one request were taken")
+        assert eventually(lambda: "reason=flood" in caplog.text)
 
 
 def test_a_connection_is_watched_although_its_descriptor_was_that_of_another_socket(caplog, monkeypatch):
     """The sockets' events come apart, so the end of the old connection may be heard after the new one was accepted."""
     pause, recv = threading.Event(), guard.recv_monitor_message
-    monkeypatch.setattr(guard, "recv_monitor_message", lambda monitor: pause.wait(30) and recv(monitor))
+    monkeypatch.setattr(guard, "recv_monitor_message", lambda monitor: pause.wait(60) and recv(monitor))
     with Served("front") as node:
         address = "127.0.0.1", int(node.endpoint.rpartition(":")[2])
         for connection in [shake_hands(socket.create_connection(address), b"SUB") for _ in range(20)]:
@@ -175,8 +175,7 @@ def test_a_connection_is_watched_although_its_descriptor_was_that_of_another_soc
             while connection.recv(4096):
                 pass
             connection.close()
-        flood_control(node, pause)
-    assert "reason=flood" in caplog.text
+        flood_control(node, caplog, pause)
 
 
 def test_an_hour_of_silence_earns_no_right_to_a_flood():
@@ -192,7 +191,7 @@ def test_an_hour_of_silence_earns_no_right_to_a_flood():
 def test_a_message_without_end_is_given_up_and_its_reader_goes_on(caplog, monkeypatch):
     monkeypatch.setattr("streamtok.wire.drain.MAX_BACKLOG", 1 << 20)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(30)
+        server.settimeout(60)
         endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         with subscribe(endpoint, limits=Limits(max_grid=1 << 10, max_frame=1 << 16)) as reader:
             publisher = shake_hands(server.accept()[0], b"PUB")

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamtok.wire import compression
@@ -30,7 +30,6 @@ from streamtok.wire.subscriptions import MAX_TOPICS, Subscriptions
 from tests.kit.wire import Served, eventually, make_group, make_info
 
 FIXED = {"node": "rig", "session": "0" * 32, "control": None}
-relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 old = msgpack.packb({"version": 0, "id": 1, "op": "info"})
 
 
@@ -92,14 +91,14 @@ maps = st.dictionaries(
 )
 
 
-@relaxed
+@settings(max_examples=40)
 @given(data=st.lists(requests | maps.map(lambda value: [msgpack.packb(value)]), min_size=1, max_size=10))
 def test_random_requests_leave_the_control_socket_working(node, data):
     with plain_socket(zmq.DEALER, node.publisher.control_endpoint) as socket:
         for parts in data:
             socket.send_multipart(parts)
     with ControlClient(node.publisher.control_endpoint) as client:
-        assert client.request("info", "front", timeout=10)["stream"] == "front"
+        assert client.request("info", "front", timeout=60)["stream"] == "front"
 
 
 def test_requests_that_are_none_are_counted_and_logged_once(node, context, caplog):
@@ -155,7 +154,7 @@ def raw_subscriptions(parts: list[bytes], topic: bytes) -> tuple[int, int, int]:
 upstream = st.binary(max_size=200) | st.sampled_from([b"\x01", b"\x00", b"\x01tokens/", b"\x00tokens/"])
 
 
-@relaxed
+@settings(max_examples=40)
 @given(data=st.lists(st.lists(upstream, min_size=1, max_size=4), min_size=1, max_size=10))
 def test_random_messages_from_a_reader_leave_the_stream_working(data):
     """An XSUB peer can send anything upstream, subscriptions and their ends among it."""
@@ -183,7 +182,7 @@ def test_garbage_on_the_ports_themselves_leaves_the_stream_working(node):
         for start in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL"):
             with socketlib.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2]))) as raw:
                 raw.sendall(start + rng.bytes(2000))
-    with subscribe(node.endpoint, timeout=20) as reader:
+    with subscribe(node.endpoint, timeout=60) as reader:
         assert eventually(lambda: "front" in reader.infos)  # garbage may count as a subscription
         node.publish(make_group(0))
         assert next(reader).header.seq == 0
@@ -211,7 +210,7 @@ def test_subscriptions_take_bounded_memory():
     assert len(subscriptions.topics) == 0
 
 
-@relaxed
+@settings(max_examples=40)
 @given(data=st.data())
 def test_random_messages_from_a_publisher_are_counted_and_the_good_ones_arrive(fake, data):
     socket, endpoint = fake
@@ -223,7 +222,7 @@ def test_random_messages_from_a_publisher_are_counted_and_the_good_ones_arrive(f
         parts[which] = data.draw(st.binary(max_size=60)) if data.draw(st.booleans()) else parts[which][:-3]
         parts[0] = b"tokens/front" if which else b"tokens/" + parts[0][:9]
         messages.append(parts[: data.draw(st.integers(1, 3))])
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         for parts in messages:
             socket.send_multipart(parts)
@@ -248,7 +247,7 @@ def test_bad_messages_are_counted_by_kind_and_logged_once(fake, caplog):
         "checksum": [topic, head, payload[:-1] + b"x"],
         "values": [topic, msgpack.packb(fields | {"checksum": compute_checksum(high)}), high],
     }
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         for parts in bad.values():
             for _ in range(5):
@@ -261,7 +260,7 @@ def test_bad_messages_are_counted_by_kind_and_logged_once(fake, caplog):
 
 def test_many_parts_are_not_kept(fake):
     socket, endpoint = fake
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         socket.send_multipart([b"tokens/front"] + [b"x"] * 5000)
         socket.send_multipart(good_parts())
@@ -271,7 +270,7 @@ def test_many_parts_are_not_kept(fake):
 
 def test_a_grid_beyond_the_configured_maximum_is_refused(fake):
     socket, endpoint = fake
-    with subscribe(endpoint, timeout=20, limits=Limits(max_grid=20)) as reader:
+    with subscribe(endpoint, timeout=60, limits=Limits(max_grid=20)) as reader:
         joined(socket)
         socket.send_multipart(good_parts())
         assert eventually(lambda: reader.rejects.counts == {"subscribe.size": 1})
@@ -280,7 +279,7 @@ def test_a_grid_beyond_the_configured_maximum_is_refused(fake):
 def test_a_part_beyond_the_message_limit_never_arrives_and_the_reader_reconnects(fake):
     socket, endpoint = fake
     limits = Limits(max_grid=100, max_header=4096, max_frame=0)
-    with subscribe(endpoint, ["front"], timeout=30, limits=limits) as reader:
+    with subscribe(endpoint, ["front"], timeout=60, limits=limits) as reader:
         joined(socket)
         socket.send_multipart([b"tokens/front", b"", bytes(1 << 20)])
         # libzmq drops the connection for good; the reader makes it anew, so the subscriptions come again
@@ -305,7 +304,7 @@ def test_one_wrong_session_or_seq_costs_that_message_and_no_other(fake, wrong, k
         forged = pack(make_info(**{"session": "0" * 32} | {{"seq": "last_seq"}.get(k, k): v for k, v in wrong.items()}))
     else:
         forged = parts_with(good_parts(1), **wrong)
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         for seq in range(9):
             socket.send_multipart(good_parts(seq))
@@ -319,10 +318,11 @@ def test_one_wrong_session_or_seq_costs_that_message_and_no_other(fake, wrong, k
 
 
 @pytest.mark.parametrize("wrong", [{"session": "f" * 32}, {"seq": 2**62}])
-def test_one_wrong_camera_image_costs_that_image_and_no_other(fake, wrong):
+def test_one_wrong_camera_image_costs_that_image_and_no_other(fake, wrong, monkeypatch):
+    monkeypatch.setattr("streamtok.wire.drain.QUIET_S", 1e9)  # a busy machine sends the next one late
     socket, endpoint = fake
     image = {"stream": "front", "session": "0" * 32, "capture_ns": 0, "publish_ns": 0, "encoding": "jpeg"}
-    with subscribe(endpoint, kinds=["frames"], timeout=20) as reader:
+    with subscribe(endpoint, kinds=["frames"], timeout=60) as reader:
         socket.recv()
         for seq in range(9):
             header = FrameHeader(**image, seq=seq, frame_id=seq, image_size=[2, 2])
@@ -338,7 +338,7 @@ def test_one_wrong_camera_image_costs_that_image_and_no_other(fake, wrong):
 def test_one_info_does_not_end_a_stream_that_goes_on(fake):
     socket, endpoint = fake
     ended = make_info(session="0" * 32, ended=True)
-    with subscribe(endpoint, timeout=20, until_end=True) as reader:
+    with subscribe(endpoint, timeout=60, until_end=True) as reader:
         joined(socket)
         for seq in range(9):
             socket.send_multipart(good_parts(seq))
@@ -360,7 +360,7 @@ def test_a_number_that_json_has_not_is_refused(field):
 
 def test_a_session_begun_by_mistake_does_not_lock_out_the_one_that_goes_on(fake):
     socket, endpoint = fake
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         socket.send_multipart(good_parts(0))
         for seq in range(2):
@@ -374,7 +374,7 @@ def test_a_session_begun_by_mistake_does_not_lock_out_the_one_that_goes_on(fake)
 
 def test_more_streams_than_accepted_are_refused(fake):
     socket, endpoint = fake
-    with subscribe(endpoint, timeout=20, max_streams=4) as reader:
+    with subscribe(endpoint, timeout=60, max_streams=4) as reader:
         joined(socket)
         for number in range(10):
             socket.send_multipart(pack(make_info(f"s{number}")))
@@ -385,7 +385,7 @@ def test_more_streams_than_accepted_are_refused(fake):
 
 def test_a_jump_to_a_keyframe_fetches_no_epoch_for_the_message_that_confirms_it(fake):
     socket, endpoint = fake
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         socket.send_multipart(pack(make_info()))
         for seq in (0, 1, 8, 9):  # 8 is a keyframe
@@ -400,8 +400,8 @@ def test_named_streams_are_accepted_however_many(count):
     """The longest names, which the node's guard does not take for a flood; streams that are not named are left out."""
     names = [f"{number:064}" for number in range(count)]
     with (
-        Served("front", *names[:70]) as node,
-        subscribe(node.endpoint, names, kinds=["tokens", "frames", "info"], timeout=20) as reader,
+        Served("front", *names[:70], messages_per_second=1000) as node,  # for their infos at once
+        subscribe(node.endpoint, names, kinds=["tokens", "frames", "info"], timeout=60) as reader,
     ):
         assert eventually(lambda: len(reader.infos) == 70)
         node.publish(make_group(0, "front"), make_group(0, names[69]))
@@ -435,7 +435,7 @@ def test_a_join_that_gets_nonsense_goes_on_live(fake, context, reply, monkeypatc
     socket, endpoint = fake
     router = context.socket(zmq.ROUTER)
     port = router.bind_to_random_port("tcp://127.0.0.1")
-    with subscribe(endpoint, join="epoch", timeout=20) as reader:
+    with subscribe(endpoint, join="epoch", timeout=60) as reader:
         joined(socket)
         info = make_info(session="0" * 32, last_seq=0, epoch=0, control=f"tcp://127.0.0.1:{port}")
         socket.send_multipart(pack(info))
@@ -449,7 +449,7 @@ def test_a_join_that_gets_nonsense_goes_on_live(fake, context, reply, monkeypatc
 
 def test_a_control_endpoint_that_is_none_does_not_stop_the_reader(fake):
     socket, endpoint = fake
-    with subscribe(endpoint, join="epoch", timeout=20) as reader:
+    with subscribe(endpoint, join="epoch", timeout=60) as reader:
         joined(socket)
         socket.send_multipart(pack(make_info(session="0" * 32, last_seq=0, control="nonsense://x")))
         socket.send_multipart(good_parts(1))
@@ -492,7 +492,7 @@ def test_replies_that_nobody_reads_take_bounded_memory(context):
 def test_a_grid_that_is_not_that_of_the_info_is_refused_before_it_is_unpacked(fake, monkeypatch):
     socket, endpoint = fake
     monkeypatch.setattr("streamtok.wire.compression.decompress", lambda *args: pytest.fail("unpacked"))
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         socket.send_multipart(pack(make_info(session="0" * 32)))
         assert eventually(lambda: "front" in reader.infos)
@@ -534,7 +534,7 @@ def test_a_message_that_is_held_back_stays_packed(fake, context, first, monkeypa
 def test_a_message_in_zstd_ends_no_reader_that_lacks_it(fake, monkeypatch):
     socket, endpoint = fake
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with subscribe(endpoint, timeout=20) as reader:
+    with subscribe(endpoint, timeout=60) as reader:
         joined(socket)
         socket.send_multipart(parts_with(good_parts(0, "rear"), compression="zstd"))
         socket.send_multipart(good_parts(0))
@@ -556,7 +556,7 @@ def test_what_waits_to_be_read_is_bounded_in_bytes():
 
 def test_what_was_only_counted_is_told_at_the_end(caplog):
     """All of a flood, by the node and by its reader, although a line of it comes but once in 10 s."""
-    with Served("front") as node, subscribe(node.endpoint, timeout=30) as reader:
+    with Served("front") as node, subscribe(node.endpoint, timeout=60) as reader:
         node.wait_subscribers(1)
         with plain_socket(zmq.DEALER, node.publisher.control_endpoint) as client:
             for _ in range(5):

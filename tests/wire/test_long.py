@@ -33,8 +33,8 @@ def test_a_minute_without_reading_costs_only_those_who_do_not_read(context):
     grid = np.zeros([90, 160], np.uint16)
     with (
         Served("other", messages_per_second=30) as node,
-        subscribe(node.endpoint, ["front"], queue_size=10_000, timeout=10) as reading,
-        subscribe(node.endpoint, ["front"], queue_size=90, timeout=10) as stalled,
+        subscribe(node.endpoint, ["front"], queue_size=10_000, timeout=60) as reading,
+        subscribe(node.endpoint, ["front"], queue_size=90, timeout=60) as stalled,
     ):
         node.do(lambda publisher: publisher.add_stream(make_info(grid=list(grid.shape))))
         hanging.connect(node.endpoint)
@@ -67,7 +67,7 @@ def resident_bytes() -> int:
 def test_memory_is_flat_over_many_messages():
     with Publisher("tcp://127.0.0.1:*", lossless=True) as publisher:
         publisher.add_stream(make_info())
-        with subscribe(publisher.endpoint, ["front"], queue_size=100, timeout=10) as reader:
+        with subscribe(publisher.endpoint, ["front"], queue_size=100, timeout=60) as reader:
             assert publisher.wait_subscribers(1, 20)
             sizes = []
             for number in range(60_000):

@@ -223,14 +223,14 @@ values = st.recursive(scalars | st.binary(max_size=8), lambda inner: st.lists(in
 READERS = [unpack, unpack_info, unpack_frame, unpack_status]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.binary(max_size=64), max_size=5), st.sampled_from(READERS))
 def test_random_bytes_are_an_error_of_the_protocol_and_nothing_else(parts, reader):
     with pytest.raises(WireError):
         reader(parts)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_header_with_any_field_replaced_reads_or_is_refused(data):
     parts = parts_of()
@@ -239,7 +239,7 @@ def test_a_header_with_any_field_replaced_reads_or_is_refused(data):
     read_or_refuse(parts)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_damaged_parts_read_or_are_refused(data):
     parts = parts_of(data.draw(st.sampled_from(sorted(KINDS))))

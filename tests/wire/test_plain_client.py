@@ -137,7 +137,7 @@ def test_a_client_that_is_refused_the_epoch_reads_what_comes():
         node.publish(*(make_group(number) for number in range(4)))
         client = start(node.endpoint, "front", "--join", "--messages", "3")
         numbers = itertools.count(4)
-        ended = eventually(lambda: node.publish(make_group(next(numbers))) or client.poll() is not None, 20)
+        ended = eventually(lambda: node.publish(make_group(next(numbers))) or client.poll() is not None)
         client.kill()
         out, told = client.communicate()
     assert ended, told

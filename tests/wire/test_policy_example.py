@@ -25,10 +25,9 @@ def publish_live(node: Served, streams: list[str], stop: threading.Event) -> Non
     """Groups with capture times of now, until told to stop."""
     number = 0
     while not stop.is_set():
-        for stream in streams:
-            group = make_group(number, stream=stream, interval=1000)
-            times = [time.monotonic_ns() - 1000 * age for age in range(len(group.frame_ids))]
-            node.publish(make_group(number, stream=stream, interval=1000, capture_ns=sorted(times)))
+        now_ns, frames = time.monotonic_ns(), len(make_group(number, interval=1000).frame_ids)
+        times = [now_ns - 1000 * age for age in reversed(range(frames))]
+        node.publish(*(make_group(number, stream, interval=1000, capture_ns=times) for stream in streams))
         number += 1
         stop.wait(0.02)
 

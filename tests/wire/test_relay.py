@@ -50,8 +50,8 @@ def test_a_relay_passes_everything_on_unchanged():
         node.publish(*[make_group(number) for number in range(10)])
         with (
             Relaying(node.endpoint) as relaying,
-            subscribe(node.endpoint, timeout=20) as near,
-            subscribe(relaying.endpoint, ["front"], join="epoch", timeout=20) as far,
+            subscribe(node.endpoint, timeout=60) as near,
+            subscribe(relaying.endpoint, ["front"], join="epoch", timeout=60) as far,
         ):
             node.wait_subscribers(2)
             assert eventually(lambda: relaying.relay.counts["forwarded"] == 2)
@@ -78,12 +78,12 @@ def test_a_relay_that_comes_in_the_middle_of_a_stream_is_read_from_its_first_mes
     with Served("front", **options) as node, BreakableLink(node.endpoint) as link:
         node.publish(*[make_group(number) for number in range(published)])
         link.cut()
-        with Relaying(link.endpoint) as relaying, subscribe(relaying.endpoint, join=join, timeout=20) as far:
+        with Relaying(link.endpoint) as relaying, subscribe(relaying.endpoint, join=join, timeout=60) as far:
             assert eventually(lambda: far.connected)
             with ControlClient(node.publisher.control_endpoint) as client, pytest.raises(TimeoutError):
                 client.request("stats", timeout=0.1)
             link.restore()
-            far.info("front", timeout=20)
+            far.info("front", timeout=60)
             node.publish(*[make_group(number) for number in range(published, 18)])
             assert [message.header.seq for message in islice(far, 18 - first)] == list(range(first, 18))
             counts = far.counts()["front"]
@@ -96,7 +96,7 @@ def test_a_stream_that_stands_still_or_has_ended_is_known_behind_a_relay_that_co
         node.publish(make_group(0))
         with (
             Relaying(node.endpoint, **options) as relaying,
-            subscribe(relaying.endpoint, ["front"], until_end=True, timeout=20) as far,
+            subscribe(relaying.endpoint, ["front"], until_end=True, timeout=60) as far,
         ):
             far.info("front")
             far.request_keyframe("front")
@@ -112,7 +112,7 @@ def test_an_origin_that_does_not_answer_delays_no_message_of_a_relay(monkeypatch
         Served("front", stats=lambda: {"waited": answering.wait(60)}) as node,
         subscribe(node.endpoint) as near,
         Relaying(node.endpoint) as relaying,
-        subscribe(relaying.endpoint, timeout=20) as far,
+        subscribe(relaying.endpoint, timeout=60) as far,
         near.control("front") as client,
     ):
         with pytest.raises(TimeoutError):
@@ -146,7 +146,7 @@ def test_a_size_that_changes_passes_a_relay(monkeypatch):
     with (
         Served("front") as node,
         Relaying(node.endpoint) as relaying,
-        subscribe(relaying.endpoint, lossless=True, timeout=20) as far,
+        subscribe(relaying.endpoint, lossless=True, timeout=60) as far,
     ):
         node.wait_subscribers(1)
         far.info("front")
@@ -161,7 +161,7 @@ def test_a_size_that_changes_passes_a_relay(monkeypatch):
 
 def test_an_origin_that_restarts_with_another_size_loses_no_message_behind_a_relay(ipc_path):
     """The connection to the relay stays, so that the new session has to be confirmed, by messages of the new size."""
-    with Relaying(f"ipc://{ipc_path}") as relaying, subscribe(relaying.endpoint, timeout=20) as far:
+    with Relaying(f"ipc://{ipc_path}") as relaying, subscribe(relaying.endpoint, timeout=60) as far:
         for grid in ([4, 6], [6, 8]):
             with Served("other", bind=f"ipc://{ipc_path}") as node:
                 node.wait_subscribers(1)
@@ -188,7 +188,7 @@ def test_a_relay_whose_output_nobody_reads_goes_on(ipc_path):
 
 
 def test_an_epoch_with_a_hole_is_not_kept():
-    with Served("front") as node, subscribe(node.endpoint, timeout=20) as near:
+    with Served("front") as node, subscribe(node.endpoint, timeout=60) as near:
         node.wait_subscribers(1)
         node.publish(*[make_group(number) for number in range(10)])
         messages = {message.header.seq: message for message in islice(near, 10)}

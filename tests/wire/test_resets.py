@@ -18,6 +18,24 @@ from streamtok.wire.subscriber import subscribe
 from tests.kit.wire import Served, eventually, make_group, make_header
 from tests.kit.zmtp import frame, ping, reset, shake_hands
 
+REPLACING = """
+import zmq
+from streamtok.wire.connection import Connection
+from streamtok.wire.endpoint import open_socket, receive
+context = zmq.Context()
+publisher = context.socket(zmq.XPUB)
+port = publisher.bind_to_random_port("tcp://127.0.0.1")
+reader = open_socket(context, zmq.SUB, 100, 1 << 20)
+reader.subscribe("")
+connection = Connection(reader, f"tcp://127.0.0.1:{port}")
+publisher.recv()
+publisher.send_multipart([b"old", b"", b""])
+assert reader.poll(60_000)
+connection.connect_anew()
+while not reader.poll(10):
+    publisher.send_multipart([b"new", b"", b""])
+assert receive(reader)[0] == b"new"
+"""
 CLIENTS = int(os.environ.get("ENDINGS", "24"))
 ASKED = frame(msgpack.packb({"version": 1, "id": 1, "op": "info"}))
 SUBSCRIBED = frame(b"\x01tokens/front")
@@ -97,29 +115,6 @@ def test_a_publisher_that_pings_behind_a_full_queue_and_is_reset_ends_no_reader(
             assert server.accept()  # it is back
 
 
-OVERRUN = """
-import sys
-from streamtok.wire import drain, intake
-from streamtok.wire.header import Limits
-from streamtok.wire.subscriber import subscribe
-drain.MAX_BACKLOG = intake.LOOK_S = 0
-drain.MESSAGES_PER_POLL = 4
-with subscribe(sys.argv[1], limits=Limits(max_grid=24, max_header=1024, max_frame=0)) as reader:
-    while reader._drain.connection.counts["overrun"] < 20:
-        reader.get(1)
-"""
-
-
-def test_a_connection_that_is_given_up_while_messages_wait_ends_no_reader():
-    """libzmq has fetched the first part of one when it says that one waits, and ends a process that misses the rest."""
-    with Served("front") as node, running(OVERRUN, node.endpoint) as reader:
-        number = 0
-        while reader.poll() is None:
-            node.publish(*[make_group(number + later) for later in range(100)])
-            number += 100
-        assert reader.returncode == 0
-
-
 def test_a_reader_that_was_reset_is_forgotten():
     with Served("front") as node:
         client = shake_hands(connect_to(node.endpoint), b"SUB")
@@ -127,7 +122,7 @@ def test_a_reader_that_was_reset_is_forgotten():
         node.wait_subscribers(1)
         reset(client)
         node.publish(make_group(0))
-        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 0, 10)
+        assert eventually(lambda: node.do(lambda publisher: publisher.subscribers("front")) == 0)
 
 
 def test_a_reader_that_was_reset_may_come_back_from_the_same_port():
@@ -149,7 +144,7 @@ def test_a_reader_that_was_reset_may_come_back_from_the_same_port():
             except OSError as error:
                 refused.append(repr(error))  # the error itself would keep its socket, and so the port
 
-        again = eventually(comes_back, 20)
+        again = eventually(comes_back)
         assert again, refused[-1]
         again.close()
 
@@ -158,7 +153,7 @@ def test_a_reader_that_was_reset_may_come_back_from_the_same_port():
 def test_a_system_that_tells_nothing_of_its_connections_is_no_obstacle(lossless, monkeypatch):
     monkeypatch.delattr(socket, "TCP_INFO")
     monkeypatch.setattr("streamtok.wire.tcp.SO_ATTACH_FILTER", 4000)
-    with Served("front") as node, subscribe(node.endpoint, lossless=lossless, timeout=20) as reader:
+    with Served("front") as node, subscribe(node.endpoint, lossless=lossless, timeout=60) as reader:
         node.wait_subscribers(1)
         node.publish(*[make_group(number) for number in range(3)])
         assert [message.header.seq for message in islice(reader, 3)] == [0, 1, 2]
@@ -182,3 +177,9 @@ def test_a_client_with_heartbeats_that_asks_more_than_is_read_ends_no_node_on_ip
             context.destroy(linger=50)
             time.sleep(0.1)
             assert node.poll() is None, f"ended with {node.returncode} after {number + 1} clients"
+
+
+def test_a_connection_that_is_replaced_while_a_message_waits_ends_no_reader():
+    """libzmq reads a message's first part in `poll`, and aborts if the rest goes with the connection."""
+    done = subprocess.run([sys.executable, "-c", REPLACING], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -200,7 +200,7 @@ Publisher("ipc://{ipc_path}", ipc_group="54321")
 
 def test_a_second_bind_of_an_ipc_path_is_refused_and_the_first_goes_on(ipc_path):
     endpoint = f"ipc://{ipc_path}"
-    with Served("front", bind=endpoint) as node, subscribe(endpoint, timeout=10) as reader:
+    with Served("front", bind=endpoint) as node, subscribe(endpoint, timeout=60) as reader:
         node.wait_subscribers(1)
         with pytest.raises(BindError, match="in use: another process holds"):
             Publisher(endpoint)
@@ -221,7 +221,7 @@ def test_a_crashed_node_leaves_a_path_that_can_be_bound_again(ipc_path):
     )
     subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=200)
     assert ipc_path.exists()
-    with Served("front", bind=f"ipc://{ipc_path}") as node, subscribe(node.endpoint, timeout=10) as reader:
+    with Served("front", bind=f"ipc://{ipc_path}") as node, subscribe(node.endpoint, timeout=60) as reader:
         node.wait_subscribers(1)
         node.publish(make_group(0))
         assert next(reader).header.seq == 0
@@ -304,7 +304,7 @@ def test_only_a_key_on_the_list_gets_the_stream(folder, tmp_path_factory):
     generate(stranger)
     (stranger / "server.key").write_bytes((folder / "server.key").read_bytes())
     server, client = CurveServer.load(folder), CurveClient.load(folder)
-    with Served("front", curve=server) as node, subscribe(node.endpoint, curve=client, timeout=20) as reader:
+    with Served("front", curve=server) as node, subscribe(node.endpoint, curve=client, timeout=60) as reader:
         node.wait_subscribers(1)
         assert got_nothing(node)
         assert got_nothing(node, curve=CurveClient.load(stranger))
@@ -337,7 +337,7 @@ def test_keys_are_let_in_and_shut_out_while_the_node_runs(folder):
     with Served("front", curve=CurveServer.load(folder)) as node:
         generate(folder, "laptop")
         laptop = CurveClient.load(folder, "laptop")
-        with subscribe(node.endpoint, curve=laptop, timeout=20) as reader:
+        with subscribe(node.endpoint, curve=laptop, timeout=60) as reader:
             node.wait_subscribers(1)
             node.publish(make_group(0))
             assert next(reader).header.seq == 0
@@ -372,7 +372,7 @@ def test_join_by_epoch_works_with_keys(folder):
     server, client = CurveServer.load(folder), CurveClient.load(folder)
     with Served("front", curve=server) as node:
         node.publish(*[make_group(number) for number in range(3)])
-        with subscribe(node.endpoint, curve=client, join="epoch", timeout=20) as reader:
+        with subscribe(node.endpoint, curve=client, join="epoch", timeout=60) as reader:
             assert [next(reader).header.seq for _ in range(3)] == [0, 1, 2]
 
 

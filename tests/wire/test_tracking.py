@@ -85,7 +85,7 @@ def test_info_of_a_replaced_session_changes_nothing():
     assert tracker.take_message(header(1, session=1)) == Continuity(0, True)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.sets(st.integers(0, 60)), st.integers(1, 9))
 def test_what_arrives_and_what_is_lost_add_up(missing, interval):
     """Any messages may be missing: the counts add up, and only unbroken runs from a keyframe are decodable."""
@@ -215,7 +215,7 @@ claims = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(st.sets(st.integers(0, 20)), st.integers(0, 20), claims, st.integers(1, 4))
 def test_one_wrong_message_costs_no_other(missing, place, wrong, info_every):
     """Any messages may be lost and any one claim may be forged: the others come out, none after a wait of two more."""
@@ -241,7 +241,7 @@ def test_one_wrong_message_costs_no_other(missing, place, wrong, info_every):
     assert len(lost) <= plausible
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(claims, max_size=8))
 def test_after_any_messages_a_stream_is_followed_within_three_of_its_own(before):
     believer = Believer()

@@ -113,7 +113,7 @@ def test_across_epochs_a_periodic_keyframe_continues_the_row_and_a_gap_does_not(
     assert len(window) == 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 90), st.sampled_from("-----ekl")), max_size=60),
     st.integers(1, 5),

@@ -12,9 +12,8 @@ longer than half the outage so far. After an outage `frame_id` jumps by the fram
 meanwhile (at least one), so that readers see a gap.
 """
 
-from __future__ import annotations
-
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +22,7 @@ import numpy as np
 
 from streamtok.io.base import GRAB_S, EndOfSource, Source
 from streamtok.io.capture import Capture
-from streamtok.io.watch import Backoff, FreezeWatch
+from streamtok.io.watch import FreezeWatch
 from streamtok.measures import TimeJudge, count_between
 from streamtok.types import Frame
 
@@ -53,8 +52,8 @@ class Device(Protocol):
     kind: str
     clock: str
     name: str
-    fps: float | None
-    size: tuple[int, int] | None
+    fps: float | None = None
+    size: tuple[int, int] | None = None
     closing: bool = False  # set by another thread: a waiting `grab` should return
 
     def connect(self) -> None:
@@ -65,6 +64,27 @@ class Device(Protocol):
 
     def release(self) -> None:
         """Close the device; may be called when not open."""
+
+
+@dataclass
+class Backoff:
+    """Seconds to wait before the next try: `first`, then twice as long each time, at most `most`.
+
+    No wait is longer than half the outage so far, where that is known, so that waiting never doubles an outage.
+    """
+
+    first: float = 0.1
+    most: float = 10.0
+    tries: int = 0
+
+    def next(self, outage: float = math.inf) -> float:
+        """Seconds to wait after one more failure, which came `outage` seconds after the first."""
+        self.tries += 1
+        return min(self.first * 2 ** min(self.tries - 1, 30), self.most, max(outage / 2, self.first))
+
+    def reset(self) -> None:
+        """Start over after a success."""
+        self.tries = 0
 
 
 class CameraSource(Source):
@@ -200,8 +220,12 @@ class CameraSource(Source):
     def _lose(self, reason: str) -> None:
         self._note_lost(reason)
         self.device.release()
+        self._connected = False
+        self._delay_retry()
+
+    def _delay_retry(self) -> None:
         now = time.monotonic()
-        self._connected, self._retry_at = False, now + self._backoff.next(now - self._heard_at)
+        self._retry_at = now + self._backoff.next(now - self._heard_at)
 
     def _reconnect(self) -> bool:
         """Open the device again when it is due; False, after a short wait, if that was not possible."""
@@ -211,8 +235,7 @@ class CameraSource(Source):
         try:
             self._open()
         except OSError as error:
-            now = time.monotonic()
-            self._retry_at = now + self._backoff.next(now - self._heard_at)
+            self._delay_retry()
             if self._backoff.tries in (1, 10, 100):
                 log.warning("stream=%s event=still_lost tries=%d error=%r", self.stream, self._backoff.tries, error)
             return False

@@ -5,8 +5,6 @@ picture follows a header of the GStreamer Data Protocol 1.0 (gst-plugins-bad, `g
 time in the pipeline.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os
@@ -79,8 +77,6 @@ class GStreamerDevice(Device):
             raise ValueError(f"source gst:{pipeline}: expected a pipeline that ends in `! appsink`")
         sync = re.search(r"\bsync=\S+", sink[1])
         self.name = without_password(pipeline)
-        self.fps: float | None = None
-        self.size: tuple[int, int] | None = None
         self._elements = [*shlex.split(pipeline[: sink.start()]), *TO_RGB]
         self._sink = ["!", "gdppay", "!", "fdsink", sync[0] if sync else "sync=true"]
         self._process: subprocess.Popen[bytes] | None = None

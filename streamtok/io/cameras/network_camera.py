@@ -4,8 +4,6 @@ A picture's time is the stream's own, put on this machine's clock by the packet 
 camera had buffered when it was opened keep their spacing, and network jitter is removed.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque
@@ -50,8 +48,6 @@ class NetworkCamera(Device):
     def __init__(self, url: str, form: str | None = None) -> None:
         verifies(url)  # raises at once for a wrong option
         self.url, self.name = url, without_password(url)
-        self.size: tuple[int, int] | None = None
-        self.fps: float | None = None
         self._container: Any = None
         self._damaged = 0  # pictures since the last good one
         self._form = form  # FFmpeg's demuxer, if its own choice is wrong or takes it too long

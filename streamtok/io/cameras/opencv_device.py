@@ -1,7 +1,5 @@
 """A camera that OpenCV opens: V4L2 and USB devices, and GStreamer pipelines."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -6,8 +6,6 @@ Tests and demonstrations use it in place of a live camera. Spans are in seconds 
 makes it unreachable, `frozen` makes it repeat its last image.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable
@@ -61,8 +59,6 @@ class PlayedDevice(Device):
         clock: MachineClock | None = None,
     ) -> None:
         self.name, self.faults, self._clock = name, faults or Faults(), clock or MachineClock()
-        self.fps: float | None = None
-        self.size: tuple[int, int] | None = None
         self._make_source = make_source
         self._started, self._switched_on_ns = False, 0
         self._reached_ns = 0

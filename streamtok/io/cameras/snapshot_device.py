@@ -1,7 +1,5 @@
 """A camera that gives one picture per HTTP request (http://CAMERA/snapshot.jpg), polled at a fixed rate."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -45,8 +43,7 @@ class SnapshotDevice(Device):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"source {PREFIX}{without_password(url)}: expected http://CAMERA/... or https://...")
         self.name = without_password(url)
-        self.fps: float | None = fps
-        self.size: tuple[int, int] | None = None
+        self.fps = fps
         self._opener, self._url = make_opener(url)
         self._due = 0.0
         self._released = threading.Event()

@@ -1,7 +1,5 @@
 """What a web server gives at a URL: a file, one picture, or the stream of a camera."""
 
-from __future__ import annotations
-
 import re
 import time
 from http.client import HTTPException, HTTPResponse

@@ -1,7 +1,5 @@
 """Read from AV1 headers which picture a temporal unit shows, by order hints (AV1 specification, 5.5, 5.9 and 7.20)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Picture numbers and field pairs of MPEG-1 and MPEG-2, from picture headers (ITU-T H.262)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

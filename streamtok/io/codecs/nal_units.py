@@ -1,7 +1,5 @@
 """Parsing of H.264 and H.265 access units: their NAL units, SEI messages and bits (ITU-T H.264 and H.265)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -5,8 +5,6 @@ refresh (without key frames) is complete. Clauses are those of ITU-T H.264 and H
 order of presentation are in `streamtok.io.codecs.shown_order`.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import NamedTuple
 

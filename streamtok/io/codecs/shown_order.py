@@ -3,8 +3,6 @@
 Their decoders go on silently after a picture that never came.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

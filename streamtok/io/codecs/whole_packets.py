@@ -3,8 +3,6 @@
 `say_unseen` lists the damage that neither packets nor decoders show, so that nobody relies on its detection.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Callable, Iterator

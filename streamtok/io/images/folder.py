@@ -4,8 +4,6 @@ for image in list_images("2011_09_26_drive_0001/image_02"):
     print(image.path, image.time_ns, image.frame_id)
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import re

@@ -1,7 +1,5 @@
 """Sources of picture files: a folder of images, and a file with one picture or an animation."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import logging
@@ -36,12 +34,11 @@ class ImageFolderSource(RecordedSource):
         folder: str | Path,
         stream: str = "cam0",
         *,
-        realtime: bool = False,
-        max_frames: int | None = None,
+        options: dict[str, Any],
         keep_packets: bool = False,
-        **options: Any,
+        **paced: Any,
     ) -> None:
-        super().__init__(stream, realtime=realtime, max_frames=max_frames)
+        super().__init__(stream, **paced)
         found = find_images(folder, **options)
         self.images, self.clock = join_clocks(found.images, folder), found.clock
         self.expected_frames = len(self.images)
@@ -129,10 +126,7 @@ class ImageFileSource(RecordedSource):
         return None
 
 
-def parse_images(
-    spec: str, stream: str, *, realtime: bool, max_frames: int | None, keep_packets: bool
-) -> ImageFolderSource:
+def parse_images(spec: str, stream: str, **more: Any) -> ImageFolderSource:
     """The source of "images:DIR?fps=N&timestamps=FILE&unit=ns&bits=12"; the options may be left out."""
     folder, options = split_options(spec, spec.partition(":")[2], OPTIONS)
-    options |= {"realtime": realtime, "max_frames": max_frames, "keep_packets": keep_packets}
-    return ImageFolderSource(folder, stream, **options)
+    return ImageFolderSource(folder, stream, options=options, **more)

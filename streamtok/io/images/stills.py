@@ -1,7 +1,5 @@
 """Read, write, encode and caption still pictures: uint8 RGB (H, W, 3), or the channels of a .npy file."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging
@@ -101,6 +99,16 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
         wanted = "expected 8 or 16 bits: convert it, or give an array (.npy) of uint16"
         raise DamagedFrame(f"its values are {stored.dtype}, {wanted}")
     return image
+
+
+def is_grey_16(path: Path) -> bool:
+    """Whether a picture file holds one channel of 16 bits."""
+    import cv2
+
+    with contextlib.suppress(DamagedFrame, OSError):
+        image = _decode(path.read_bytes(), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        return image.ndim == 2 and image.dtype == np.uint16
+    return False
 
 
 def is_whole_jpeg(data: ImageData) -> bool:

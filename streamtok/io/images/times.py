@@ -14,8 +14,6 @@ holds a time, or a time and a file name (either order, spaces or comma between).
 heading may name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

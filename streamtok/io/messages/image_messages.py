@@ -4,8 +4,6 @@
 of video messages go through a `VideoDecoder`.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import importlib
@@ -63,7 +61,7 @@ class ImageMessage:
     seq: int | None = None
     big_endian: bool = False  # of values of more than a byte
 
-    def has_bytes_of(self, other: ImageMessage) -> bool:
+    def has_bytes_of(self, other: "ImageMessage") -> bool:
         """Whether both carry the same image, byte for byte."""
         return np.array_equal(np.frombuffer(self.data, np.uint8), np.frombuffer(other.data, np.uint8))
 

@@ -5,8 +5,6 @@ mipmaps). Every row of the picture reads one that suits its distance. Sprites ar
 premultiplied alpha, each with its halved copies (mipmaps), biggest first.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The cars of the synthetic drive: rear, front and side views of three shapes in eight colours."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import cv2

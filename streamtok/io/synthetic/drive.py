@@ -9,8 +9,6 @@ Frame n is a pure function of (seed, n, height, width, fps): any process on the 
 any order. As a source: `synthetic:256x448@30?seed=1&frames=300`.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import re
@@ -199,9 +197,7 @@ class SyntheticSource(RecordedSource):
         return Frame(self.stream, n, self.start_ns + round(n * 1e9 / self.drive.fps), self.drive.frame(n))
 
 
-def parse_synthetic(
-    spec: str, stream: str = "cam0", *, realtime: bool = False, max_frames: int | None = None
-) -> SyntheticSource:
+def parse_synthetic(spec: str, stream: str = "cam0", **paced: object) -> SyntheticSource:
     """SyntheticSource of "synthetic:HxW@FPS?seed=S&frames=N"; size (256x448), @FPS (30) and options may be left out."""
     what, options = split_options(spec, spec.partition(":")[2], {"seed": int, "frames": parse_count})
     match = re.fullmatch(r"(?:(\d+)x(\d+))?(?:@(\d+(?:\.\d+)?))?", what)
@@ -209,4 +205,4 @@ def parse_synthetic(
         raise ValueError(f"source {spec!r}: expected synthetic:HxW@FPS?seed=S&frames=N")
     height, width = int(match[1] or 256), int(match[2] or 448)
     drive = SyntheticDrive(height, width, fps=float(match[3] or 30), seed=options.get("seed", 0))
-    return SyntheticSource(drive, stream, frames=options.get("frames"), realtime=realtime, max_frames=max_frames)
+    return SyntheticSource(drive, stream, frames=options.get("frames"), **paced)

@@ -1,7 +1,5 @@
 """Rendering of the synthetic drive: the camera's projection of the road, and sprites, cars, houses, lights."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

@@ -4,8 +4,6 @@ Everything is a closed formula of the seed and of time or place, so any moment c
 metres, times seconds, angles radians; x is to the right of the ego lane's centre, s along the road.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache

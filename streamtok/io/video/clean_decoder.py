@@ -7,8 +7,6 @@ Packets come in decoding order, pictures come out in presentation order. A pictu
 own, so the order of packets decides which pictures damage reaches, however late they come out.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple

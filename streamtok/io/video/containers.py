@@ -3,8 +3,6 @@
 A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are explained in one place.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import socket

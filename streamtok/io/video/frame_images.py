@@ -1,7 +1,5 @@
 """Convert decoded PyAV frames to pictures: uint8 RGB, upright."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

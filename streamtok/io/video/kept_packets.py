@@ -1,7 +1,5 @@
 """Keep each picture's compressed packet, so that it can be recorded without encoding it again."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from streamtok.io.codecs.nal_units import add_orientation, to_annex_b

@@ -1,7 +1,5 @@
 """Number the pictures of a stream in order of presentation, so that numbers stay right after damaged pictures."""
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 

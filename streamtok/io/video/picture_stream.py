@@ -5,8 +5,6 @@ times) pictures are numbered as they come out. A clock that restarts inside a fi
 after the last picture, and one number is skipped, so that readers see a gap.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator

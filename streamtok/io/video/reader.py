@@ -11,8 +11,6 @@ All code that needs pictures of a video file reads them here, and so sees the sa
 touched (`streamtok.io.video.clean_decoder`) is dropped and counted; its number is skipped, so that readers see the gap.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -67,7 +65,7 @@ class VideoReader:
         self._ahead: tuple[VideoFrame | None, Iterator[VideoFrame]] | None = None
         self._passing: Fraction | None = None  # set by `pass_over` until a picture from that time on is delivered
 
-    def __enter__(self) -> VideoReader:
+    def __enter__(self) -> "VideoReader":
         return self
 
     def __exit__(self, *exc_info: object) -> None:

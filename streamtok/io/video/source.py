@@ -1,7 +1,5 @@
 """A video file as a source: its pictures in order, as fast as possible or in real time."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -27,10 +25,9 @@ class VideoSource(RecordedSource):
         *,
         options: dict[str, Any] | None = None,
         keep_packets: bool = False,
-        realtime: bool = False,
-        max_frames: int | None = None,
+        **paced: Any,
     ) -> None:
-        super().__init__(stream, realtime=realtime, max_frames=max_frames)
+        super().__init__(stream, **paced)
         self.path, self.options, self._keep_packets = path, options or {}, keep_packets
         self._reader: VideoReader | None = None
         self._pictures: Iterator[VideoFrame] = iter(())

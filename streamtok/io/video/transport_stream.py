@@ -5,8 +5,6 @@ another one. The packets show more. Each has a continuity counter, and the last 
 picture before a loss is known to be complete.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Each unit becomes a picture or a reason why there is none; `clean_decoder` defines damage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Generic, NamedTuple, TypeVar

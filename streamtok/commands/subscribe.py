@@ -61,7 +61,7 @@ class SubscribeSettings(NodeSettings):
     coder: Annotated[list[str], Flag("FILE|DIR")] = option(
         [], "coder.safetensors, or its folder, for coded streams of tokenizers that do not ship (repeat for more)"
     )
-    quiet: Switch = option(False, "no line per message")
+    quiet: Switch = option(False, "no line per message, as with --forward and --json")
 
     @model_validator(mode="after")
     def check_together(self) -> SubscribeSettings:
@@ -85,7 +85,8 @@ def run(settings: SubscribeSettings) -> int:
             stack.callback(relay.keyframes.finish_log)
         reading = Reading(settings, subscription, relay, stop)
         try:
-            print_messages(reading, quiet=settings.quiet or settings.as_json)
+            # Lines that nobody takes would hold up a relay's readers.
+            print_messages(reading, quiet=settings.quiet or settings.as_json or relay is not None)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
             print(settings.format_result(summary, format_reading(summary)), flush=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import heapq
 import itertools
 import logging
 import random
@@ -120,7 +121,7 @@ def test_a_playlist_is_played_no_slower_than_it_was_taken():
     assert np.isclose(late[500, 0] - late[0, 0], 760, atol=1)
     assert np.abs(late[530:, 0] - late[0, 0]).max() < 0.1  # what it was late is caught up
     assert np.ptp(late[:, 1]) < 0.1  # nothing seems to be missing
-    for jump in (-3_600_000, 3_600_000):
+    for jump in (-3_600_000, -2_000, -400, 3_600_000):
         jumps = played((10_000_000 + 40 * n + jump * (n >= 500), 2) for n in range(1000))
         assert np.ptp(jumps[500:] + jump - jumps[0]) < 50
 
@@ -170,32 +171,52 @@ def test_rtp_packets_that_come_again_after_others_cost_nothing(clips):
     assert source.counts["damaged"] == 0
 
 
-def test_rtp_over_udp_is_read_by_its_sdp_file_and_what_is_lost_is_left_out(clips, tmp_path):
+def hold_back(packets, most, seed):
+    """RTP packets of which some come up to `most` others later than they should."""
+    draw, waiting = random.Random(seed), []
+    for count, (picture, _, data) in enumerate(packets):
+        late = draw.random() < 0.03 and picture > 5
+        heapq.heappush(waiting, (count + late * (draw.randint(1, most) + 0.5), picture, data))
+        while waiting and waiting[0][0] <= count:
+            yield heapq.heappop(waiting)[1:]
+
+
+def read_udp(folder, codec, clip, most=1, seed=0):
+    """Frames of a clip that comes by UDP, at 100 a second, as an SDP file says; and their source. See `hold_back`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(("127.0.0.1", 0))
         port = sender.getsockname()[1] + 1 & ~1  # RTCP has the port behind it
-    sdp = SDP.replace("video 0", f"video {port}").format(name="H264", more=NAMES["libx264"][1])
-    (tmp_path / "cam.sdp").write_text(sdp)
-    lost = {(33, 0), (57, 0), (93, 0)}
+    name, more = NAMES[codec]
+    text = SDP.replace("video 0", f"video {port}").replace("96", str(clip[0][0][1] & 127))
+    (folder / "cam.sdp").write_text(text.format(name=name, more=more))
     stop = threading.Event()
 
     def send():
+        last = -1
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for picture, part, data in stamped(clips["libx264"], 25):
-                if part == 0 and stop.wait(0.02):
+            for picture, data in hold_back(stamped(clip, 25), most, seed):
+                if picture > last and stop.wait(0.01):
                     return
-                if (picture % 120, part) not in lost:
-                    sender.sendto(data, ("127.0.0.1", port))
+                last = max(last, picture)
+                sender.sendto(data, ("127.0.0.1", port))
 
-    with beside(send), CameraSource(NetworkCamera(str(tmp_path / "cam.sdp"))) as source:
-        frames = take(source, 150)
+    with beside(send), open_source(str(folder / "cam.sdp")) as source:
+        assert isinstance(source, CameraSource)
+        frames = take(source, 2 * COUNT)
         stop.set()
-    with Camera(clips["libx264"]) as camera:
-        right = {number_of(frame.image): frame.image for frame in read(camera.url(), COUNT + 20)[0]}
-    assert len(frames) == 150
-    assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames)
-    assert source.counts["damaged"] > 0
-    assert isinstance(open_source(str(tmp_path / "cam.sdp")), CameraSource)
+    return frames, source
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mjpeg"])
+def test_rtp_packets_over_udp_that_are_lost_or_late_cost_what_they_touched(clips, tmp_path, codec):
+    clip = clips.get(codec) or to_rtp(noisy(COUNT), codec, huffman="default", threads="1")
+    frames, _ = read_udp(tmp_path, codec, clip)
+    right = {number_of(frame.image): frame.image for frame in frames}
+    for most in (3, 30, 10**9):  # within the jitter buffer, beyond it, never
+        frames, source = read_udp(tmp_path, codec, clip, most, seed=most)
+        assert len(frames) == 2 * COUNT
+        assert all(np.array_equal(frame.image, right[number_of(frame.image)]) for frame in frames), most
+        assert (source.counts["damaged"] > 0) == (most > 3)
 
 
 @pytest.mark.slow

@@ -133,8 +133,7 @@ class NetworkCamera(Device):
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
             self._damaged, self._clean = 0, True
         self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
-        live = self._waits >= LIVE_WAITS and bool(self._waiting)
-        self._live = self._live or live or now_ns - self._began_ns > BURST_NS
+        self._live |= (self._waits >= LIVE_WAITS and bool(self._waiting)) or now_ns - self._began_ns > BURST_NS
         return packet is not None
 
     def _to_ns(self, ticks: int) -> int:

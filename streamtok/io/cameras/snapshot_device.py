@@ -12,14 +12,13 @@ from streamtok.io.certificates import OPTION, parse_verify
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.io.spec import parse_rate, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
-from streamtok.io.video.containers import explain_refusal
+from streamtok.io.video.containers import OPEN_S, explain_refusal
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
 PREFIX = "snapshot:"
 DEFAULT_FPS = 1.0
-TIMEOUT_S = 5.0
 MOST_BYTES = 64 << 20
 
 
@@ -81,7 +80,7 @@ class SnapshotDevice(Device):
     def _fetch(self) -> tuple[bytes, int]:
         """The bytes of a picture, and the monotonic time (ns) when the answer began; raises OSError."""
         try:
-            with self._opener.open(self._url, timeout=TIMEOUT_S) as answer:
+            with self._opener.open(self._url, timeout=OPEN_S) as answer:
                 arrival_ns, kind = time.monotonic_ns(), answer.headers.get_content_type()
                 data = b"" if kind.startswith(("multipart/", "text/")) else answer.read(MOST_BYTES)
         except OSError as error:

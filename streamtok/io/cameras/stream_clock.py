@@ -17,7 +17,6 @@ class StreamClock:
         self._offset_ns: float | None = None
         self._seen_ns = self._stream_ns = 0
         self._late_ns = 0  # when the current run of late packets began; 0: the last one was in time
-        self._play_ns: int | None = None  # the offset by which pictures of a playlist are played
 
     def see(self, stream_ns: int, now_ns: int) -> None:
         """Note that a packet with time `stream_ns` arrived at `now_ns` (monotonic ns)."""
@@ -35,11 +34,10 @@ class StreamClock:
         The first picture, and one after a jump in time, is due now, and later ones count from it. A late picture was
         due in the past: later ones come as fast as they can until they have caught up.
         """
-        back = stream_ns < self._stream_ns  # pictures come in order
-        if self._play_ns is None or back or abs(stream_ns + self._play_ns - now_ns) >= MOST_EARLY_NS:
-            self._play_ns, self._offset_ns = now_ns - stream_ns, None
-        self.see(stream_ns, stream_ns + self._play_ns)
-        return stream_ns + self._play_ns
+        back, self._stream_ns = stream_ns < self._stream_ns, stream_ns  # pictures come in order
+        if self._offset_ns is None or back or abs(self.to_local(stream_ns) - now_ns) >= MOST_EARLY_NS:
+            self._offset_ns = now_ns - stream_ns
+        return self.to_local(stream_ns)
 
     def to_local(self, stream_ns: int) -> int:
         """The monotonic time (ns) of a time of the stream (ns)."""

@@ -36,7 +36,6 @@ NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for 
 LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
 # Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
-REFUSED = av.error.HTTPClientError, av.error.HTTPError, HTTPError
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
 REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, HTTP status of urllib, advice)
     (
@@ -92,15 +91,14 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # 12:00.mp4 is not of a protocol "12"
-    others: list[tuple[str | None, dict[str, str]]] = []
-    if not form and (scheme in ("http", "https") or Path(target).is_file()):  # a pipe is read once
-        named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
-        others = [*[(named, options)] * bool(named), (None, options | UNSEEKABLE)]
+    named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
+    again = not form and (scheme in ("http", "https") or Path(target).is_file())  # a pipe is read once
+    others = {named: options, None: options | UNSEEKABLE} if again else {}
     opening = partial(av.open, address, timeout=timeout, metadata_errors="replace")
     try:
         return opening(format=form, options=options)
     except (av.error.InvalidDataError, EOFError):
-        for form, options in others:
+        for form, options in others.items():
             with contextlib.suppress(av.FFmpegError, OSError):
                 return opening(format=form, options=options)
         raise
@@ -198,7 +196,7 @@ def explain_refusal(url: str, error: Exception) -> OSError:
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(url):
         advice = "it answers, and offers no video: are the port and the path right, and does VLC show it?"
     reason = getattr(error, "strerror", None) or str(error)
-    if not advice and isinstance(error, REFUSED):
+    if not advice and isinstance(error, av.error.HTTPClientError | av.error.HTTPError | HTTPError):
         advice = f"the server refuses it or fails ({reason})"
     is_web = urlsplit(url).scheme in ("http", "https") and isinstance(error, av.FFmpegError)
     if not advice and (isinstance(error, av.error.InvalidDataError) or is_web):

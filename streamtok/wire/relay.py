@@ -1,6 +1,6 @@
 """Relays streams: forwards the messages of one publisher, unchanged, to the readers of another."""
 
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from streamtok.wire.header import Info
@@ -9,6 +9,7 @@ from streamtok.wire.message import TokenMessage
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.subscriber import Subscription
 
+MOST_EARLY = 16  # messages of a stream that wait for its info
 BACKLOG = 1024  # messages that may wait for a reader: after an outage, or on joining, an epoch comes at once
 
 
@@ -16,14 +17,16 @@ BACKLOG = 1024  # messages that may wait for a reader: after an outage, or on jo
 class Relay:
     """Forwards the messages of a subscription; session, seq, clock and tokenizer stay the origin's.
 
-    Late joiners get the current epoch from the relay; keyframe requests are passed on to the origin. `counts` has
-    forwarded, and no_info for messages that came before their stream's info.
+    Late joiners get the current epoch from the relay; keyframe requests are passed on to the origin. A node may send a
+    keyframe just before its stream's info, so messages wait for that. `counts` has forwarded, and no_info for those
+    that have waited too long.
     """
 
     subscription: Subscription
     publisher: Publisher
     counts: Counter = field(default_factory=Counter)
     _sent: dict[str, Info] = field(default_factory=dict)
+    _early: defaultdict[str, deque[TokenMessage]] = field(default_factory=lambda: defaultdict(deque))
 
     def __post_init__(self) -> None:
         self.keyframes = KeyframeRequests(self.subscription)
@@ -43,13 +46,15 @@ class Relay:
         return message
 
     def _forward(self, message: TokenMessage) -> None:
-        info = self.subscription.info_of(message)
-        if info is None:
+        early = self._early[message.stream]
+        early.append(message)
+        while early and (info := self.subscription.info_of(early[0])) is not None:
+            self._announce(info, early[0].header.seq - 1)
+            self.publisher.forward(early.popleft())
+            self.counts["forwarded"] += 1
+        if len(early) > MOST_EARLY:
+            early.popleft()
             self.counts["no_info"] += 1
-            return
-        self._announce(info, message.header.seq - 1)
-        self.publisher.forward(message)
-        self.counts["forwarded"] += 1
 
     def _announce(self, info: Info, last_seq: int) -> None:
         if self._sent.get(info.stream) is not info:

@@ -7,12 +7,15 @@ import time
 from itertools import islice
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
+import zmq
 
 from streamtok.bench.soak.link import BreakableLink
 from streamtok.wire import drain, keyframes
 from streamtok.wire.control import MAX_EPOCH, ControlClient, ControlError
+from streamtok.wire.message import pack
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
@@ -172,6 +175,28 @@ def test_an_origin_that_restarts_with_another_size_loses_no_message_behind_a_rel
                 assert [message.header.seq for message in messages] == [0, 1, 2, 3]
                 assert all(message.decodable and message.header.grid == grid for message in messages)
         assert sum(far.rejects.counts.values()) == 0
+
+
+def test_a_keyframe_that_comes_before_its_info_passes_a_relay(context):
+    """A node sends it to a reader whose subscription it has not read yet."""
+    with Served("other") as maker, subscribe(maker.endpoint, timeout=20) as near:
+        maker.do(lambda publisher: publisher.add_stream(make_info()))
+        maker.wait_subscribers(1)
+        maker.publish(*[make_group(number) for number in range(3)])
+        messages, info = list(islice(near, 3)), near.info("front")
+    socket = context.socket(zmq.XPUB)
+    socket.linger = 0
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    with Relaying(f"tcp://127.0.0.1:{port}") as relaying, subscribe(relaying.endpoint, timeout=20) as far:
+        assert eventually(lambda: far.connected)
+        while not socket.recv().startswith(b"\x01info/"):
+            pass
+        socket.send_multipart(messages[0].parts)
+        time.sleep(0.2)  # so that the relay has taken it
+        socket.send_multipart(pack(msgspec.structs.replace(info, control=None, last_seq=0)))
+        for message in messages[1:]:
+            socket.send_multipart(message.parts)
+        assert [(message.header.seq, message.decodable) for message in islice(far, 3)] == [(n, True) for n in range(3)]
 
 
 def test_a_relay_whose_output_nobody_reads_goes_on(ipc_path):

@@ -12,7 +12,7 @@ PATIENCE_S = 0.3  # of a write, unless the one before has waited in vain
 MOST_BYTES = 1 << 16  # that may wait; what is written beyond them is left out
 
 
-class PatientError(io.TextIOBase):
+class PatientStderr(io.TextIOBase):
     """Standard error of a process, for `sys.stderr`; thread-safe. OSError if it is a file, which always takes all."""
 
     encoding, errors = "utf-8", "backslashreplace"
@@ -56,4 +56,4 @@ class PatientError(io.TextIOBase):
 def unblock_standard_error() -> None:
     """Replace `sys.stderr`, unless it is a file, or a socket, which cannot be opened anew."""
     with contextlib.suppress(OSError):
-        sys.stderr = PatientError()
+        sys.stderr = PatientStderr()

@@ -4,7 +4,6 @@ A publisher is used by one thread. Call `poll` often (every frame, at least ten 
 and sends `info`. Another thread answers control requests, also during a long step.
 """
 
-import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -25,7 +24,6 @@ from streamtok.wire.security import Authenticator, CurveServer
 from streamtok.wire.streams import Compression, StreamTable
 from streamtok.wire.subscriptions import Event, Subscriptions
 
-log = logging.getLogger("streamtok.wire")
 CONTROL_HIGH_WATER = 16
 MAX_WAITING = 1 << 28  # bytes that may wait for one reader, if its messages are large
 FEWEST_WAITING = 16  # messages that may always wait

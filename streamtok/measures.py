@@ -44,6 +44,12 @@ def usual_step(times: np.ndarray) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
+def time_covered(times: np.ndarray) -> int:
+    """The sum of the steps between `times`, int64 ns (n,), without those where the clock was set."""
+    steps = np.diff(times)
+    return int(steps[(steps > 0) & (steps <= max(DAY_NS, DAY_STEPS * usual_step(times)))].sum())
+
+
 def count_between(step: float, usual: float) -> int:
     """How many images or grids are missing within a step; `usual` is the step with none missing, in the same unit."""
     return max(0, round(step / usual) - 1)

@@ -48,6 +48,7 @@ def _same_start() -> None:
     """Every test starts as if it were the first of its process, whatever commands have run in it."""
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the models are tiny: a second costs more than it does, and other processes run beside
+    torch.use_deterministic_algorithms(False)
     log = logging.getLogger("streamtok")
     log.setLevel(logging.NOTSET)
     log.handlers.clear()

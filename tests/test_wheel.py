@@ -74,7 +74,7 @@ def test_a_wheel_works_outside_the_checkout(installed, tmp_path):
             assert b"streamtok" in page.read()
     finally:
         view.terminate()
-        view.communicate(timeout=60)
+        view.communicate(timeout=200)
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_what_the_compose_file_starts_works_together(installed, tmp_path):
     finally:
         for each in running.values():
             each.terminate()
-        told = {name: each.communicate(timeout=60)[1] for name, each in running.items()}
+        told = {name: each.communicate(timeout=200)[1] for name, each in running.items()}
     assert {each.returncode for each in running.values()} == {0}, told
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from streamtok.engine.gpu.kernels import attention, fsq, haar, norm, ring_attention, spatial, temporal
 from streamtok.model.frames import to_float
 from streamtok.model.quantizer import FSQ, fsq_tables
-from streamtok.model.wavelet import haar3d, haar_matrix
+from streamtok.model.wavelet import haar as plain_haar
+from streamtok.model.wavelet import haar_matrix
 
 CL = torch.channels_last
 
@@ -121,7 +122,7 @@ def check_haar(new: Case) -> float:
     frames = torch.randint(0, 256, (2, 3, 8, 40, 56), dtype=torch.uint8, device=new.device, generator=new.generator)
     signs = (haar_matrix(4, "thw", torch.float32, torch.device("cpu")) * 64).T.half().contiguous().to(new.device)
     found = haar.haar_bands(frames, signs, new.dtype, edge=1)
-    wanted = haar3d(to_float(frames, torch.float32), 4)
+    wanted = plain_haar(to_float(frames, torch.float32), 4)
     return relative_error(found, F.pad(wanted.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)))
 
 

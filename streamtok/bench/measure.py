@@ -1,6 +1,6 @@
 """Measures rates, latencies and ratios of one model on one machine; what is compared is measured in the same run.
 
-`measure_model` returns plain values in one schema (SECTIONS lists its parts), which `tables` prints and plots.
+`measure_model` returns plain values in one schema (`_measure_sections` has its parts), which `tables` prints and plots.
 """
 
 import gc
@@ -29,10 +29,6 @@ from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.weights.golden import reference_clip
 
 SCHEMA = 1
-SECTIONS = (
-    *("start", "machine", "engine", "precisions", "latency", "shared_step"),
-    *("decode", "stateless", "roofline", "stages", "steady", "end_to_end"),
-)
 
 
 def measure_model(

@@ -10,7 +10,7 @@ import torch
 from streamtok.checkpoint.cosmos import from_cosmos
 from streamtok.checkpoint.diffusers import find_diffusers, from_diffusers
 from streamtok.checkpoint.folder import read_folder
-from streamtok.checkpoint.hub import fetch_checkpoint, is_repository
+from streamtok.checkpoint.hub import REPOSITORY, fetch_checkpoint
 from streamtok.checkpoint.published_files import PUBLISHED_FILES
 from streamtok.checkpoint.variants import find_variant
 from streamtok.config import PRESETS
@@ -36,7 +36,7 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
         return read_folder(path, deterministic)
     if path.exists():
         return from_cosmos(path, deterministic=deterministic)
-    if is_repository(str(name)):
+    if REPOSITORY.fullmatch(str(name)):
         return load_checkpoint(fetch_checkpoint(str(name)), deterministic)
     near, hint = difflib.get_close_matches(str(name), PRESETS, n=3), ""
     if variant := find_variant(str(name)):

@@ -109,14 +109,9 @@ def load_published(model: Tokenizer, weights: Mapping[str, Tensor], what: str) -
     if len(held) == 1:
         model.drop("decoder" if held == ["encoder"] else "encoder")
     names, fresh = published_names(model), model.state_dict()
-    theirs = {theirs: ours for ours, theirs in names.items()}
-    missing = sorted(set(theirs) - set(weights))
-    unexpected = sorted(n for n in set(weights) - set(theirs) if not (_UNUSED.match(n) or _BUFFER.match(n)))
-    found = {ours: _our_shape(weights[name], fresh[ours]) for name, ours in theirs.items() if name in weights}
-    differing = [
-        f"{names[ours]} {tuple(tensor.shape)}, expected {tuple(fresh[ours].shape)}"
-        for ours, tensor in found.items()
-        if tensor.shape != fresh[ours].shape
-    ]
-    check_fit(what, missing, unexpected, differing)
-    model.load_state_dict(found | {name: fresh[name] for name in fresh if name not in names})
+    wanted = {theirs: fresh[ours] for ours, theirs in names.items()}
+    spare = {name for name in weights.keys() - wanted.keys() if _UNUSED.match(name) or _BUFFER.match(name)}
+    read = {name: tensor for name, tensor in weights.items() if name not in spare}
+    found = {name: _our_shape(tensor, wanted.get(name, tensor)) for name, tensor in read.items()}
+    check_fit(what, wanted, found)
+    model.load_state_dict(fresh | {ours: found[theirs] for ours, theirs in names.items()})

@@ -27,8 +27,14 @@ QUANTIZER = "quantizer."
 FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
-def check_fit(what: str, missing: list[str], unexpected: list[str], differing: list[str]) -> None:
-    """ValueError that begins with `what` and lists these names of tensors, if there are any."""
+def check_fit(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """ValueError that begins with `what` and lists the names of tensors that `found` lacks, adds or has otherwise."""
+    differing = [
+        f"{name} {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
@@ -39,16 +45,12 @@ def check_fit(what: str, missing: list[str], unexpected: list[str], differing: l
 
 
 def save(
-    model: Tokenizer,
-    folder: str | Path,
-    dtype: torch.dtype | None = None,
-    tokens_of: Tokenizer | None = None,
-    **extra: object,
+    model: Tokenizer, folder: str | Path, dtype: torch.dtype | None = None, tokens_of: Tokenizer | None = None
 ) -> None:
     """Write config.json and model.safetensors; weights are cast to `dtype` first (float16, for example).
 
-    The fingerprint is that of the stored weights, or of `tokens_of` if they make the same tokens. `extra` values are
-    added to config.json. ValueError for half a model, or for weights that make other tokens than `tokens_of`.
+    The fingerprint is that of the stored weights, or of `tokens_of` if they make the same tokens. ValueError for half a
+    model, or for weights that make other tokens than `tokens_of`.
     """
     for half in HALVES:
         model.check_has(half)
@@ -64,7 +66,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     save_file(stored, folder / "model.safetensors")
     values = {"format": FORMAT, "fingerprint": copy.fingerprint, "weights": copy.weights_digest}
-    values |= {"tokenizer": model.config.to_dict(), **extra}
+    values |= {"tokenizer": model.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 
@@ -72,11 +74,11 @@ def read_folder(folder: str | Path, deterministic: bool = False) -> Tokenizer:
     """Read what `save` wrote, as float32. ValueError if files do not fit each other or the weights were altered."""
     folder = Path(folder)
     values, config, outline = _read_config(folder / "config.json")
-    stored = read_tensors(folder / "model.safetensors")
-    _check_state(folder, outline, {name: tensor for name, tensor in stored.items() if not name.startswith(QUANTIZER)})
+    stored, what = read_tensors(folder / "model.safetensors"), f"{folder} does not fit its config.json"
+    check_fit(what, outline, {name: tensor for name, tensor in stored.items() if not name.startswith(QUANTIZER)})
     model = build(config, deterministic)
     fresh = model.state_dict()
-    _check_state(folder, fresh, stored)
+    check_fit(what, fresh, stored)
     model.load_state_dict({name: tensor.to(fresh[name].dtype) for name, tensor in stored.items()})
     _identify(folder, values, model)
     return model
@@ -131,16 +133,6 @@ def _outline(config: TokenizerConfig, what: str | Path) -> dict[str, Tensor]:
 def explain(error: Exception) -> str:
     """The message of an error, on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _check_state(folder: Path, fresh: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
-    differing = [
-        f"{name} {tuple(stored[name].shape)}, expected {tuple(fresh[name].shape)}"
-        for name in sorted(set(fresh) & set(stored))
-        if fresh[name].shape != stored[name].shape
-    ]
-    missing, unexpected = sorted(set(fresh) - set(stored)), sorted(set(stored) - set(fresh))
-    check_fit(f"{folder} does not fit its config.json", missing, unexpected, differing)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

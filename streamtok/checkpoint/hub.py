@@ -31,11 +31,6 @@ tok = streamtok.load("{name}")
 """
 
 
-def is_repository(name: str) -> bool:
-    """Whether a name looks like a hub repository, org/name, and is no path on this machine."""
-    return REPOSITORY.fullmatch(name) is not None and not Path(name).exists()
-
-
 def fetch_checkpoint(name: str) -> Path:
     """The local folder of a hub repository, from the hub's cache or downloaded.
 

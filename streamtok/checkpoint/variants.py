@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from streamtok.config import PRESETS, TokenizerConfig
 
 _NAMED = re.compile(r"([cd][iv])[-_]?((?:\d+x)?\d+x\d+)(-360p)?")
+Shapes = Mapping[str, Size]  # by published name without ".conv3d", so that video and image models have the same names
 
 
 def find_variant(path: str) -> str | None:
@@ -28,8 +29,9 @@ def infer_config(weights: Mapping[str, Tensor], config: Mapping | TokenizerConfi
         config = _guess_config(weights, hint)
     elif not isinstance(config, TokenizerConfig):
         config = TokenizerConfig.from_published(config)
-    _check_kind(weights, config, hint)
-    return replace(config, **_read_sizes(weights, config))
+    shapes = {name.replace(".conv3d", ""): tensor.shape for name, tensor in weights.items()}
+    _check_kind(weights, _latent_channels(shapes, config), config, hint)
+    return replace(config, **_read_sizes(shapes, config))
 
 
 def _guess_config(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
@@ -43,12 +45,11 @@ def _guess_config(weights: Mapping[str, Tensor], hint: str) -> TokenizerConfig:
     )
 
 
-def _check_kind(weights: Mapping[str, Tensor], config: TokenizerConfig, hint: str) -> None:
+def _check_kind(weights: Mapping[str, Tensor], channels: int | None, config: TokenizerConfig, hint: str) -> None:
     """ValueError unless weights and configuration agree in video or image, and in the number of latent channels."""
     if not any(name.startswith(("encoder.", "decoder.")) for name in weights):
         return  # no tokenizer at all: loading reports the missing names
     video = any(".conv3d." in name for name in weights)
-    channels = _latent_channels(weights, config)
     fitting = channels in (None, config.latent_channels)
     if video == config.video and fitting:
         return
@@ -60,30 +61,28 @@ def _check_kind(weights: Mapping[str, Tensor], config: TokenizerConfig, hint: st
     )
 
 
-def _latent_channels(weights: Mapping[str, Tensor], config: TokenizerConfig) -> int | None:
+def _latent_channels(shapes: Shapes, config: TokenizerConfig) -> int | None:
     """The channels of the latent, by the weights of either half; None if both convolutions are missing."""
-    infix = ".conv3d" if any(".conv3d." in name for name in weights) else ""
-    into, out = (weights.get(f"{name}{infix}.weight") for name in ("post_quant_conv", "quant_conv"))
+    into, out = shapes.get("post_quant_conv.weight"), shapes.get("quant_conv.weight")
     if into is not None:
-        return into.shape[1]
-    return None if out is None else out.shape[0] // (2 if config.quantizer == "vae" else 1)
+        return into[1]
+    return None if out is None else out[0] // (2 if config.quantizer == "vae" else 1)
 
 
-def _read_sizes(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[str, Any]:
+def _read_sizes(shapes: Shapes, config: TokenizerConfig) -> dict[str, Any]:
     """The fields of a configuration that follow from the shapes of tensors."""
-    infix = ".conv3d" if config.video else ""
-    facts = _read_first_layer(weights, config)
-    into, out = (weights.get(f"{name}{infix}.weight") for name in ("post_quant_conv", "quant_conv"))
+    facts = _read_first_layer(shapes, config)
+    into, out = shapes.get("post_quant_conv.weight"), shapes.get("quant_conv.weight")
     if into is not None:
-        facts["z_channels"] = into.shape[0]
-        if out is not None and out.shape[1] % into.shape[0] == 0:
-            facts["z_factor"] = out.shape[1] // into.shape[0]
+        facts["z_channels"] = into[0]
+        if out is not None and out[1] % into[0] == 0:
+            facts["z_factor"] = out[1] // into[0]
     elif out is not None:
-        facts["z_channels"] = out.shape[1] // config.z_factor
-    pattern = r"{}\.(\d+)\.block\.(\d+)\.conv2" + (r"\.1\.conv3d" if config.video else "") + r"\.weight"
+        facts["z_channels"] = out[1] // config.z_factor
     for part, prefix in (("encoder", r"encoder\.down"), ("decoder", r"decoder\.up")):
-        found = [(re.fullmatch(pattern.format(prefix), name), tensor) for name, tensor in weights.items()]
-        dims = {(int(m[1]), int(m[2])): tensor.shape[0] for m, tensor in found if m}
+        pattern = prefix + r"\.(\d+)\.block\.(\d+)\.conv2(\.1)?\.weight"
+        found = [(re.fullmatch(pattern, name), shape) for name, shape in shapes.items()]
+        dims = {(int(m[1]), int(m[2])): shape[0] for m, shape in found if m}
         levels = sorted({level for level, _ in dims})
         if levels and levels == list(range(len(levels))):
             facts[f"{part}_channels"] = tuple(dims[level, 0] for level in levels)
@@ -91,14 +90,12 @@ def _read_sizes(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[
     return facts | _mirror_sizes(facts, config)
 
 
-def _read_first_layer(weights: Mapping[str, Tensor], config: TokenizerConfig) -> dict[str, Any]:
+def _read_first_layer(shapes: Shapes, config: TokenizerConfig) -> dict[str, Any]:
     """Stem channels and patch size, by the first convolution, or by the last one if there is only a decoder."""
-    facts: dict[str, Any] = {}
-    first = weights.get("encoder.conv_in.0.conv3d.weight" if config.video else "encoder.conv_in.weight")
-    last = weights.get("decoder.conv_out.1.conv3d.weight" if config.video else "decoder.conv_out.weight")
-    if first is not None:
-        facts["stem_channels"] = first.shape[0]
-    bands = first.shape[1] if first is not None else last.shape[0] if last is not None else 0
+    first = shapes.get("encoder.conv_in.0.weight" if config.video else "encoder.conv_in.weight")
+    last = shapes.get("decoder.conv_out.1.weight" if config.video else "decoder.conv_out.weight")
+    facts: dict[str, Any] = {} if first is None else {"stem_channels": first[0]}
+    bands = first[1] if first is not None else last[0] if last is not None else 0
     patches = {config.in_channels * patch ** (3 if config.video else 2): patch for patch in (2, 4)}
     return facts | ({"patch_size": patches[bands]} if bands in patches else {})
 

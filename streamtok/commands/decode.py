@@ -70,13 +70,17 @@ class DecodeSettings(NodeSettings):
 
 def run(settings: DecodeSettings) -> int:
     """Decode; returns 0 at the end of the file or stream, or when told to stop."""
-    summary = decode_stream(settings) if settings.live else decode_tokens(settings)
+    if settings.live:
+        with until_stopped(settings) as stop:  # from the start: imports take a second
+            summary = decode_stream(settings, stop)
+    else:
+        summary = decode_tokens(settings)
     words = ", ".join(f"{name} {value}" for name, value in summary.items())
     print(settings.format_result(summary, words))
     return 0
 
 
-def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
+def decode_tokens(settings: DecodeSettings) -> dict[str, Any]:
     """Decode a token file; returns where the pictures are, and counts."""
     from streamtok.tokens.files import decode_file
 
@@ -91,16 +95,11 @@ def decode_tokens(settings: DecodeSettings) -> dict[str, str | int]:
     return {"out": str(done.path), "pictures": done.frames, "groups": done.groups, "skipped": done.skipped}
 
 
-def decode_stream(settings: DecodeSettings) -> dict[str, Any]:
-    """Decode a live stream until it ends, its window is closed, or a signal stops it; returns counts.
+def decode_stream(settings: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
+    """Decode a live stream until it ends, its window is closed, or `stop` is set; returns counts.
 
     Raises ValueError if the model is not the stream's tokenizer, TimeoutError if no stream comes in time.
     """
-    with until_stopped(settings) as stop:  # from the start: imports take a second
-        return _decode_stream(settings, stop)
-
-
-def _decode_stream(settings: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
     from streamtok.coding.coder import FILE
     from streamtok.node.live_decoder import LiveDecoder
     from streamtok.node.live_view import first_info, load_for_stream, open_sink, show_pictures

@@ -61,7 +61,7 @@ class SubscribeSettings(NodeSettings):
     coder: Annotated[list[str], Flag("FILE|DIR")] = option(
         [], "coder.safetensors, or its folder, for coded streams of tokenizers that do not ship (repeat for more)"
     )
-    quiet: Switch = option(False, "no line per message")
+    quiet: Switch = option(False, "no line per message, as with --forward and --json")
 
     @model_validator(mode="after")
     def check_together(self) -> SubscribeSettings:
@@ -85,7 +85,8 @@ def run(settings: SubscribeSettings) -> int:
             stack.callback(relay.keyframes.finish_log)
         reading = Reading(settings, subscription, relay, stop)
         try:
-            print_messages(reading, quiet=settings.quiet or settings.as_json)
+            # Lines that nobody takes would hold up a relay's readers.
+            print_messages(reading, quiet=settings.quiet or settings.as_json or relay is not None)
         finally:
             summary = reading.summary() | {"seconds": round(time.monotonic() - began, 3)}
             print(settings.format_result(summary, format_reading(summary)), flush=True)
@@ -186,12 +187,9 @@ class Reading:
         return result
 
     def _count(self, message: TokenMessage) -> None:
+        """Count a message, with its latencies unless it is replayed or was fetched on joining and so had waited."""
         self.messages += 1
         self.nbytes += len(message.payload)
-        self._note_age(message)
-
-    def _note_age(self, message: TokenMessage) -> None:
-        """Add a message's latencies, unless it is replayed, or was fetched on joining and so had waited in the node."""
         header, info = message.header, self.subscription.infos.get(message.stream)
         if info is None or info.session != header.session or info.replay or message.catch_up:
             return

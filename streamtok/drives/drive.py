@@ -66,11 +66,9 @@ class Progress:
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """`Drive.account` in words; nothing for a camera without losses and guesses."""
-    lines = []
+    lines, words = [], LEFT_OUT | {"lost": "are missing in the file", "guessed": "times are guessed"}
     for name, told in account.items():
-        parts = [f"{told[reason]} {LEFT_OUT[reason]}" for reason in LEFT_OUT if told[reason]]
-        parts += [f"{told['lost']} are missing in the file"] if told["lost"] else []
-        parts += [f"{told['guessed']} times are guessed"] if told["guessed"] else []
+        parts = [f"{told[count]} {text}" for count, text in words.items() if told[count]]
         parts += [f"timed by {told['clock']} time ({told['clock_reason']})"] if told["clock_reason"] else []
         if parts:
             lines.append(f"{name}: {told['frames']} of {told['images']} images are frames; {', '.join(parts)}")

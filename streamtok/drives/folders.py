@@ -115,6 +115,8 @@ def _split(found: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
         if how:
             yield group
             continue
+        if all(each.span for each in group):  # the time in a name is a local one
+            group.sort(key=lambda each: each.span or (0, 0))
         begin = 0
         for at, (before, after) in enumerate(itertools.pairwise(group), 1):
             if not _follows(before, after, group):

@@ -11,7 +11,7 @@ import numpy as np
 
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
-from streamtok.measures import EvenSample, entropy_bits, find_time_jumps, usual_step
+from streamtok.measures import EvenSample, entropy_bits, find_time_jumps, time_covered, usual_step
 from streamtok.types import TokenGroup
 
 MOST_GAPS = 100
@@ -31,8 +31,8 @@ class StreamTimes:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the first time to the last."""
-        return (max(self.values) - min(self.values)) / 1e9 if len(self.values) > 1 else 0.0
+        """Seconds from the first time to the last; those by which the clock was set do not count."""
+        return time_covered(np.array(self.values, np.int64)) / 1e9
 
     def gaps(self) -> list[tuple[float, float]]:
         """(seconds from the start, length in seconds) of steps much longer than the usual one, and of steps back."""
@@ -105,7 +105,7 @@ class TokenSurvey:
 
 
 def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera: seconds, rate, gaps, and `Drive.account`. Compressed still images are not decoded."""
+    """Per camera: seconds, rate, gaps, and `Drive.account`."""
     times = {name: StreamTimes([]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
     for item in drive.items():
@@ -114,10 +114,7 @@ def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
             seen.jumps.append(len(seen.values))
         turns[item.stream] = item.turn
         seen.values.append(item.capture_ns)
-        if item.codec is None or item.damage:
-            drive.load(item)
-        else:
-            drive.counts[item.stream]["frames"] += 1
+        drive.load(item)  # only its decoder knows whether a picture can be read
     account = drive.account()
     return {name: {**seen.report(), **account[name]} for name, seen in times.items()}
 

@@ -16,7 +16,7 @@ from streamtok.config import TokenizerConfig
 from streamtok.evaluation.codes import CodeCounts, Predictability
 from streamtok.evaluation.dataset import Clip, ClipSet
 from streamtok.evaluation.layouts import as_unit, pictures_to_unit, pictures_to_video, split_groups, video_to_unit
-from streamtok.evaluation.metrics import frame_mse, mean_ssim
+from streamtok.evaluation.metrics import frame_mse, mean_over_frames, ssim
 from streamtok.measures import psnr_from_mse
 from streamtok.model.decoding import GridDecoder
 from streamtok.model.tokenizer import Tokenizer
@@ -207,7 +207,7 @@ def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric
         size=(height, width),
         fps=clip.fps,
         psnr=psnr_from_mse(mse.mean().item()),
-        ssim=mean_ssim(original, rebuilt),
+        ssim=mean_over_frames(ssim, original, rebuilt),
         mse=mse.tolist(),
         bits_per_second=bits_per_second(tok.config, height, width, clip.fps),
         extra={name: value for metric in metrics for name, value in metric(original, rebuilt).items()},

@@ -33,23 +33,20 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class FeaturePairs:
-    """Collects the features of originals and reconstructions, clip by clip, for one distance."""
+    """Collects the features of originals and reconstructions, clip by clip, for one distance.
 
-    def __init__(self, network: torch.jit.ScriptModule, video: bool):
-        self.network, self.video = network, video
-        self.original: list[np.ndarray] = []
-        self.rebuilt: list[np.ndarray] = []
-        schema = network.forward.schema  # type: ignore[attr-defined]
-        self._arguments = {argument.name for argument in schema.arguments}
+    The network is the TorchScript archive `path`; ValueError if the file is not one.
+    """
 
-    @classmethod
-    def load(cls, path: str | Path, *, video: bool, device: torch.device | str = "cpu") -> "FeaturePairs":
-        """Open a TorchScript archive; ValueError if the file is not one."""
+    def __init__(self, path: str | Path, *, video: bool, device: torch.device | str = "cpu"):
         try:
-            network = torch.jit.load(str(path), map_location=device).eval()
+            self.network = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
             raise ValueError(f"{path} is not a TorchScript archive that torch.jit.load can open") from error
-        return cls(network, video)
+        self.video = video
+        self.original: list[np.ndarray] = []
+        self.rebuilt: list[np.ndarray] = []
+        self._arguments = {argument.name for argument in self.network.forward.schema.arguments}
 
     def add(self, original: Tensor, rebuilt: Tensor) -> bool:
         """Add one clip, two (T, 3, H, W) in 0..1; False if it is too short for a video network."""

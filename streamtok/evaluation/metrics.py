@@ -37,17 +37,8 @@ def ssim(reference: Tensor, other: Tensor) -> Tensor:
     return (structure * luminance).mean(dim=(1, 2, 3))
 
 
-def mean_ssim(reference: Tensor, other: Tensor) -> float:
-    """The mean of `ssim` over a clip, two (N, 3, H, W) in 0..1, a few frames at a time to bound memory."""
-    return _mean_over_frames(ssim, reference, other)
-
-
-def mean_ms_ssim(reference: Tensor, other: Tensor) -> float:
-    """The mean of `ms_ssim` over a clip, two (N, 3, H, W) in 0..1, a few frames at a time."""
-    return _mean_over_frames(ms_ssim, reference, other)
-
-
-def _mean_over_frames(metric: Callable[[Tensor, Tensor], Tensor], reference: Tensor, other: Tensor) -> float:
+def mean_over_frames(metric: Callable[[Tensor, Tensor], Tensor], reference: Tensor, other: Tensor) -> float:
+    """The mean of `ssim` or `ms_ssim` over a clip, two (N, 3, H, W) in 0..1, a few frames at a time to bound memory."""
     pairs = zip(reference.split(8), other.split(8), strict=True)
     return torch.cat([metric(a, b) for a, b in pairs]).mean().item()
 

@@ -28,7 +28,7 @@ from streamtok.evaluation.drift import (
 from streamtok.evaluation.evaluate import ClipResult, Evaluation, Metric, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit
-from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_ms_ssim, mean_ssim, psnr
+from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_over_frames, ms_ssim, psnr, ssim
 from streamtok.evaluation.motion import flicker_summary, grid_visibility
 from streamtok.evaluation.pictures import SheetRow, SideBySide
 from streamtok.model.tokenizer import Tokenizer
@@ -51,18 +51,8 @@ class SuiteOptions:
     hold: float = 0.0  # margin in levels for the clips' tokens; measurements over time are without it
 
 
-class Score(NamedTuple):
-    """The figures of a baseline on one clip; for a codec, also its share of the token stream's bits."""
-
-    clip: str
-    psnr: float
-    ssim: float
-    bits_share: float | None
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A baseline over all clips: means, PSNR by clip, and its share of the token stream's bits if it is a codec."""
+class Baseline(NamedTuple):
+    """A baseline on one clip, or its means over all: also the share of the token stream's bits if it is a codec."""
 
     name: str
     psnr: float
@@ -70,13 +60,13 @@ class Baseline:
     bits_share: float | None
     psnr_by_clip: dict[str, float]
 
-    @classmethod
-    def average(cls, name: str, scores: list[Score]) -> "Baseline":
-        """The baseline `name` with these scores, one for each clip."""
-        shares = [score.bits_share for score in scores if score.bits_share is not None]
-        psnr, ssim = fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
-        by_clip = {score.clip: score.psnr for score in scores}
-        return cls(name, psnr, ssim, fmean(shares) if shares else None, by_clip)
+
+def average_baselines(scores: list[Baseline]) -> Baseline:
+    """The mean of one baseline's scores, each of one clip."""
+    psnr, ssim = fmean(score.psnr for score in scores), fmean(score.ssim for score in scores)
+    shares = [score.bits_share for score in scores if score.bits_share is not None]
+    by_clip = {name: value for score in scores for name, value in score.psnr_by_clip.items()}
+    return Baseline(scores[0].name, psnr, ssim, fmean(shares) if shares else None, by_clip)
 
 
 @dataclass
@@ -101,7 +91,7 @@ class SuiteResult:
         return self.evaluation.to_dict() | {
             "rfvd": self.rfvd,
             "rfid": self.rfid,
-            "baselines": [asdict(baseline) for baseline in self.baselines],
+            "baselines": [baseline._asdict() for baseline in self.baselines],
             "seam": self.seam and asdict(self.seam) | {"gain": self.seam.gain},
             "held_still": still,
             "drift": self.drift and asdict(self.drift) | {"loss": self.drift.loss},
@@ -138,12 +128,12 @@ class _Suite:
         self.tok, self.options, self.progress = tok, options, progress
         self.config = tok.config
         self.device = tok.device
-        self.scores: dict[str, list[Score]] = {}  # by baseline
+        self.scores: dict[str, list[Baseline]] = {}  # by baseline
         self.seams: list[Seam] = []
         self.pictures: list[np.ndarray] = []
         self.moving: Clip | None = None
         self.samples: list[SheetRow] = []
-        load = functools.partial(FeaturePairs.load, device=self.device)
+        load = functools.partial(FeaturePairs, device=self.device)
         self.video_pairs = load(options.i3d, video=True) if options.i3d else None
         self.image_pairs = load(options.inception, video=False) if options.inception else None
         self.video = None
@@ -155,7 +145,7 @@ class _Suite:
     def metrics(self) -> list[Metric]:
         """The further metrics of each clip."""
         chosen: list[Metric] = [
-            lambda a, b: {"ms_ssim": mean_ms_ssim(a, b)} if min(a.shape[-2:]) >= MS_SSIM_SIDE else {},
+            lambda a, b: {"ms_ssim": mean_over_frames(ms_ssim, a, b)} if min(a.shape[-2:]) >= MS_SSIM_SIDE else {},
             lambda a, b: {"grid": grid_visibility(a, b, self.config.spatial_compression)},
         ]
         if self.options.motion:
@@ -212,14 +202,15 @@ class _Suite:
     def _score(self, name: str, clip: Clip, original: Tensor, shown: Tensor, share: float | None) -> None:
         """Add the score of one baseline: two (T, 3, H, W) in 0..1, `share` of the token stream's bits."""
         shown = shown.to(original.device)
-        score = Score(clip.name, psnr(original, shown), mean_ssim(original, shown), share)
+        quality = psnr(original, shown)
+        score = Baseline(name, quality, mean_over_frames(ssim, original, shown), share, {clip.name: quality})
         self.scores.setdefault(name, []).append(score)
 
     def finish(self, evaluation: Evaluation) -> SuiteResult:
         """Average what was accumulated, and measure what needs all clips to have been seen."""
         options = self.options
         result = SuiteResult(evaluation, samples=self.samples)
-        result.baselines = [Baseline.average(name, scores) for name, scores in self.scores.items()]
+        result.baselines = [average_baselines(scores) for scores in self.scores.values()]
         result.rfvd = self.video_pairs.distance() if self.video_pairs else None
         result.rfid = self.image_pairs.distance() if self.image_pairs else None
         result.seam = average_seams(self.seams) if self.seams else None

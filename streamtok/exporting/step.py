@@ -26,8 +26,8 @@ class ExportedStep(nn.Module):
 
     encode: frames uint8 (1, G, H, W, 3) -> tokens int32 (1, [Q,] h, w), or a latent float32 (1, C, h, w).
     decode: the same tokens or latent -> frames uint8 (1, G, H, W, 3).
-    Further outputs are the new count and state, in the order of the inputs. `size` is that of frames, (H, W);
-    ValueError if it is not on the token grid.
+    Further outputs are the new count and state, in the order of the inputs; `inputs` and `outputs` name them. `size` is
+    that of frames, (H, W); ValueError if it is not on the token grid.
     """
 
     def __init__(self, tokenizer: Tokenizer, direction: Direction, size: tuple[int, int]) -> None:
@@ -39,24 +39,15 @@ class ExportedStep(nn.Module):
         self.template = stream.make_state(tokenizer, spec, extent)
         tensors = flatten(self.template)
         self.names = list(tensors)
+        given, made = ("frames", "tokens") if direction == "encode" else ("tokens", "frames")
+        self.inputs = [given, "keyframe", "count", *(f"in.{name}" for name in self.names)]
+        self.outputs = [made, "count_out", *(f"out.{name}" for name in self.names)]
         first = torch.zeros(1, tokenizer.group, *size, 3, dtype=torch.uint8)
         if direction == "decode":
             discrete = tokenizer.config.discrete
             first = torch.zeros(1, *self.grid, dtype=torch.int32 if discrete else torch.float32)
         start = [torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.long)]
         self.example = (first, *start, *tensors.values())
-
-    @property
-    def inputs(self) -> list[str]:
-        """Names of the inputs, in order."""
-        first = "frames" if self.direction == "encode" else "tokens"
-        return [first, "keyframe", "count", *(f"in.{name}" for name in self.names)]
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the outputs, in order."""
-        first = "tokens" if self.direction == "encode" else "frames"
-        return [first, "count_out", *(f"out.{name}" for name in self.names)]
 
     def forward(self, x: Tensor, keyframe: Tensor, count: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Inputs as in `example`: x (1, ...), keyframe and count (1,), states (1, ...) -> outputs; see the class."""

@@ -1,7 +1,6 @@
 """Tokenizes one drive of a fleet: the same bytes whenever and wherever it runs. Runners call `try_job` in workers."""
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -25,8 +24,9 @@ from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
 from streamtok.names import is_url
 from streamtok.node.replay_node import ReplayNode
+from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.recording.mcap_file import McapFile
-from streamtok.settings.errors import SettingsError
+from streamtok.settings.errors import blame_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.shared import FrameSettings, ReadSettings
 from streamtok.tokens.stream_files import find_stream_name
@@ -85,17 +85,15 @@ def load_for_fleet(options: FleetOptions) -> Tokenizer:
     engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
     engine = replace(engine, torch_version=torch.__version__)
     tokenizer = load(options.model, options.deterministic, engine=engine, device=options.device)
-    check_on_grid(options.size, tokenizer.config.spatial_compression)
+    check_on_grid(options, tokenizer)
     return tokenizer
 
 
-def check_on_grid(size: tuple[int, int] | None, step: int) -> None:
-    """Raise SettingsError, naming the nearest valid sizes, if a side of `size` (H, W) is no multiple of `step`."""
-    if size is None or not any(side % step for side in size):
-        return
-    near = [sorted({max(step, side // step * step), -(-side // step) * step}) for side in size]
-    fitting = ", ".join(f"{height}x{width}" for height, width in itertools.product(*near))
-    raise SettingsError(f"size {size[0]}x{size[1]}: this model needs multiples of {step}; nearest are {fitting}")
+def check_on_grid(options: FleetOptions, tokenizer: Tokenizer) -> None:
+    """Raise SettingsError if the tokenizer's grid does not fit the options' size, as each drive would."""
+    if options.size is not None:
+        with blame_settings():
+            fit_rectangles(options.size, options.size, options.fit, tokenizer.config.spatial_compression)
 
 
 def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
@@ -106,7 +104,7 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
     if options.deterministic or choice == "eager":
         return options
     tokenizer = load(options.model)
-    check_on_grid(options.size, tokenizer.config.spatial_compression)  # before anything is measured for it
+    check_on_grid(options, tokenizer)  # before anything is measured for it
     size = options.size or (256, 448)
     fast = load(tokenizer, engine=choice or default_engine(options.device), size=size, device=options.device)
     engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=options.threads)

@@ -69,8 +69,6 @@ class FleetPlan:
 
 def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, price: float) -> FleetPlan:
     """Measure a worker on a short synthetic drive and scale it up; `rate`, if given, replaces its frames per second."""
-    if not (hours > 0 and fps > 0 and price >= 0) or (rate is not None and rate <= 0):
-        raise ValueError(f"plan for {hours} hours at {fps} frames per second, rate {rate}: expected more than 0")
     restore = limit_threads(options.threads)
     try:
         # In a spawned process, like a worker: libraries fix their number of threads when they load.

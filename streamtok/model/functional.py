@@ -4,9 +4,7 @@ Images are (N, C, H, W) in channels-last memory; state and keys are (..., C) con
 without a copy.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import cache, wraps
 from typing import TypeVar
 
@@ -39,28 +37,6 @@ def plain_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool)
     """GroupNorm of each frame, eps 1e-6, then SiLU if `silu`. x (N, C, H, W), weight and bias (C,) -> like x."""
     y = F.group_norm(x, groups, weight, bias, eps=1e-6)
     return F.silu(y) if silu else y
-
-
-_NORMALIZE: ContextVar[Normalize] = ContextVar("normalize", default=plain_norm)
-
-
-def normalize(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
-    """`plain_norm`, or the function that `use_norm` has set: x (N, C, H, W) -> same.
-
-    Compiled and exported code always uses `plain_norm`, because compilers cannot trace a context variable.
-    """
-    chosen = plain_norm if torch.compiler.is_compiling() else _NORMALIZE.get()
-    return chosen(x, weight, bias, groups, silu)
-
-
-@contextmanager
-def use_norm(replacement: Normalize) -> Iterator[None]:
-    """Make `normalize` call another function inside a `with` block."""
-    token = _NORMALIZE.set(replacement)
-    try:
-        yield
-    finally:
-        _NORMALIZE.reset(token)
 
 
 def convolve_time(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from streamtok.model.functional import attend_over_space, attend_over_time, convolve_time, normalize
+from streamtok.model.functional import Normalize, attend_over_space, attend_over_time, convolve_time, plain_norm
 from streamtok.model.state import Clock, State, StateSpec
 
 
@@ -29,8 +29,10 @@ class Norm(nn.Module):
     """GroupNorm of each frame alone, so it carries no state; followed by SiLU unless told otherwise.
 
     x (N, C, H, W) -> same. Image models have 32 groups, video models one: the paper's LayerNorm, as published code
-    does it.
+    does it. While training, `fused` replaces `plain_norm` if it is set.
     """
+
+    fused: Normalize | None = None
 
     def __init__(self, channels: int, groups: int, silu: bool = True):
         super().__init__()
@@ -39,6 +41,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> same."""
+        normalize = self.fused if self.training and self.fused else plain_norm
         return normalize(x, self.weight, self.bias, self.groups, self.silu)
 
 

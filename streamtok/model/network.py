@@ -12,7 +12,7 @@ from streamtok.model.encoder import Encoder
 from streamtok.model.fingerprint import Weights
 from streamtok.model.quantizer import FSQ, Bottleneck, DiscreteBottleneck, build_quantizer
 from streamtok.model.state import Clock, State, StateSpec
-from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
+from streamtok.model.wavelet import haar, inverse_haar
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Network(Weights):
     With `deterministic`, every path runs as steps of one slot and one group.
     """
 
-    axes = "thw"
+    axes = "thw"  # of the wavelet, from slow to fast
     encoder: Encoder
     quantizer: Bottleneck
     decoder: Decoder
@@ -41,6 +41,8 @@ class Network(Weights):
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__(config)
         self.deterministic = deterministic
+        if not config.video:
+            self.axes = "wh"
         self.quantizer = build_quantizer(config)
         self._build(config)
         if config.slim:
@@ -100,17 +102,12 @@ class Network(Weights):
 
     def to_bands(self, x: Tensor) -> Tensor:
         """Frames (B, 3, T, H, W) -> wavelet bands (B*T', bands, H/p, W/p) in the model's precision."""
-        patch = self.config.patch_size
-        bands = haar3d(x, patch, self.axes) if self.config.video else haar2d(fold(x), patch)
-        return bands.to(self.dtype)
+        return haar(x, self.config.patch_size, self.axes).to(self.dtype)
 
     def to_pixels(self, bands: Tensor, batch: int) -> Tensor:
         """Wavelet bands (B*T', bands, H/p, W/p) -> frames (B, 3, T, H, W), float32 or better."""
         bands = bands.to(torch.promote_types(bands.dtype, torch.float32))
-        patch = self.config.patch_size
-        if self.config.video:
-            return inverse_haar3d(bands, patch, batch, self.axes)
-        return unfold(inverse_haar2d(bands, patch), batch)
+        return inverse_haar(bands, self.config.patch_size, batch, self.axes)
 
     def quantize(self, features: Tensor, batch: int, state: State, clock: Clock) -> tuple[Coded, State]:
         """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck, and the new `hold` state if

@@ -14,7 +14,7 @@ from streamtok.model.closed_loop import ClosedLoopTokenizer
 from streamtok.model.decoder import Decoder, join
 from streamtok.model.encoder import Encoder
 from streamtok.model.state import Clock, State
-from streamtok.model.wavelet import haar2d, haar3d
+from streamtok.model.wavelet import haar
 
 
 class Prediction(nn.Module):
@@ -27,7 +27,7 @@ class Prediction(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, D, H/p, W/p), reference (B, 3, H, W) -> x with the prediction mixed in, its bands (B, R, H/p, W/p)."""
-        bands = haar2d(reference, self.patch, "hw")
+        bands = haar(reference[:, :, None], self.patch, "hw")
         return x + self.mix(bands.to(x.dtype)), bands
 
 
@@ -50,9 +50,9 @@ class PredictiveTokenizer(ClosedLoopTokenizer):
 
     def observe(self, x: Tensor, state: State, clock: Clock) -> Tensor:
         """A group (B, 3, G, H, W) -> its bands, then its still bands less the reference's: (B, bands, H/p, W/p)."""
-        bands = haar3d(x, self.config.patch_size, self.axes)
+        bands = haar(x, self.config.patch_size, self.axes)
         reference = started(state["reference"], clock)
-        change = bands[:, : self.still_bands] - haar2d(reference, self.config.patch_size, "hw")
+        change = bands[:, : self.still_bands] - haar(reference[:, :, None], self.config.patch_size, "hw")
         return torch.cat([bands, change], 1).to(self.dtype)
 
     def redraw(self, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:

@@ -5,7 +5,6 @@ ring of keys and values, (S, H*W, context, C), in which latent step s of a slot 
 per slot, `count` (S,), says how many latent steps it has taken; a slot has started when it is not zero.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,18 +52,6 @@ def flatten(state: State, prefix: str = "") -> dict[str, Tensor]:
         return {prefix: state}
     parts = ((flatten(value, f"{prefix}.{key}" if prefix else key)) for key, value in state.items())
     return {name: tensor for part in parts for name, tensor in part.items()}
-
-
-def unflatten(tensors: Mapping[str, Tensor]) -> State:
-    """Tensors (S, ...) by dotted name -> the nested state: the inverse of `flatten`, for states that are dicts."""
-    state: dict = {}
-    for name, tensor in tensors.items():
-        *path, last = name.split(".")
-        node = state
-        for key in path:
-            node = node.setdefault(key, {})
-        node[last] = tensor
-    return state
 
 
 def map_state(function: Any, state: State) -> State:

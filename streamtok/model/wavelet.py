@@ -44,51 +44,30 @@ def band_order(patch: int, axes: str) -> Tensor:
     return torch.argsort(varies.int(), stable=True)
 
 
-def haar3d(video: Tensor, patch: int, axes: str = "thw") -> Tensor:
-    """video (B, 3, T, H, W) -> bands (B * T / patch, 3 * patch**3, H / patch, W / patch), channels last.
+def haar(video: Tensor, patch: int, axes: str = "thw") -> Tensor:
+    """video (B, C, T, H, W) -> bands (B * T', C * positions of a patch, H / patch, W / patch), channels last.
 
-    T, H and W are multiples of `patch`. Band order: time, height, width from slow to fast, low before high, then
-    colour; the last level is slower than the first. With axes "=thw" the bands that do not vary in time come first.
+    H and W are multiples of `patch`. So is T (T' = T / patch), unless `axes` lack "t" and each frame stands alone. Band
+    order: `axes` from slow to fast, low before high, then colour; the last level is slower than the first. Published
+    image models have "wh". With "=thw" the bands that do not vary in time come first, in the order of "hw".
     """
     batch, colours, frames, height, width = video.shape
-    t, h, w = frames // patch, height // patch, width // patch
-    cells = video.reshape(batch, colours, t, patch, h, patch, w, patch).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    deep = patch if "t" in axes else 1
+    t, h, w = frames // deep, height // patch, width // patch
+    cells = video.reshape(batch, colours, t, deep, h, patch, w, patch).permute(0, 2, 4, 6, 1, 3, 5, 7)
     matrix = haar_matrix(patch, axes, video.dtype, video.device)
-    bands = cells.reshape(-1, patch**3) @ matrix.T
-    bands = bands.view(batch * t, h, w, colours, patch**3).transpose(-1, -2).reshape(batch * t, h, w, -1)
+    bands = cells.reshape(-1, deep * patch**2) @ matrix.T
+    bands = bands.view(batch * t, h, w, colours, -1).transpose(-1, -2).reshape(batch * t, h, w, -1)
     return bands.permute(0, 3, 1, 2)
 
 
-def inverse_haar3d(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> Tensor:
-    """bands (B * T / patch, 3 * patch**3, h, w) -> video (B, 3, T, h * patch, w * patch); undoes `haar3d`."""
+def inverse_haar(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> Tensor:
+    """bands (B * T', C * positions of a patch, h, w) -> video (B, C, T, h * patch, w * patch); undoes `haar`."""
     frames, channels, h, w = bands.shape
-    colours, t = channels // patch**3, frames // batch
+    deep = patch if "t" in axes else 1
+    size, t = deep * patch**2, frames // batch
     # One flat product: a batched one would copy the matrix for every position.
-    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**3, colours).transpose(1, 2).reshape(-1, patch**3)
-    matrix = haar_matrix(patch, axes, bands.dtype, bands.device) * patch**3
-    cells = (cells @ matrix).view(batch, t, h, w, colours, patch, patch, patch)
-    return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, colours, t * patch, h * patch, w * patch)
-
-
-def haar2d(images: Tensor, patch: int, axes: str = "wh") -> Tensor:
-    """images (N, 3, H, W) -> bands (N, 3 * patch**2, H / patch, W / patch), channels last.
-
-    As `haar3d` for single images, but inside a band index width is slower than height, as in the published image
-    models. With axes "hw" it is the other way round, as in the still bands of `haar3d`.
-    """
-    count, colours, height, width = images.shape
-    h, w = height // patch, width // patch
-    cells = images.reshape(count, colours, h, patch, w, patch).permute(0, 2, 4, 1, 3, 5)
-    bands = cells.reshape(-1, patch**2) @ haar_matrix(patch, axes, images.dtype, images.device).T
-    bands = bands.view(count, h, w, colours, patch**2).transpose(-1, -2).reshape(count, h, w, -1)
-    return bands.permute(0, 3, 1, 2)
-
-
-def inverse_haar2d(bands: Tensor, patch: int) -> Tensor:
-    """bands (N, 3 * patch**2, h, w) -> images (N, 3, h * patch, w * patch); undoes `haar2d`."""
-    count, channels, h, w = bands.shape
-    colours = channels // patch**2
-    cells = bands.permute(0, 2, 3, 1).reshape(-1, patch**2, colours).transpose(1, 2).reshape(-1, patch**2)
-    cells = cells @ (haar_matrix(patch, "wh", bands.dtype, bands.device) * patch**2)
-    cells = cells.view(count, h, w, colours, patch, patch).permute(0, 3, 1, 4, 2, 5)
-    return cells.reshape(count, colours, h * patch, w * patch)
+    cells = bands.permute(0, 2, 3, 1).reshape(-1, size, channels // size).transpose(1, 2).reshape(-1, size)
+    matrix = haar_matrix(patch, axes, bands.dtype, bands.device) * size
+    cells = (cells @ matrix).view(batch, t, h, w, -1, deep, patch, patch)
+    return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, -1, t * deep, h * patch, w * patch)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from streamtok.drives.drive import LEFT_OUT, describe_losses
 from streamtok.drives.open_drive import find_recording, open_drive
+from streamtok.drives.survey import StreamTimes
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.loading import load, pick_device
 from streamtok.engine.optimized import describe_engine
@@ -53,7 +54,7 @@ class ReplayNode:
         self.account: dict[str, dict[str, Any]] = {}  # `Drive.account` of the drive's cameras
         self._stopping = threading.Event()
         self._seconds = 0.0
-        self._span: tuple[int, int] | None = None
+        self._times: dict[str, StreamTimes] = {}
 
     def stop(self) -> None:
         """Ask the replay to end."""
@@ -88,7 +89,7 @@ class ReplayNode:
     def summary(self) -> dict[str, Any]:
         """The summary for `--json`: counts per stream, speed, and the verification if there was one."""
         frames = sum(counts["frames"] for counts in self.counts.values())
-        drive_s = (self._span[1] - self._span[0]) / 1e9 if self._span else 0.0
+        drive_s = max((times.seconds for times in self._times.values()), default=0.0)
         result: dict[str, Any] = {
             "mode": self.mode,
             "streams": {name: dict(counts) for name, counts in self.counts.items()},
@@ -152,8 +153,7 @@ class ReplayNode:
         """Count a `TokenGroup`, or the header of a recorded one."""
         counts = self.counts.setdefault(group.stream, Counter())
         counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe), **more)
-        first, last = self._span or (group.capture_ns[0], group.capture_ns[-1])
-        self._span = min(first, group.capture_ns[0]), max(last, group.capture_ns[-1])
+        self._times.setdefault(group.stream, StreamTimes()).values.extend(group.capture_ns)
         self.on_update(self)
 
     def _collect(self, replay: Replay) -> None:

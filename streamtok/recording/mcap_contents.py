@@ -161,7 +161,7 @@ def _walk(stream: BinaryIO) -> Contents:
         footer = offset if opcode == spec.OP_FOOTER else None
         if offset + RECORD.size + length <= end or opcode == spec.OP_CHUNK:
             into = repeated if data_ended and opcode in DEFINITIONS else contents
-            _walk_record(stream, into, opcode, (offset, length, end))
+            _walk_record(stream, into, opcode, offset, length, end)
     if footer is None:
         if contents.chunks:
             contents.chunks[-1].index.clear()  # the file may be cut off within this index
@@ -170,7 +170,7 @@ def _walk(stream: BinaryIO) -> Contents:
         contents.indexed = True
     else:
         contents.note("its index cannot be read; the chunks were found without it")
-        _note_rest(stream, contents, (footer + FOOTER_BYTES, end))
+        _note_rest(stream, contents, footer + FOOTER_BYTES, end)
     contents.counts = repeated.counts
     if repeated.channel_count == len(repeated.channels):  # else one of both may be damaged
         contents.channel_count = repeated.channel_count
@@ -184,9 +184,8 @@ def _walk(stream: BinaryIO) -> Contents:
     return contents
 
 
-def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> None:
-    """Note data after the end of the file; `place` is its (start, end)."""
-    offset, end = place
+def _note_rest(stream: BinaryIO, contents: Contents, offset: int, end: int) -> None:
+    """Note data after the end of the file, from `offset` to `end`."""
     if offset >= end:  # also if the length of the last record is damaged
         return
     stream.seek(offset)
@@ -195,9 +194,8 @@ def _note_rest(stream: BinaryIO, contents: Contents, place: tuple[int, int]) -> 
     contents.note(f"what comes after its end, from byte {offset} on, is left out: {end - offset} bytes, {what}")
 
 
-def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, place: tuple[int, int, int]) -> None:
-    """Add one record to `contents`; `place` is (offset of the record, length of its content, length of the file)."""
-    offset, length, end = place
+def _walk_record(stream: BinaryIO, contents: Contents, opcode: int, offset: int, length: int, end: int) -> None:
+    """Add the record at `offset` to `contents`; `length` is that of its content, `end` that of the file."""
     stream.seek(offset + RECORD.size)
     if opcode == spec.OP_CHUNK:
         head = stream.read(spec.CHUNK_HEAD.size)

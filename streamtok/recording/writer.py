@@ -86,18 +86,15 @@ class RecordingWriter:
         try:
             with name_errors(path):
                 self._writer = Writer(self._stream, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
-                self._begin(metadata)
+                library = f"streamtok {version('streamtok')}"
+                self._writer.start(profile=form.PROFILE, library=library)
+                facts = {"format": form.FORMAT, "version": form.VERSION, "frames": frames, "library": library}
+                self._writer.add_metadata(form.MAIN_METADATA, form.as_text(facts | metadata))
+                self._stream.flush()
         except BaseException:
             self.abandon()
             path.unlink(missing_ok=True)
             raise
-
-    def _begin(self, metadata: dict[str, Any]) -> None:
-        library = f"streamtok {version('streamtok')}"
-        self._writer.start(profile=form.PROFILE, library=library)
-        facts = {"format": form.FORMAT, "version": form.VERSION, "frames": self.frames, "library": library}
-        self._writer.add_metadata(form.MAIN_METADATA, form.as_text(facts | metadata))
-        self._stream.flush()
 
     @property
     def nbytes(self) -> int:

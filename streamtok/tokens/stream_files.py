@@ -44,9 +44,7 @@ class StreamFiles:
         """Append one group, which must have its `info`."""
         info = group.info
         if info is None:
-            raise ValueError(
-                f"a group of {group.stream!r} without the info of its epoch: expected one of an IngestCore"
-            )
+            raise ValueError(f"a group of {group.stream!r} has no info of its epoch: expected one of an IngestCore")
         size = info.image_size, info.source_rect
         if size not in self._writers:
             path = number_path(self.path, len(self._writers))
@@ -57,8 +55,7 @@ class StreamFiles:
     def close(self) -> None:
         """Put the files in place; ValueError if no group was written."""
         if not self._writers:
-            lacking = "there was no frame, or none that could be encoded"
-            raise ValueError(f"{self.path}: no token group was written: {lacking}")
+            raise ValueError(f"{self.path}: no token group was written: there was no frame that could be encoded")
         self._stack.close()
 
     def __enter__(self) -> Self:

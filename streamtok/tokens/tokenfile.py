@@ -119,8 +119,7 @@ class TokenFileWriter:
             return
         if self._grid is None:
             self.abort()
-            lacking = "there was no frame, or none that could be encoded"
-            raise ValueError(f"{self.path}: no token group was written: {lacking}")
+            raise ValueError(f"{self.path}: no token group was written: there was no frame that could be encoded")
         self._integers("frame_start", [self.frames])
         if self._coder is not None:
             self._integers("coded_start", [self._coder.nbytes])

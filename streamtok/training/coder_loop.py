@@ -1,6 +1,5 @@
 """Trains a token coder on a tokenizer's tokens, in minutes on one core, and measures its bits on held-out clips."""
 
-import logging
 import lzma
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from streamtok.training.coder_model import CoderModel
 from streamtok.training.coder_tokens import JUDGED, REFINING_VIEWS, VIEWS, Epoch, tokenize_views
 from streamtok.training.optimizer import Average
 
-log = logging.getLogger("streamtok.training")
 GRIDS = 3  # per step, all of one file
 LEARNING_RATE, WARMUP = 4e-3, 100
 AVERAGE = 0.997  # decay of the averaged weights
@@ -107,7 +105,7 @@ def train_coder(
     try:
         torch.manual_seed(seed)
         model = CoderModel(levels, count_words(levels, refinement, epochs) if refinement else None)
-        _train(model, epochs, steps, np.random.default_rng(seed), on_step)
+        _fit(model, _join_files(model.alphabet, epochs), steps, seed, on_step)
         return model.export(tokenizer)
     finally:
         torch.set_num_threads(threads)
@@ -132,14 +130,10 @@ def train_on_files(
     return train_coder(levels, tok.fingerprint, epochs, steps, refinement=refinement, seed=seed, on_step=on_step)
 
 
-def _train(
-    model: CoderModel,
-    epochs: Sequence[Epoch],
-    steps: int,
-    rng: np.random.Generator,
-    on_step: Callable[[int, float], None],
+def _fit(
+    model: CoderModel, files: list[_FileGrids], steps: int, seed: int, on_step: Callable[[int, float], None]
 ) -> None:
-    files = _join_files(model.alphabet, epochs)
+    rng = np.random.default_rng(seed)
     weights = np.array([file.tokens.size for file in files]) ** 0.7  # long files less than in proportion to length
     average = Average(model, AVERAGE)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, betas=(0.9, 0.99))

@@ -3,8 +3,6 @@
 Videos are (B, 3, T, H, W) in -1..1; every loss is a float32 scalar.
 """
 
-from functools import partial
-
 from torch import Tensor
 
 from streamtok.model import Reconstruction
@@ -12,24 +10,13 @@ from streamtok.settings.errors import SettingsError
 from streamtok.training.config import QUANTIZER_LOSSES
 
 
-def l1(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
-    """Mean absolute difference of two videos (B, 3, T, H, W), a scalar; `places` as in `average_frames`."""
-    return average_frames((reconstruction.float() - source).abs(), places)
-
-
-def mse(reconstruction: Tensor, source: Tensor, places: tuple[float, ...] = ()) -> Tensor:
-    """Mean squared difference of two videos (B, 3, T, H, W), a scalar; `places` as in `average_frames`."""
-    return average_frames((reconstruction.float() - source).square(), places)
-
-
-def pulse(reconstruction: Tensor, source: Tensor, group: int) -> Tensor:
+def measure_pulse(error: Tensor, group: int) -> Tensor:
     """Mean absolute change of the error from the last frame of a group to the first of the next, a scalar.
 
-    Videos are (B, 3, T, H, W), groups have `group` frames. The change after a keyframe is not counted.
+    error (B, 3, T, H, W), in groups of `group` frames. The change after a keyframe is not counted.
 
     A constant error looks like blur; one that changes at every group boundary is seen as pulsing.
     """
-    error = reconstruction.float() - source
     first = error.shape[2] % group + group
     changes = error[:, :, first::group] - error[:, :, first - 1 : -1 : group]
     return changes.abs().mean() if changes.numel() else changes.sum()
@@ -58,12 +45,13 @@ def compute_losses(
 
     `source` (B, 3, T, H, W) in -1..1, in groups of `group` frames; `places` as in `average_frames`.
     """
+    error = output.reconstruction.float() - source
     pixels = {
-        "l1": partial(l1, places=places),
-        "mse": partial(mse, places=places),
-        "pulse": partial(pulse, group=group),
+        "l1": lambda: average_frames(error.abs(), places),
+        "mse": lambda: average_frames(error.square(), places),
+        "pulse": lambda: measure_pulse(error, group),
     }
-    found = {name: loss(output.reconstruction, source) for name, loss in pixels.items() if weights.get(name)}
+    found = {name: loss() for name, loss in pixels.items() if weights.get(name)}
     return found | {name: value.float() for name, value in output.losses.items()}
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streamtok.model import Tokenizer, detach
-from streamtok.model.functional import Normalize, plain_norm, use_norm
+from streamtok.model.functional import Normalize
+from streamtok.model.layers import Norm
 from streamtok.model.state import State, flatten, map_state
 from streamtok.training.config import TrainConfig
 from streamtok.training.losses import compute_losses, sum_losses
@@ -65,7 +66,10 @@ class TrainingStep:
             p.grad = torch.zeros_like(p)
         self.grads = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         self.device = self.optimizer.parameters[0].device
-        self.norm = compile_norm() if config.compile else plain_norm
+        fused = compile_norm() if config.compile else None
+        for layer in model.modules():
+            if isinstance(layer, Norm):
+                layer.fused = fused
         self.graphs: dict[tuple, _Graph] = {}  # by shape, whether a state is carried, and loss weights
         self.captured_update: torch.cuda.CUDAGraph | None = None
         self.pool: Any = None  # CUDA memory shared by all graphs
@@ -85,7 +89,7 @@ class TrainingStep:
         Returns losses and `grad_norm` by name, scalars, and the detached state.
         """
         torch._foreach_zero_(self.grads)
-        with self.autocast(), use_norm(self.norm):
+        with self.autocast():
             output = self.model(video, state=state)
         terms = compute_losses(output, video, weights, self.model.group, self.config.place_weights)
         loss = sum_losses(terms, weights)

@@ -1,5 +1,6 @@
 """A connecting socket that reconnects after every kind of failure, and logs why it cannot."""
 
+import contextlib
 import logging
 import os
 import time
@@ -12,7 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
 from streamtok.names import parse_endpoint
-from streamtok.wire.endpoint import LOCAL_QUEUE
+from streamtok.wire.endpoint import LOCAL_QUEUE, receive
 from streamtok.wire.intake import Intake
 from streamtok.wire.security import CurveClient
 
@@ -109,6 +110,8 @@ class Connection:
         """Replace the connection, which may hang, by a new one."""
         self.up, self.waited, self._broken_since = False, True, time.monotonic()
         self.intake.leave()
+        with contextlib.suppress(zmq.Again):  # `poll` may have begun a message: without its rest libzmq aborts
+            receive(self.socket)
         self.socket.disconnect(self.endpoint)
         self.socket.connect(self.endpoint)
 

@@ -77,7 +77,7 @@ def test_a_signal_ends_ingest_with_its_summary_and_every_message_arrives(number,
         messages = [next(subscription) for _ in range(6)]
         node.send_signal(number)
         messages += list(subscription)
-    output, log = node.communicate(timeout=60)
+    output, log = node.communicate(timeout=200)
     assert node.returncode == 0, log
     [line] = output.splitlines()
     [stream] = json.loads(line)["streams"].values()
@@ -89,7 +89,7 @@ def test_a_signal_while_waiting_for_readers_ends_ingest(model, endpoint):
     node = start("ingest", "--source", ENDLESS, "--model", model, "--bind", endpoint, "--wait-subscribers", "9")
     wait_for("waiting", node)
     node.send_signal(signal.SIGTERM)
-    output, log = node.communicate(timeout=60)
+    output, log = node.communicate(timeout=200)
     assert node.returncode == 0, log
     assert "0 frames in 0 groups" in output
 
@@ -137,7 +137,7 @@ with stop_on_signals(lambda: None, last_words=lambda: print("last words", flush=
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     assert (output, process.returncode) == ("last words\n", 1)
 
 
@@ -258,7 +258,7 @@ def test_decode_writes_a_live_stream_to_a_file(model, endpoint, tmp_path, capsys
     arguments = [endpoint, "-o", str(video), "--model", model, "--max-frames", "22", "--json"]
     assert decode.main(arguments) == 0
     node.send_signal(signal.SIGTERM)
-    node.communicate(timeout=60)
+    node.communicate(timeout=200)
     assert json.loads(capsys.readouterr().out)["shown"] == 22
     with av.open(str(video)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -280,7 +280,7 @@ def test_decode_sends_jpeg_over_zeromq(model, endpoint):
         socket.close(0)
     for process in (viewer, node):
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=200)
         assert process.returncode == 0, log
     assert message.header.encoding == "jpeg"
     assert bytes(message.payload[:2]) == b"\xff\xd8"
@@ -292,7 +292,7 @@ def test_decode_refuses_another_model(model, endpoint, tmp_path, capsys):
     wait_for("bound", node)
     assert decode.main([endpoint, "-o", str(tmp_path / "x.mp4"), "--model", str(tmp_path / "other")]) == 1
     node.send_signal(signal.SIGTERM)
-    node.communicate(timeout=60)
+    node.communicate(timeout=200)
     assert "give the checkpoint that the node runs with --model" in capsys.readouterr().err
     assert decode.main(["tokens.safetensors"]) == 2
     assert "a token file has no window" in capsys.readouterr().err

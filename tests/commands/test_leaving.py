@@ -13,6 +13,7 @@ import pytest
 
 from streamtok.commands import ingest, replay
 from streamtok.node import rig
+from streamtok.wire.subscriber import subscribe
 
 ENDLESS = "synthetic:32x48@50?seed=3"
 STARTING = """
@@ -48,7 +49,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
         assert node.poll() is None
     began = time.monotonic()
     node.send_signal(number)
-    output, log = node.communicate(timeout=60)
+    output, log = node.communicate(timeout=200)
     assert node.returncode == 0, log
     assert time.monotonic() - began < 25  # the start would take 30
     [stream] = json.loads(output)["streams"].values()
@@ -91,7 +92,7 @@ def test_a_port_that_a_node_has_just_left_is_free(endpoint):
 
 def run_shell(line: str) -> subprocess.CompletedProcess[str]:
     command = f"{sys.executable} -m streamtok.cli ingest --source '{ENDLESS}&frames=4' --model nano "
-    return subprocess.run(["bash", "-c", command + line], capture_output=True, text=True, timeout=120)
+    return subprocess.run(["bash", "-c", command + line], capture_output=True, text=True, timeout=200)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,25 @@ def test_closed_standard_streams_end_no_node_and_get_nothing_of_others(line, end
     done = run_shell(f"--bind {endpoint} --json {line}")
     assert done.returncode == 0
     assert bool(done.stdout) == (line == "2>&-")
+
+
+def test_a_terminal_that_takes_no_more_holds_no_node_up(endpoint):
+    """As after Ctrl-S, or behind a link that hangs: the display and the log are not worth a frame."""
+    master, terminal = os.openpty()
+    command = [sys.executable, "-m", "streamtok.cli", "ingest", "--source", ENDLESS, "--realtime", "--bind", endpoint]
+    with subscribe(endpoint, timeout=60) as reader:
+        node = subprocess.Popen(command, stdin=terminal, stdout=subprocess.DEVNULL, stderr=terminal)
+        try:
+            next(reader)
+            os.write(master, b"\x13")
+            messages = [next(reader) for _ in range(30)]  # of 80 ms each
+            assert messages[-1].header.seq >= 30
+            node.terminate()
+            assert node.wait(20) == 0
+        finally:
+            node.kill()
+            os.close(master)
+            os.close(terminal)
 
 
 def test_last_words_that_nobody_reads_hold_nobody_up():

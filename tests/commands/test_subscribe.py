@@ -132,8 +132,9 @@ def test_it_ends_with_the_node_when_asked(capsys):
     assert json.loads(capsys.readouterr().out)["messages"] == 1
 
 
-def test_its_log_may_be_lines_of_json(ipc_path, capsys):
-    arguments = [f"ipc://{ipc_path}", "--timeout", "4", "--log-format", "json"]
+def test_its_log_may_be_lines_of_json(ipc_path, capsys, monkeypatch):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.1)
+    arguments = [f"ipc://{ipc_path}", "--timeout", "2", "--log-format", "json"]
     assert node_of.main(arguments) == 1
     first = capsys.readouterr().err.splitlines()[0]
     assert json.loads(first)["event"] == "waiting"
@@ -149,7 +150,7 @@ def test_silence_is_a_failure_with_a_summary(capsys):
 
 def test_a_node_that_is_not_there_is_told_of_once(capsys, monkeypatch):
     monkeypatch.setattr(connection, "SILENCE_S", 0.1)
-    assert node_of.main(["tcp://127.0.0.1:1", "--timeout", "0.6"]) == 1
+    assert node_of.main(["tcp://127.0.0.1:1", "--timeout", "2"]) == 1
     assert capsys.readouterr().err.count("event=waiting endpoint=tcp://127.0.0.1:1: no node answers there yet") == 1
 
 
@@ -202,7 +203,7 @@ def test_a_signal_ends_it_with_its_summary_and_leaves_nothing(number, ipc_path):
             node.publish(make_group(0))
             assert next(reader).header.seq == 0
             process.send_signal(number)
-            out, _ = process.communicate(timeout=90)
+            out, _ = process.communicate(timeout=200)
     assert process.returncode == 0
     assert json.loads(out)["forwarded"] == 1
     assert list(ipc_path.parent.iterdir()) == []

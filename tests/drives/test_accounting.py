@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from streamtok.drives.open_drive import open_drive
 from streamtok.recording.mcap_file import McapFile, RawMessage
+from streamtok.tokens.inspecting import inspect
 from streamtok.types import Frame
 from tests.kit.drives import START_NS, picture, write_bag1, write_bag2, write_mcap
-from tests.kit.shots import STEP_NS, Shot, read, regular, restamp, write
+from tests.kit.shots import STEP_NS, Read, Shot, read, regular, restamp, write, write_rosbag
 
 
 def test_stamps_that_stand_still_for_long_do_not_set_the_clock_back(tmp_path):
@@ -80,6 +81,12 @@ def test_no_image_is_lost_to_its_times(tmp_path, kind):
     assert found.account["lost"] <= lost
     if not lost:
         assert found.ids == list(range(80))
+
+
+@pytest.mark.parametrize("kind", ["regular", "set forward", "set back", "looped"])
+def test_a_clock_that_was_set_adds_no_time_to_a_drive(tmp_path, kind):
+    report, _ = inspect(write(tmp_path / "d.mcap", KINDS[kind][0]))
+    assert 7.5 <= report["cameras"]["cam"]["seconds"] <= 7.9
 
 
 @pytest.mark.parametrize("log_ns", [0, 1, START_NS - 10**16, START_NS + 10**13, (1 << 64) - 1])
@@ -382,6 +389,26 @@ def test_frames_and_what_is_named_as_left_out_are_all_images_of_the_file(tmp_pat
         return
     found = read(folder)
     assert found.account["images"] == images
+    check(found, shots)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shots=disturbed(), parts=st.integers(1, 5), kind=st.sampled_from([".bag", ".db3", ".mcap"]))
+def test_every_image_that_was_written_is_a_frame_or_named_whatever_the_kind_of_file(
+    tmp_path_factory, shots, parts, kind
+):
+    folder = tmp_path_factory.mktemp("drive")
+    size = -(-len(shots) // parts)
+    for place in range(0, len(shots), size):
+        (write if kind == ".mcap" else write_rosbag)(folder / f"d_{place // size}{kind}", shots[place : place + size])
+    found = read(folder)
+    assert found.account["images"] == len(shots)
+    assert len(set(found.numbers)) + found.account["backwards"] >= len({shot.number for shot in shots})
+    check(found, shots)
+
+
+def check(found: Read, shots: list[Shot]) -> None:
+    """Frames are those that were written, in order of their numbers, and of time where no clock was set back."""
     assert set(found.numbers) <= {shot.number for shot in shots}
     assert all(after > before for before, after in zip(found.ids, found.ids[1:], strict=False))
     assert len(set(np.diff(found.times) > 0)) <= 1 or any("set back" in note for note in found.notes)

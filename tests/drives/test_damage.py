@@ -175,6 +175,14 @@ def test_parts_that_are_named_by_time_and_number_are_one_recording(tmp_path):
     assert list_drives(str(tmp_path / "d")) == [str(tmp_path / "d")]
 
 
+def test_parts_named_by_a_local_time_that_was_set_back_an_hour_are_one_recording(tmp_path):
+    parts = write_parts(tmp_path / "d", "part_{0}.bag")
+    for number, (part, time) in enumerate(zip(parts, ("02-58-00", "02-59-00", "02-00-00", "02-01-00"), strict=True)):
+        part.rename(part.with_name(f"drive_2024-10-27-{time}_{number}.bag"))
+    assert list_drives(str(tmp_path / "d")) == [str(tmp_path / "d")]
+    assert read(tmp_path / "d").numbers == ALL
+
+
 def write_bag(path: Path, compression: str = "BZ2") -> Path:
     from rosbags.rosbag1 import Writer
     from rosbags.typesys import Stores, get_typestore

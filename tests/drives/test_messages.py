@@ -16,6 +16,7 @@ from streamtok.drives.open_drive import open_drive
 from streamtok.io.images.stills import decode_image_file
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
+from streamtok.tokens.inspecting import inspect
 from tests.kit.drives import SIZE, encode_video, foxglove, frames_of, picture, ros_image
 from tests.kit.drives import decode_video as decode
 from tests.kit.drives import read_drive as read
@@ -400,6 +401,18 @@ def test_a_jpeg_with_bytes_behind_its_end_is_whole_and_one_that_is_cut_off_is_no
     with open_drive(write(tmp_path / "d.mcap", [ros("/a", messages, "sensor_msgs/msg/CompressedImage")])) as drive:
         assert [frame.frame_id for frame in drive] == [0, 1]
         assert drive.account()["a"]["damaged"] == 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_info_counts_the_pictures_that_no_decoder_reads(tmp_path, suffix):
+    pictures = [cv2.imencode(suffix, frame.image)[1].tobytes() for frame in FRAMES]
+    pictures[5] = pictures[5][:20] + bytes(100) + pictures[5][120:]
+    messages = [compressed(frame, each, suffix[1:]) for frame, each in zip(FRAMES, pictures, strict=True)]
+    path = write(tmp_path / "d.mcap", [ros("/a", messages, "sensor_msgs/msg/CompressedImage")])
+    with open_drive(path) as drive:
+        assert len(list(drive)) == 11
+    report, _ = inspect(path)
+    assert (report["cameras"]["a"]["frames"], report["cameras"]["a"]["damaged"]) == (11, 1)
 
 
 def test_two_types_on_one_topic_are_two_cameras(tmp_path):

@@ -151,15 +151,6 @@ def test_keyframe_that_is_not_finite_leaves_its_slot_fresh(tok, fast):
     assert torch.equal(found, fresh.step(first, keyframe=[True, True]).latent[0])
 
 
-def test_reset_equals_fresh(tok, fast):
-    stream, fresh = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
-    first, second, third = groups(tok, 3)
-    stream.step(first, keyframe=[True])
-    stream.reset()
-    for group, marks in ((second, [True]), (third, [False])):
-        assert torch.equal(stream.step(group, keyframe=marks).latent, fresh.step(group, keyframe=marks).latent)
-
-
 @pytest.mark.parametrize("steps", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_nothing_is_allocated_that_stays(tok, fast, steps):
     stream = fast.stream(1, *SIZE)

@@ -9,8 +9,7 @@ pytest.importorskip("triton", reason="the GPU kernels need triton (comes with Py
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.gpu.fused import find_fusing_obstacle, fuse_model
-from streamtok.engine.gpu.fused_streams import FusedStream
+from streamtok.engine.gpu.fused import FusedStream, find_fusing_obstacle, fuse_model
 from streamtok.model import NonFiniteError, build
 from streamtok.weights.golden import reference_clip
 
@@ -112,15 +111,6 @@ def test_slots_of_one_step_do_not_mix(model, graph):
         for slot, stream in enumerate(alone):
             wanted = stream.step(parts[slot], keyframe=keyframe[slot : slot + 1])
             assert relative(found.latent[slot], wanted.latent[0]) < 5e-3
-
-
-def test_reset_equals_a_fresh_start(model):
-    stream, fresh = fused_stream(model), fused_stream(model)
-    first, second = groups(model, 2)
-    stream.step(first, keyframe=[True])
-    stream.reset()
-    found, wanted = (s.step(second, keyframe=[True]) for s in (stream, fresh))
-    assert torch.equal(found.latent, wanted.latent)
 
 
 def test_models_without_a_fused_form_say_why():

@@ -32,7 +32,7 @@ def test_wrong_shapes_are_refused():
 
 
 def test_picture_features_come_from_uint8_pixels(tmp_path: Path):
-    pairs = FeaturePairs.load(archive(MeanColour(), tmp_path / "net.pt"), video=False)
+    pairs = FeaturePairs(archive(MeanColour(), tmp_path / "net.pt"), video=False)
     frames = torch.rand(6, 3, 16, 16)
     assert pairs.distance() is None
     assert pairs.add(frames, frames)
@@ -42,7 +42,7 @@ def test_picture_features_come_from_uint8_pixels(tmp_path: Path):
 
 
 def test_video_features_are_taken_as_published_scores_take_them(tmp_path: Path):
-    pairs = FeaturePairs.load(archive(VideoMoments(), tmp_path / "net.pt"), video=True)
+    pairs = FeaturePairs(archive(VideoMoments(), tmp_path / "net.pt"), video=True)
     assert not pairs.add(torch.rand(9, 3, 32, 48), torch.rand(9, 3, 32, 48))  # too short to pool over
     for level in (0.25, 0.75):
         clip = torch.full((12, 3, 32, 48), level)
@@ -54,4 +54,4 @@ def test_video_features_are_taken_as_published_scores_take_them(tmp_path: Path):
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path):
     (tmp_path / "net.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"net\.pt is not a TorchScript archive"):
-        FeaturePairs.load(tmp_path / "net.pt", video=True)
+        FeaturePairs(tmp_path / "net.pt", video=True)

@@ -7,7 +7,7 @@ import pytorch_msssim
 import torch
 
 from streamtok.evaluation.layouts import as_unit
-from streamtok.evaluation.metrics import frame_mse, mean_ssim, ms_ssim, psnr, ssim
+from streamtok.evaluation.metrics import frame_mse, mean_over_frames, ms_ssim, psnr, ssim
 from streamtok.measures import psnr_from_mse
 
 
@@ -52,7 +52,7 @@ def test_ms_ssim_equals_an_independent_implementation(size: tuple[int, int]):
 
 def test_mean_ssim_does_not_depend_on_how_frames_are_taken():
     a, b = pair(24, 24, frames=11)
-    assert mean_ssim(a, b) == pytest.approx(ssim(a, b).mean().item(), abs=1e-6)
+    assert mean_over_frames(ssim, a, b) == pytest.approx(ssim(a, b).mean().item(), abs=1e-6)
 
 
 def test_sizes_that_do_not_fit_are_refused_with_the_numbers():

@@ -87,6 +87,22 @@ def test_an_mp4_that_is_cut_off_counts_every_picture_that_is_not_there(index_fir
         assert video.counts == {"damaged": 40}
 
 
+FOOTER = bytes.fromhex("060e2b34020501010d01020101040400")  # the last partition of MXF
+
+
+@pytest.mark.parametrize(("name", "index", "kept"), [("a.mp4", b"moof", 30), ("a.mxf", FOOTER, 40)])
+def test_a_file_that_is_cut_off_inside_an_index_gives_what_comes_before(tmp_path, name, index, kept):
+    """As recorders leave it that write in fragments, or that were writing the footer."""
+    codec, layout = ("mpeg2video", {}) if index == FOOTER else ("libx264", {"movflags": "frag_keyframe+empty_moov"})
+    path = write_video(tmp_path / name, numbered(40), None, codec, layout, g="10", sc_threshold="0")
+    data = path.read_bytes()
+    for more in (1, 70, 160):
+        path.write_bytes(data[: data.rfind(index) + more])
+        with VideoReader(path) as video:
+            assert [number_of(picture.image) for picture in video] == list(range(kept))
+            assert number_of(video.read_frame(7).image) == 7
+
+
 @pytest.mark.parametrize("keep_packets", [False, True])
 def test_a_packet_that_is_no_access_unit_costs_the_pictures_up_to_the_next_key_frame(index_first, keep_packets):
     path, packets = index_first

@@ -15,6 +15,7 @@ from fractions import Fraction
 
 import av
 
+from tests.kit.videos import PIXELS
 from tests.kit.web import speak_tls
 
 TICKS = 90_000
@@ -22,7 +23,7 @@ SDP = (
     "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
     "m=video 0 RTP/AVP 96\r\na=rtpmap:96 {name}/90000\r\n{more}a=control:track0\r\n"
 )
-NAMES = {"libx264": ("H264", "a=fmtp:96 packetization-mode=1\r\n"), "libx265": ("H265", "")}
+NAMES = {"libx264": ("H264", "a=fmtp:96 packetization-mode=1\r\n"), "libx265": ("H265", ""), "mjpeg": ("JPEG", "")}
 
 
 class Sink:
@@ -40,7 +41,7 @@ def to_rtp(images, codec="libx264", **options):
     with av.open(sink, "w", format="rtp", options={"packetsize": "400"}, buffer_size=4096) as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = images.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = PIXELS.get(codec, "yuv420p")
         stream.codec_context.flags &= ~av.codec.context.Flags.global_header
         pictures = []
         for number, image in enumerate([*images, None]):

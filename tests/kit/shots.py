@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,34 @@ def write(
     """An MCAP file with ROS 2 images of 8 x 8 grey pixels that hold the shot's number; `others` are a second camera."""
     topics = {name: map(log_shot, each) for name, each in ((topic, shots), ("/other/image_raw", others)) if each}
     return write_topics(path, "sensor_msgs/msg/Image", topics, **{"chunk_size": 400} | options)
+
+
+def write_rosbag(path: Path, shots: list[Shot]) -> Path:
+    """A ROS 1 bag (.bag), or the file of a ROS 2 bag (.db3), as `write` makes an MCAP file."""
+    from rosbags import rosbag1, rosbag2
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS1_NOETIC if path.suffix == ".bag" else Stores.ROS2_HUMBLE)
+    folder = path.with_suffix("")
+    if path.suffix == ".bag":
+        bag = rosbag1.Writer(path)
+        bag.chunk_threshold = 600
+    else:
+        bag = rosbag2.Writer(folder, version=9, storage_plugin=rosbag2.StoragePlugin.SQLITE3)
+    with bag as writer:
+        camera = writer.add_connection("/cam/image_raw", "sensor_msgs/msg/Image", typestore=store)
+        for shot in shots:
+            writer.write(camera, shot.log_ns, (ros1_message if path.suffix == ".bag" else ros_message)(shot))
+    if path.suffix == ".db3":
+        (folder / path.name).rename(path)
+        shutil.rmtree(folder)
+    return path
+
+
+def ros1_message(shot: Shot) -> bytes:
+    stamp = struct.pack("<III", 0, shot.stamp_ns // 10**9, shot.stamp_ns % 10**9)
+    size = struct.pack("<I", 3) + b"cam" + struct.pack("<II", 8, 8) + struct.pack("<I", 5) + b"mono8" + b"\0"
+    return stamp + size + struct.pack("<II", 8, 64) + bytes([shot.number % 256]) * 64
 
 
 def log_shot(shot: Shot) -> tuple[int, bytes, int]:

@@ -95,7 +95,7 @@ def test_a_snapshot_resumes_in_another_process(tmp_path):
         "torch.save(stream.step(kept['frames']).latent, sys.argv[1] + '/out.pt')\n"
     )
     threads = str(torch.get_num_threads())
-    subprocess.run([sys.executable, "-c", script, str(tmp_path), threads], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), threads], check=True, timeout=200)
     want = stream.step(frames).latent
     assert torch.equal(torch.load(tmp_path / "out.pt", weights_only=True), want)
 

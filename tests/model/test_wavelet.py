@@ -5,8 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.model import wavelet
-from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar3d
+from streamtok.model.wavelet import haar, inverse_haar
 
 
 @settings(max_examples=25)
@@ -14,14 +13,13 @@ from streamtok.model.wavelet import haar2d, haar3d, inverse_haar2d, inverse_haar
 def test_inverse_is_exact_for_pixels(patch, t, h, w, batch):
     """Pixel levels are small integers, so every sum is exact and equality is bit for bit."""
     video = torch.randint(0, 256, (batch, 3, t * patch, h * patch, w * patch)).float()
-    assert torch.equal(inverse_haar3d(haar3d(video, patch), patch, batch), video)
-    image = video[:, :, 0]
-    assert torch.equal(inverse_haar2d(haar2d(image, patch), patch), image)
+    assert torch.equal(inverse_haar(haar(video, patch), patch, batch), video)
+    assert torch.equal(inverse_haar(haar(video, patch, "wh"), patch, batch, "wh"), video)
 
 
 def test_lowest_band_is_the_mean_and_levels_divide_as_published():
     video = torch.rand(1, 3, 4, 8, 8, dtype=torch.float64)
-    bands = haar3d(video, 4)
+    bands = haar(video, 4)
     mean = torch.nn.functional.avg_pool3d(video, 4)[0].transpose(0, 1)
     torch.testing.assert_close(bands[:, :3], mean)
     pairs = (video[:, :, 0::2] - video[:, :, 1::2]) / 2  # one level in time: half the difference, first minus second
@@ -33,27 +31,27 @@ def test_lowest_band_is_the_mean_and_levels_divide_as_published():
 def test_image_bands_have_width_slower_than_height(axis, band):
     ramp = torch.tensor([1.0, -1.0])
     image = (ramp.view(2, 1) if axis == "height" else ramp.view(1, 2)).expand(2, 2).repeat(1, 3, 1, 1)
-    bands = haar2d(image, 2)
+    bands = haar(image[:, :, None], 2, "wh")
     assert bands[0, :, 0, 0].nonzero().flatten().tolist() == [3 * band, 3 * band + 1, 3 * band + 2]
     video = image[:, :, None].expand(-1, -1, 2, -1, -1)
-    still = haar3d(video, 2)[0, :, 0, 0].nonzero().flatten().tolist()
+    still = haar(video, 2)[0, :, 0, 0].nonzero().flatten().tolist()
     assert still[0] == 3 * (2 if axis == "height" else 1)  # in video width is the fastest
 
 
 def test_bands_that_do_not_vary_in_time_come_first_on_request():
     still = torch.randint(0, 256, (1, 3, 1, 8, 8)).double()
-    bands = haar3d(still.expand(-1, -1, 4, -1, -1), 4, "=thw")
+    bands = haar(still.expand(-1, -1, 4, -1, -1), 4, "=thw")
     assert torch.all(bands[:, 48:] == 0)
-    torch.testing.assert_close(bands[:, :48], haar2d(still[:, :, 0], 4, "hw"))
-    torch.testing.assert_close(inverse_haar3d(bands, 4, 1, "=thw"), still.expand(-1, -1, 4, -1, -1))
+    torch.testing.assert_close(bands[:, :48], haar(still, 4, "hw"))
+    torch.testing.assert_close(inverse_haar(bands, 4, 1, "=thw"), still.expand(-1, -1, 4, -1, -1))
 
 
 def test_a_transform_first_used_in_inference_mode_can_be_trained_through():
     axes = "wth"  # used nowhere else, so its matrix is made here
     with torch.inference_mode():
-        haar3d(torch.rand(1, 3, 2, 2, 2), 2, axes)
+        haar(torch.rand(1, 3, 2, 2, 2), 2, axes)
     bands = torch.rand(1, 24, 1, 1, requires_grad=True)
-    haar3d(inverse_haar3d(bands, 2, 1, axes), 2, axes).sum().backward()
+    haar(inverse_haar(bands, 2, 1, axes), 2, axes).sum().backward()
     torch.testing.assert_close(bands.grad, torch.ones_like(bands))
 
 
@@ -66,6 +64,6 @@ def test_code_that_is_compiled_around_a_model_is_short():
         return graph
 
     clip = torch.rand(1, 3, 2, 4, 4)
-    bands = torch.compile(lambda x: wavelet.haar3d(x, 2), backend=counting)(clip)
-    torch.testing.assert_close(bands, wavelet.haar3d(clip, 2))
+    bands = torch.compile(lambda x: haar(x, 2), backend=counting)(clip)
+    torch.testing.assert_close(bands, haar(clip, 2))
     assert 0 < sum(sizes) < 60

@@ -10,6 +10,11 @@ import pytest
 
 from streamtok.wire.subscriber import subscribe
 
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+
+
 LET_GO = """
 import resource, threading
 from streamtok.wire.subscriber import subscribe
@@ -24,7 +29,7 @@ print(threading.active_count(), flush=True)
 
 @pytest.mark.parametrize(("what", "threads"), [("pass", 2), ("kept[:] = [*kept, reader][-9:]", 10)])
 def test_readers_that_are_let_go_or_left_open_end_with_the_program(what, threads):
-    done = subprocess.run([sys.executable, "-c", LET_GO.format(what=what)], capture_output=True, text=True, timeout=120)
+    done = run(LET_GO.format(what=what))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= threads
 
@@ -32,14 +37,14 @@ def test_readers_that_are_let_go_or_left_open_end_with_the_program(what, threads
 BUSY = """
 import threading, time
 from streamtok.node.process import end_process
-threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+threading.Thread(target=time.sleep, args=[600], daemon=True).start()
 print("last words")
 raise SystemExit(end_process(3))
 """
 
 
 def test_a_process_with_a_daemon_thread_ends_at_once_with_its_status_and_its_words():
-    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=60)
+    done = run(BUSY)
     assert (done.returncode, done.stdout) == (3, "last words\n")
 
 
@@ -53,7 +58,7 @@ raise SystemExit(end_process(0))
 
 
 def test_a_signal_to_a_process_that_is_ending_does_not_change_its_status():
-    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60)
+    done = run(ENDING)
     assert (done.returncode, done.stdout) == (0, "last words\n")
 
 
@@ -68,13 +73,13 @@ with stop_on_signals(lambda: None):
 
 @pytest.mark.parametrize(("limit", "raised"), [((256, 4096), "(4096, 4096)"), ((100, 128), "(128, 128)")])
 def test_a_command_may_open_as_many_files_as_it_is_allowed_to(limit, raised):
-    done = subprocess.run([sys.executable, "-c", LIMIT.format(limit=limit)], capture_output=True, text=True, timeout=60)
+    done = run(LIMIT.format(limit=limit))
     assert done.stdout == f"{raised}\n"
 
 
 def test_a_node_that_may_not_open_as_many_files_as_its_readers_take_says_so():
     command = f"ulimit -n 128; exec {sys.executable} -m streamtok.cli subscribe tcp://127.0.0.1:1 --forward ipc://*"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=200)
     told = "streamtok subscribe: only 128 files may be open, expected 256 or more: raise the limit (ulimit -n)\n"
     assert (done.returncode, done.stderr) == (1, told)
 
@@ -100,7 +105,7 @@ except DamagedFrame as error:
 
 
 def test_a_picture_of_more_pixels_than_cameras_have_is_refused():
-    done = subprocess.run([sys.executable, "-c", BOMB], capture_output=True, text=True, timeout=60)
+    done = run(BOMB)
     nbytes, told = done.stdout.split()
     assert (int(nbytes) < 20_000, told) == (True, "refused")
 

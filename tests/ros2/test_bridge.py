@@ -94,7 +94,7 @@ def test_tokens_of_a_dds_camera_come_back_as_a_topic(ros_python, tmp_path):
             seen = [json.loads(line) for line in reading.communicate(timeout=120)[0].splitlines()]
     finally:
         bridge.terminate()
-        errors = bridge.communicate(timeout=60)[1]
+        errors = bridge.communicate(timeout=200)[1]
     sums = [header.checksum for header in published]
     assert len(seen) > 20, errors
     node_ns = {header.checksum: header.publish_ns - header.capture_ns[-1] for header in published}

@@ -1,7 +1,6 @@
 """Each loss against a case worked out by hand, and gradient steps on it lower what it measures."""
 
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.settings.errors import SettingsError
-from streamtok.training.losses import compute_losses, l1, mse, pulse, sum_losses
+from streamtok.training.losses import average_frames, compute_losses, measure_pulse, sum_losses
 from tests.kit.training import config
 
 
@@ -21,38 +20,38 @@ def drive():
 
 def test_l1_and_mse_of_a_constant_offset():
     source = torch.zeros(1, 3, 2, 4, 4)
-    assert l1(source + 0.5, source) == 0.5
-    assert mse(source - 0.5, source) == 0.25
+    output = SimpleNamespace(reconstruction=source - 0.5, losses={})
+    assert compute_losses(output, source, {"l1": 1, "mse": 1}, 4) == {"l1": 0.5, "mse": 0.25}
 
 
 def test_frames_are_weighted_by_their_place_in_the_group():
     """A keyframe and two groups, and a part of a clip that goes on, with an error of 1 at one place alone."""
-    source, places = torch.zeros(1, 3, 9, 4, 4), (2.0, 1.0, 1.0, 0.5)
+    none, places = torch.zeros(1, 3, 9, 4, 4), (2.0, 1.0, 1.0, 0.5)
     for frame, weight in ((0, 1.0), (1, 2.0), (5, 2.0), (8, 0.5)):
-        wrong = source.clone()
-        wrong[:, :, frame] = 1
-        assert l1(wrong, source, places).item() == pytest.approx(weight / 10)
-        assert mse(wrong[:, :, 1:], source[:, :, 1:], places).item() == pytest.approx((weight if frame else 0) / 9)
-    assert l1(source[:, :, :1] + 0.5, source[:, :, :1], places) == 0.5
+        error = none.clone()
+        error[:, :, frame] = 1
+        assert average_frames(error, places).item() == pytest.approx(weight / 10)
+        assert average_frames(error[:, :, 1:], places).item() == pytest.approx((weight if frame else 0) / 9)
+    assert average_frames(none[:, :, :1] + 0.5, places) == 0.5
     with pytest.raises(SettingsError, match="place_weights are 4"):
-        l1(source[:, :, :7], source[:, :, :7], places)
+        average_frames(none[:, :, :7], places)
 
 
 def test_the_pulse_is_the_change_of_the_error_at_group_edges_alone():
     """A keyframe and two groups, then a part of a clip that goes on, with an error of 1 from one frame on."""
-    source = torch.zeros(1, 3, 9, 4, 4)
     for frame in range(1, 9):
-        wrong = source.clone()
-        wrong[:, :, frame:] = 1
-        assert pulse(wrong, source, 4) == (frame == 5)
-        assert pulse(wrong[:, :, 1:], source[:, :, 1:], 4) == (frame == 5)
-    assert pulse(wrong[:, :, :5], source[:, :, :5], 4) == 0
+        error = torch.zeros(1, 3, 9, 4, 4)
+        error[:, :, frame:] = 1
+        assert measure_pulse(error, 4) == (frame == 5)
+        assert measure_pulse(error[:, :, 1:], 4) == (frame == 5)
+    assert measure_pulse(error[:, :, :5], 4) == 0
 
 
-@pytest.mark.parametrize("loss", [l1, mse, partial(pulse, group=4)])
-def test_the_losses_have_gradients(loss):
+@pytest.mark.parametrize("name", ["l1", "mse", "pulse"])
+def test_the_losses_have_gradients(name):
     wrong = torch.arange(9.0).reshape(1, 1, 9, 1, 1).requires_grad_()
-    loss(wrong, torch.zeros(1, 1, 9, 1, 1)).backward()
+    output = SimpleNamespace(reconstruction=wrong, losses={})
+    compute_losses(output, torch.zeros(1, 1, 9, 1, 1), {name: 1.0}, 4)[name].backward()
     assert wrong.grad.abs().sum() > 0
 
 

@@ -33,7 +33,7 @@ def reader(tmp_path_factory) -> Path:
 
 
 def lines_of(process: subprocess.Popen) -> list[dict]:
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()]
 
@@ -134,7 +134,7 @@ def test_a_reader_in_cpp_survives_nonsense_and_names_what_it_cannot_read(reader)
         assert [socket.recv() for _ in range(4)]
         socket.send_multipart([b"info/front", msgspec.msgpack.encode(info), b""])
         socket.send_multipart([b"tokens/front", msgspec.msgpack.encode(fields | {"compression": "coded"}), grid])
-        _, told = client.communicate(timeout=100)
+        _, told = client.communicate(timeout=200)
         assert client.returncode == 1
         assert "coded" in told
         assert "--compression none or zstd" in told

@@ -93,7 +93,7 @@ print("closed")
 
 def test_a_node_ends_although_nobody_has_heard_of_the_newest_connections():
     """libzmq's thread waits for the guard then, and who waits for libzmq's thread must let the guard run."""
-    ended = subprocess.run([sys.executable, "-c", CROWD], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", CROWD], capture_output=True, text=True, timeout=200)
     assert (ended.returncode, ended.stdout) == (0, "closed\n"), ended.stderr
 
 

@@ -1,5 +1,7 @@
 """The relay: what passes it, and what its readers and its origin may do to it."""
 
+import subprocess
+import sys
 import threading
 import time
 from itertools import islice
@@ -170,6 +172,19 @@ def test_an_origin_that_restarts_with_another_size_loses_no_message_behind_a_rel
                 assert [message.header.seq for message in messages] == [0, 1, 2, 3]
                 assert all(message.decodable and message.header.grid == grid for message in messages)
         assert sum(far.rejects.counts.values()) == 0
+
+
+def test_a_relay_whose_output_nobody_reads_goes_on(ipc_path):
+    command = [sys.executable, "-m", "streamtok.cli", "subscribe"]
+    with Served("front") as node, subscribe(f"ipc://{ipc_path}", timeout=60) as far:
+        options = [node.endpoint, "--forward", far.endpoint]
+        with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as relay:
+            far.info("front", timeout=60)
+            for number in range(800):
+                node.publish(make_group(number))
+                assert next(far).header.seq == number
+            relay.terminate()
+            assert "front: messages 800" in relay.communicate(timeout=60)[0]
 
 
 def test_an_epoch_with_a_hole_is_not_kept():

@@ -18,6 +18,24 @@ from streamtok.wire.subscriber import subscribe
 from tests.kit.wire import Served, eventually, make_group, make_header
 from tests.kit.zmtp import frame, ping, reset, shake_hands
 
+REPLACING = """
+import zmq
+from streamtok.wire.connection import Connection
+from streamtok.wire.endpoint import open_socket, receive
+context = zmq.Context()
+publisher = context.socket(zmq.XPUB)
+port = publisher.bind_to_random_port("tcp://127.0.0.1")
+reader = open_socket(context, zmq.SUB, 100, 1 << 20)
+reader.subscribe("")
+connection = Connection(reader, f"tcp://127.0.0.1:{port}")
+publisher.recv()
+publisher.send_multipart([b"old", b"", b""])
+assert reader.poll(60_000)
+connection.connect_anew()
+while not reader.poll(10):
+    publisher.send_multipart([b"new", b"", b""])
+assert receive(reader)[0] == b"new"
+"""
 CLIENTS = int(os.environ.get("ENDINGS", "24"))
 ASKED = frame(msgpack.packb({"version": 1, "id": 1, "op": "info"}))
 SUBSCRIBED = frame(b"\x01tokens/front")
@@ -159,3 +177,9 @@ def test_a_client_with_heartbeats_that_asks_more_than_is_read_ends_no_node_on_ip
             context.destroy(linger=50)
             time.sleep(0.1)
             assert node.poll() is None, f"ended with {node.returncode} after {number + 1} clients"
+
+
+def test_a_connection_that_is_replaced_while_a_message_waits_ends_no_reader():
+    """libzmq reads a message's first part in `poll`, and aborts if the rest goes with the connection."""
+    done = subprocess.run([sys.executable, "-c", REPLACING], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

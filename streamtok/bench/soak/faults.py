@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -169,22 +168,15 @@ def disk_full(soak: Soak, _chance: random.Random) -> None:
             recorder.kill()
 
 
-@dataclass
-class SetClock:
-    """A clock (monotonic and UTC, ns) that is `shift_ns` ahead of the machine's."""
-
-    shift_ns: int = 0
-
-    def tell(self) -> tuple[int, int]:
-        """(monotonic, UTC) in ns."""
-        return time.monotonic_ns() + self.shift_ns, time.time_ns() + self.shift_ns
-
-
 def clock_jump(soak: Soak, chance: random.Random) -> None:
     """Set the clocks of a publisher ahead or back by hours while it is recorded."""
-    folder, clock, sent = soak.folder / f"jump{time.monotonic_ns()}", SetClock(), 0
+    folder, shift_ns, sent = soak.folder / f"jump{time.monotonic_ns()}", 0, 0
     folder.mkdir()
-    with Publisher("tcp://127.0.0.1:*", clock_ns=lambda: clock.tell()[0], clock_pair=clock.tell) as publisher:
+
+    def tell_time() -> tuple[int, int]:
+        return time.monotonic_ns() + shift_ns, time.time_ns() + shift_ns
+
+    with Publisher("tcp://127.0.0.1:*", clock_ns=lambda: tell_time()[0], clock_pair=tell_time) as publisher:
         publisher.add_stream(Info(stream="front", **CLOCK_STREAM))
         arguments = ["record", publisher.endpoint, "--json", "--no-until-end", "-o", str(folder)]
         recorder = Program("recorder of a jumping clock", lambda _: arguments, soak.folder)
@@ -192,8 +184,8 @@ def clock_jump(soak: Soak, chance: random.Random) -> None:
         try:
             soak.wait_until(lambda: publisher.wait_subscribers(1, 0.05), START_S)
             for sent in range(1, CLOCK_MESSAGES + 1):
-                clock.shift_ns += chance.choice([-1, 1]) * HOUR_NS * (sent % CLOCK_EVERY == 0)
-                publisher.publish(make_keyframe(sent, clock.tell()[0]))
+                shift_ns += chance.choice([-1, 1]) * HOUR_NS * (sent % CLOCK_EVERY == 0)
+                publisher.publish(make_keyframe(sent, tell_time()[0]))
                 soak.wait_until(lambda: bool(publisher.poll()), 0.02)
             soak.wait(0.5)
         finally:

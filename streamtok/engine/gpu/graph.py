@@ -6,7 +6,6 @@ too small for that has one graph over all of its slots.
 
 import contextlib
 import gc
-import logging
 import threading
 from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from torch.cuda.graphs import _POOL_HANDLE
 
 T = TypeVar("T")
-
-log = logging.getLogger("streamtok.engine")
 
 CAPTURE_MODE = "thread_local"  # other threads may upload frames during a capture
 WARM_UPS = 3  # steps before the capture, which may neither compile kernels nor set up libraries

@@ -35,8 +35,9 @@ class StreamClock:
         The first picture, and one after a jump in time, is due now, and later ones count from it. A late picture was
         due in the past: later ones come as fast as they can until they have caught up.
         """
-        if self._play_ns is None or abs(stream_ns + self._play_ns - now_ns) >= MOST_EARLY_NS:
-            self._play_ns = now_ns - stream_ns
+        back = stream_ns < self._stream_ns  # pictures come in order
+        if self._play_ns is None or back or abs(stream_ns + self._play_ns - now_ns) >= MOST_EARLY_NS:
+            self._play_ns, self._offset_ns = now_ns - stream_ns, None
         self.see(stream_ns, stream_ns + self._play_ns)
         return stream_ns + self._play_ns
 

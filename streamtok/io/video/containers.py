@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -28,6 +29,7 @@ OPEN_S, READ_S = 5.0, 5.0
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data after a seek if the connection closes
+UNSEEKABLE = {"seekable": "0"}  # then FFmpeg looks for no index at the end of the file, which may be cut off
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 # Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
@@ -90,14 +92,17 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # 12:00.mp4 is not of a protocol "12"
-    named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
-    again = named and not form and (scheme in ("http", "https") or Path(target).is_file())  # a pipe is read once
+    others: list[tuple[str | None, dict[str, str]]] = []
+    if not form and (scheme in ("http", "https") or Path(target).is_file()):  # a pipe is read once
+        named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
+        others = [*[(named, options)] * bool(named), (None, options | UNSEEKABLE)]
+    opening = partial(av.open, address, timeout=timeout, metadata_errors="replace")
     try:
-        return av.open(address, format=form, options=options, timeout=timeout, metadata_errors="replace")
+        return opening(format=form, options=options)
     except (av.error.InvalidDataError, EOFError):
-        if again:
+        for form, options in others:
             with contextlib.suppress(av.FFmpegError, OSError):
-                return open_with_options(target, live, named)
+                return opening(format=form, options=options)
         raise
 
 

@@ -1,7 +1,7 @@
-"""Read MCAP files in order, by channel, by time or at random, so that damage costs only what it touches.
+"""Read MCAP files in order, by channel or at random, so that damage costs only what it touches.
 
     file = McapFile("drive.mcap")
-    for message in file.messages(file.channel_ids("tokens/"), first_ns=..., last_ns=...): ...
+    for message in file.messages(file.channel_ids("tokens/")): ...
     places = file.locate(file.channel_ids("tokens/"))
     file.message_at(places[1000])
 
@@ -30,32 +30,21 @@ from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.packing import unpack_if_packed
 
 CACHED_CHUNKS = 64  # of about a megabyte each, for all files that a process reads by `message_at`
-LAST_NS = (1 << 64) - 1
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
 
 
 class Wanted(NamedTuple):
-    """The messages to read: of these channels (None: of all), with a log time, ns, from first to last.
-
-    `unreadable`: also those that are known only from an index.
-    """
+    """The messages to read: of these channels (None: of all); `unreadable`: also those known only from an index."""
 
     channel_ids: Collection[int] | None
-    first_ns: int
-    last_ns: int
     unreadable: bool = False
 
     def may_lie_in(self, chunk: Chunk) -> bool:
         """Whether a chunk may hold such a message, judged without reading it."""
-        if self.channel_ids is not None and chunk.index and chunk.index.keys().isdisjoint(self.channel_ids):
-            return False
-        return chunk.start_ns <= self.last_ns and chunk.end_ns >= self.first_ns
+        return not chunk.index or any(map(self.lists, chunk.index))
 
     def lists(self, channel_id: int) -> bool:
         return self.channel_ids is None or channel_id in self.channel_ids
-
-    def takes(self, message: RawMessage) -> bool:
-        return self.lists(message.channel_id) and self.first_ns <= message.log_time <= self.last_ns
 
 
 class McapFile(Contents):
@@ -87,26 +76,20 @@ class McapFile(Contents):
         return {number for number, channel in self.channels.items() if channel.topic.startswith(prefix)}
 
     def messages(
-        self,
-        channel_ids: Collection[int] | None = None,
-        *,
-        as_written: bool = False,
-        first_ns: int = 0,
-        last_ns: int = LAST_NS,
-        unreadable: bool = False,
+        self, channel_ids: Collection[int] | None = None, *, as_written: bool = False, unreadable: bool = False
     ) -> Iterator[RawMessage]:
-        """Messages of the given channels (None: all) and log times, ns, in order of log time, or of writing.
+        """Messages of the given channels (None: all) in order of log time, or of writing.
 
         The order is that of writing with `as_written`, and in files without chunks. `unreadable` adds messages without
         data that an index lists in damaged chunks.
         """
-        wanted = Wanted(channel_ids, first_ns, last_ns, unreadable)
+        wanted = Wanted(channel_ids, unreadable)
         read: Counter[int] = Counter()
         with self.place.open("rb") as stream:
             for message in self._messages(stream, wanted, as_written):
                 read[message.channel_id] += not message.unreadable
                 yield message
-        for number, count in self.counts.items() if (first_ns, last_ns) == (0, LAST_NS) else ():
+        for number, count in self.counts.items():
             if wanted.lists(number) and number in self.channels and read[number] < count:
                 topic = self.channels[number].topic
                 self.note(f"{count - read[number]} of {count} messages of {topic} cannot be read")
@@ -204,7 +187,7 @@ class McapFile(Contents):
         if message.channel_id not in self.channels:
             self.note(f"messages of channel {message.channel_id}, which nothing describes, are left out")
             return False
-        return wanted.takes(message)
+        return wanted.lists(message.channel_id)
 
     def _read_messages(self, stream: BinaryIO, chunk: Chunk) -> list[tuple[int, RawMessage]]:
         """(offset in the chunk, message) of each complete message of a chunk; damage is noted."""

@@ -4,6 +4,7 @@ A publisher is used by one thread. Call `poll` often (every frame, at least ten 
 and sends `info`. Another thread answers control requests, also during a long step.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -187,8 +188,7 @@ class Publisher:
 
     def bytes_of(self, stream: str) -> int:
         """Bytes of a stream's token messages so far, with topics and headers; 0 before it is announced."""
-        state = self._table.streams.get(stream)
-        return 0 if state is None else state.counts["bytes"]
+        return self._table.streams[stream].counts["bytes"] if stream in self._table.streams else 0
 
     def subscribers(self, stream: str | None = None) -> int:
         """Count subscriptions to `tokens/<stream>`; None: to any announced stream, or to any before there is one."""
@@ -208,8 +208,8 @@ class Publisher:
 
     def summary(self) -> dict[str, Any]:
         """The counts of op `stats`: per stream, of control requests, and of malformed input. Thread-safe."""
-        table = self._table.summaries()
-        streams = {name: counts | {"subscribers": self.subscribers(name)} for name, counts in table.items()}
+        told = self._table.summaries().items()
+        streams = {name: counts | {"subscribers": self.subscribers(name)} for name, counts in told}
         counts = {"control": dict(self._control.counts) if self._control else {}, "malformed": {**self.rejects.counts}}
         return {"node": self.node, "session": self.session, "streams": streams, **counts}
 
@@ -259,11 +259,10 @@ class Publisher:
             time.sleep(0.001)
 
     def _try_send(self, parts: list[Part]) -> bool:
-        try:
+        with contextlib.suppress(zmq.Again):
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return False
-        return True
+            return True
+        return False
 
     def _send_info(self, names: Iterable[str]) -> None:
         for name, info in self._table.infos(names, self.clock_pair()).items():

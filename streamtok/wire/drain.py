@@ -68,7 +68,7 @@ class Drain:
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
         self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
-        self._stop, self._info_changed = threading.Event(), threading.Condition()
+        self._stopping, self._info_changed = False, threading.Condition()
         self._context = zmq.Context()
         capacity = self.mailbox.capacity
         self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
@@ -86,11 +86,14 @@ class Drain:
             self._info_changed.wait_for(lambda: stream in self.infos, timeout)
             return self.infos.get(stream)
 
+    def stop(self) -> None:
+        """Tell the thread to end, and wait for nothing."""
+        self._stopping = True
+
     def close(self) -> None:
         """Stop reading and end the mailbox; idempotent."""
-        self._stop.set()
-        if threading.current_thread() is not self._thread:  # garbage collection may call this in the thread itself
-            self._thread.join()
+        self.stop()
+        self._thread.join()
         self.mailbox.end()
 
     def take(self, parts: Sequence[Part]) -> None:
@@ -114,7 +117,7 @@ class Drain:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._stopping:
                 self._turn()
             self._settle()
         except BaseException as error:
@@ -128,7 +131,7 @@ class Drain:
 
     def _turn(self) -> None:
         if full := self.lossless and self.mailbox.full:
-            self._stop.wait(WAIT_S)
+            time.sleep(WAIT_S)
             self._silence.restart()
             self.connection.intake.drained = True  # nothing is read now, so the check for faults starts anew
         elif self.connection.socket.poll(POLL_MS):

@@ -5,6 +5,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import asyncio
+import atexit
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
 else:
     Message = TypeVar("Message")
 
-
 QUEUE_BYTES = 1 << 28  # of all messages that wait to be read, unpacked
+_drains: weakref.WeakSet[Drain] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_drains() -> None:
+    """Close what was never closed: libzmq's threads must not outlive the program."""
+    for drain in tuple(_drains):
+        drain.close()
 
 
 def count_memory(message: TokenMessage | FrameMessage) -> int:
@@ -115,8 +123,9 @@ class Subscription(Generic[Message]):
             infos=self.infos,
         )
 
-        # If it is never closed, garbage collection or program exit closes it: libzmq's threads must not outlive it.
-        self._finalizer = weakref.finalize(self, self._drain.close)
+        # If it is never closed, garbage collection stops it. That may come in any thread, so it waits for nothing.
+        weakref.finalize(self, self._drain.stop).atexit = False
+        _drains.add(self._drain)
 
     def _check_options(self, kinds: frozenset[str]) -> None:
         if not kinds or kinds - set(KINDS):
@@ -203,7 +212,7 @@ class Subscription(Generic[Message]):
 
     def close(self) -> None:
         """Stop reading; iterators end."""
-        self._finalizer()
+        self._drain.close()
 
     def __enter__(self) -> "Subscription[Message]":
         return self

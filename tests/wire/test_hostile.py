@@ -4,6 +4,7 @@ import logging
 import re
 import socket as socketlib
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -580,3 +581,22 @@ def test_a_flood_of_malformed_messages_is_one_log_line_in_ten_seconds(caplog, mo
         now[0] += 10**8
     assert len(caplog.records) == 3
     assert "messages=100" in caplog.records[1].getMessage()
+
+
+def test_a_reader_that_is_let_go_is_not_waited_for(fake, caplog):
+    """Garbage is collected in any thread, also in one that holds what the reader's thread needs to end, as a log."""
+    socket, endpoint = fake
+    reader = subscribe(endpoint)
+    joined(socket)
+    for _ in range(2):  # one line is logged at once, the other at the end
+        socket.send_multipart([b"tokens/front", b"?", b""])
+    readers, rejects = [reader], reader.rejects
+    assert eventually(lambda: rejects.counts["subscribe.header"] == 2), rejects.counts
+    del reader
+    collecting = threading.Thread(target=readers.clear)
+    with caplog.handler.lock:
+        collecting.start()
+        collecting.join(10)
+        ended = not collecting.is_alive()
+    assert ended
+    assert eventually(lambda: caplog.text.count("event=malformed") == 2), rejects

@@ -164,6 +164,16 @@ def test_cameras_of_kitti_360_are_one_drive(tmp_path):
         assert len(list(drive)) == 3 * COUNT
 
 
+@pytest.mark.parametrize("runs", [("camera-day1", "camera-day2"), ("camera_1", "camera_2", "camera_3")])
+def test_recordings_of_several_days_are_a_drive_each_whatever_their_folders_are_called(tmp_path, runs):
+    for day, run in enumerate(runs):
+        for number in range(COUNT):
+            time = START_NS / 1e9 + 86_400 * (day // 2 if len(runs) > 2 else day) + number / 10
+            for camera in ("left", "right"):
+                put_image(tmp_path / run / camera / f"{time:.6f}.png", number)
+    assert [Path(drive).name for drive in list_drives(str(tmp_path))] == [*runs]
+
+
 def test_grey_pictures_of_16_bits_are_said_to_be_distances_perhaps(tmp_path):
     write_tum(tmp_path, lambda number: True)
     for number in range(COUNT):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
@@ -106,11 +107,11 @@ class TokenSurvey:
         self.columns.add((group.capture_ns[-1], rows.astype(np.float32), changed))
 
 
-def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera: seconds, rate, gaps, and `Drive.account`."""
+def survey_frames(drive: Drive, progress: bool = False) -> dict[str, dict[str, Any]]:
+    """Per camera: seconds, rate, gaps, and `Drive.account`; with `progress`, a bar on a terminal."""
     times = {name: StreamTimes([]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
-    for item in drive.items():
+    for item in tqdm(drive.items(), "read", unit="image", disable=None if progress else True):
         seen = times[item.stream]
         if seen.jumps is not None and (item.missing or item.turn != turns[item.stream]):
             seen.jumps.append(len(seen.values))

@@ -9,7 +9,6 @@ import sys
 from typing import NoReturn
 
 from streamtok.node.process import end_process, keep_standard_streams
-from streamtok.node.standard_error import unblock_standard_error
 
 COMMANDS = {
     "demo": "the whole pipeline on this machine: a drive, ingest, subscriber, decoder, a side-by-side video",
@@ -56,7 +55,6 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status (2 for a usage error)."""
     if argv is None:
         keep_standard_streams()
-        unblock_standard_error()
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())

@@ -49,8 +49,12 @@ class _Ending:
 
     def leave(self, reason: str) -> NoReturn:
         status = int(self.at_stake())
-        log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
-        words = threading.Thread(target=self.last_words, daemon=True)  # in a thread, since it may fail or hang
+
+        def speak() -> None:
+            log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
+            self.last_words()
+
+        words = threading.Thread(target=speak, daemon=True)  # in a thread, since it may fail or hang
         words.start()
         words.join(WORDS_S)
         os._exit(status)

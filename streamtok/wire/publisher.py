@@ -26,8 +26,6 @@ from streamtok.wire.streams import Compression, StreamTable
 from streamtok.wire.subscriptions import Event, Subscriptions
 
 CONTROL_HIGH_WATER = 16
-MAX_WAITING = 1 << 28  # bytes that may wait for one reader, if its messages are large
-FEWEST_WAITING = 16  # messages that may always wait
 INFO_EVERY_NS = 1_000_000_000
 READ_S = 0.003  # time to read subscriptions in one `poll`
 PAUSE_S = 10 * READ_S  # pause between reads in a flood of subscriptions, since the same thread encodes
@@ -94,8 +92,7 @@ class Publisher:
 
     def _open(self, control: str) -> None:
         self._auth = Authenticator(self._context, self.curve.allowed) if self.curve else None
-        self._most_waiting = max(FEWEST_WAITING, round(self.messages_per_second))
-        self._socket = self._make_socket(zmq.XPUB, self._most_waiting, MAX_SUBSCRIPTION)
+        self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)), MAX_SUBSCRIPTION)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
         asked = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST) if control else None
@@ -244,10 +241,6 @@ class Publisher:
 
     def _send(self, parts: list[Part]) -> None:
         """Send now; with `lossless`, wait while a reader's queue is full, and poll meanwhile."""
-        most = max(FEWEST_WAITING, MAX_WAITING // sum(map(len, parts)))
-        if most < self._most_waiting:
-            self._most_waiting = most
-            self._socket.set(zmq.SNDHWM, most)
         deadline = time.monotonic() + self.lossless_timeout
         while not self._try_send(parts):
             if self.stop() or time.monotonic() > deadline:

@@ -372,26 +372,6 @@ def test_a_reader_that_stops_costs_only_itself(context):
         assert found[-1] > found[-2] + 1
 
 
-def test_few_large_messages_wait_for_a_reader_that_stops(context, monkeypatch):
-    monkeypatch.setattr("streamtok.wire.publisher.MAX_WAITING", 1 << 25)
-    grid, count = np.zeros([1024, 1024], np.uint16), 100
-    with Served("other", messages_per_second=count) as node:
-        node.do(lambda publisher: publisher.add_stream(make_info(grid=[1024, 1024])))
-        stopped = context.socket(zmq.SUB)
-        stopped.linger = 0
-        stopped.set(zmq.RCVHWM, 1)
-        stopped.set(zmq.RCVBUF, 1 << 16)
-        stopped.subscribe(b"tokens/front")
-        stopped.connect(node.endpoint)
-        node.wait_subscribers(1)
-        node.publish(*[make_group(number, tokens=grid) for number in range(count)])
-        assert eventually(lambda: stopped.poll(0))
-        got = 0
-        while stopped.poll(2000):
-            got += len(stopped.recv_multipart()) == 3
-        assert 16 <= got < 40  # 16 in the node's queue, the others on their way
-
-
 def test_lossless_waits_for_a_slow_reader_and_loses_nothing(context):
     slow = make_small_reader(context, b"tokens/", 4)
     big = np.zeros([128, 256], np.uint16)

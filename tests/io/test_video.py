@@ -113,8 +113,6 @@ def test_a_file_that_is_cut_off_inside_an_index_gives_what_comes_before(tmp_path
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe"])
 def test_the_first_fragment_does_not_tell_how_long_a_file_is(tmp_path, flags):
     path = write_video(tmp_path / "a.mp4", numbered(40), None, "libx264", {"movflags": flags}, g="10", sc_threshold="0")
-    with VideoReader(path) as video:
-        assert video.expected_frames == 40
     cut = path.with_name("cut.mp4")
     cut.write_bytes(path.read_bytes()[: path.read_bytes().rfind(b"moof") + 40])
     with VideoReader(cut) as video:

@@ -86,9 +86,8 @@ class VideoReader:
     @property
     def expected_frames(self) -> int:
         """The number of pictures by the container's headers, 0 if unknown; the true number may differ by a few."""
-        seconds = read_seconds(self.pictures.container)  # of an MP4 in fragments, `frames` is that of the first one
-        by_time = round(seconds * (self.pictures.claimed_rate or 0))
-        return max(self.pictures.stream.frames, by_time) if seconds else 0
+        seconds = read_seconds(self.pictures.container)
+        return (self.pictures.stream.frames or round(seconds * (self.pictures.claimed_rate or 0))) if seconds else 0
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._ahead is None:

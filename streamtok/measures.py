@@ -44,9 +44,13 @@ def usual_step(times: np.ndarray) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def time_covered(times: np.ndarray) -> int:
-    """The sum of the steps between `times`, int64 ns (n,), without those where the clock was set."""
+def time_covered(times: np.ndarray, set_at: Sequence[int] = ()) -> int:
+    """The sum of the steps between `times`, int64 ns (n,), without those where the clock was set.
+
+    Times alone show that for steps back, and those of over a day. `set_at` are the indices of times after other ones.
+    """
     steps = np.diff(times)
+    steps[np.array(set_at, np.int64) - 1] = 0
     return int(steps[(steps > 0) & (steps <= max(DAY_NS, DAY_STEPS * usual_step(times)))].sum())
 
 

@@ -208,16 +208,16 @@ class EvenSample(Generic[Item]):
     """Keeps items evenly spread over a sequence of unknown length: all up to `most`, then at least half as many."""
 
     def __init__(self, most: int) -> None:
-        self.items: list[Item] = []
+        self.kept: list[Item] = []
         self._most, self._every, self._seen = most, 1, 0
 
     def add(self, item: Item) -> None:
         """Offer the next item."""
         if self._seen % self._every == 0:
-            self.items.append(item)
+            self.kept.append(item)
         self._seen += 1
-        if len(self.items) > self._most:
-            self.items, self._every = self.items[::2], 2 * self._every
+        if len(self.kept) > self._most:
+            self.kept, self._every = self.kept[::2], 2 * self._every
 
 
 def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -133,14 +133,14 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    shown = {name: survey for name, survey in surveys.items() if survey.columns.items}
+    shown = {name: survey for name, survey in surveys.items() if survey.columns.kept}
     if not shown:
         raise ValueError("there are no tokens to plot")
     figure = Figure(figsize=(12, 3.6 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 * len(shown), 1, squeeze=False, height_ratios=[3, 1] * len(shown))[:, 0]
     for (name, survey), top, below in zip(shown.items(), axes[::2], axes[1::2], strict=True):
-        kept = survey.columns.items
+        kept = survey.columns.kept
         width = max(column.size for _, column, _ in kept)
         columns = [column for _, column, _ in kept if column.size == width]
         seconds = [(at - kept[0][0]) / 1e9 for at, column, _ in kept if column.size == width]

@@ -18,16 +18,6 @@ from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
 Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and a survey per token stream
-SAME = (
-    "stream",
-    "keyframe",
-    "epoch",
-    "frame_ids",
-    "capture_ns",
-    "dropped",
-    "repeated",
-    "encode_ns",
-)  # in group and header
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
 
 
@@ -56,8 +46,19 @@ def inspect(
 def to_group(message: TokenMessage) -> TokenGroup:
     """Convert a recorded message to the group that it was made from."""
     header, (height, width) = message.header, message.header.image_size
-    same = {name: getattr(header, name) for name in SAME}
-    return TokenGroup(tokens=message.tokens, image_size=(height, width), hold=header.hold or 0.0, **same)
+    return TokenGroup(
+        stream=header.stream,
+        tokens=message.tokens,
+        keyframe=header.keyframe,
+        epoch=header.epoch,
+        frame_ids=header.frame_ids,
+        capture_ns=header.capture_ns,
+        dropped=header.dropped,
+        repeated=header.repeated,
+        encode_ns=header.encode_ns,
+        image_size=(height, width),
+        hold=header.hold or 0.0,
+    )
 
 
 def inspect_recording(recording: Recording, picture: bool, progress: bool) -> Inspected:

@@ -40,7 +40,7 @@ class GridReader:
     """Decodes the coded messages of many streams on the receiving end.
 
     `unreadable` counts, per stream, messages that cannot be decoded: a grid they depend on was lost, or their coder or
-    the zstd package is not here.
+    the zstd package is not here. The caller may add those that raise WireError.
     """
 
     coders: Coders

@@ -176,7 +176,7 @@ class Drain:
 
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_POLL):
-            if self.lossless and self.mailbox.full:
+            if self.joiner.full or (self.lossless and self.mailbox.full):
                 return
             try:
                 parts = receive(self.connection.socket)
@@ -242,7 +242,7 @@ class Drain:
     def _believe(self, claim: Claim[Message]) -> None:
         message = claim.item
         if isinstance(message, FrameMessage):
-            self.mailbox.put(f"frames/{message.stream}", [message])
+            self.mailbox.put(f"frames/{message.stream}", message)
             return
         if claim.anew:
             self._begin(message.stream, claim.session)
@@ -253,7 +253,7 @@ class Drain:
             return
         message = replace(message, info=self.infos.get(message.stream))  # the newest info may change until it is read
         if not self.joiner.hold(message) and not self._came_with_epoch(message):
-            self._accept(message.stream, [message])
+            self._accept(message)
 
     def _begin(self, stream: str, session: str) -> None:
         self._tracker_of(stream).begin(session)
@@ -275,7 +275,9 @@ class Drain:
         """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
         unique = {(message.header.session, message.header.seq): message for message in messages}
         messages = sorted(unique.values(), key=lambda message: message.header.seq)
-        self._accept(stream, [message for message in messages if not self.received[stream].has(message.header)])
+        for message in messages:
+            if not self.received[stream].has(message.header):
+                self._accept(message, extra=True)
         if messages:
             self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
 
@@ -285,14 +287,13 @@ class Drain:
         fetched = message.header.session == session and message.header.seq <= seq
         return fetched and self.received[message.stream].has(message.header)  # not if it has restarted since
 
-    def _accept(self, stream: str, messages: list[TokenMessage]) -> None:
-        fresh: list[TokenMessage | FrameMessage] = []
-        for message in messages:
-            verdict = self.received[stream].take_message(message.header)
-            try:
-                fresh += [] if verdict is None else [self.grids.read(message, verdict.decodable)]
-            except WireError as error:
-                self.rejects.add("subscribe", error)
-        if fresh:
-            self._grids[stream] = messages[-1].header.grid
-            self.mailbox.put(stream, fresh)
+    def _accept(self, message: TokenMessage, extra: bool = False) -> None:
+        stream, verdict = message.stream, self.received[message.stream].take_message(message.header)
+        if verdict is None:
+            return
+        try:
+            self.mailbox.put(stream, self.grids.read(message, verdict.decodable), extra)
+            self._grids[stream] = message.header.grid
+        except WireError as error:
+            self.grids.unreadable[stream] += 1
+            self.rejects.add("subscribe", error)

@@ -59,6 +59,11 @@ class Joiner:
         """The streams whose live messages are held back."""
         return set(self._joins)
 
+    @property
+    def full(self) -> bool:
+        """Whether too much waits: call `take_ready` before more is held."""
+        return any(join.nbytes > MAX_UNPACKED for join in self._joins.values())
+
     def hold(self, message: TokenMessage) -> bool:
         """Hold a live message back if its stream is being joined; returns False if it is to be delivered now."""
         join = self._joins.get(message.stream)
@@ -69,8 +74,6 @@ class Joiner:
             return False
         join.held.append(message)
         join.nbytes += message.header.nbytes
-        if join.nbytes > MAX_UNPACKED:
-            join.deadline = 0.0
         return True
 
     def ask(self, info: Info) -> None:
@@ -96,7 +99,7 @@ class Joiner:
         """
         for stream, join in list(self._joins.items()):
             messages = self._receive_epoch(stream, join)
-            if messages is not None or time.monotonic() > join.deadline:
+            if messages is not None or join.nbytes > MAX_UNPACKED or time.monotonic() > join.deadline:
                 yield stream, [replace(late, catch_up=True) for late in (*(messages or ()), *join.held)]
                 self._drop(stream)
 

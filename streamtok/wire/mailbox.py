@@ -38,16 +38,14 @@ class Mailbox(Generic[Item]):
         self._changed = threading.Condition()
         self._listeners: list[Callable[[], object]] = []
 
-    def put(self, stream: str, items: list[Item]) -> None:
-        """Add items of one stream. Several at once (a late join) are all kept, beyond `capacity`."""
+    def put(self, stream: str, item: Item, extra: bool = False) -> None:
+        """Add an item of one stream; an `extra` one (of a late join) may wait beyond `capacity`."""
         with self._changed:
             queue = self._queues[stream]
-            if len(items) > 1:
-                self._beyond[stream] += len(items)
-            for item in items:
-                queue.append((self._arrivals, item))
-                self._arrivals += 1
-                self._size += self._size_of(item)
+            queue.append((self._arrivals, item))
+            self._beyond[stream] += extra
+            self._arrivals += 1
+            self._size += self._size_of(item)
             while len(queue) > self.capacity + self._beyond[stream] or (self._size > self._room and len(queue) > 1):
                 self._pop(stream)
                 self.discarded[stream] += 1

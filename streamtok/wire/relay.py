@@ -18,8 +18,8 @@ class Relay:
     """Forwards the messages of a subscription; session, seq, clock and tokenizer stay the origin's.
 
     Late joiners get the current epoch from the relay; keyframe requests are passed on to the origin. A node may send a
-    keyframe just before its stream's info, so messages wait for that. `counts` has forwarded, and no_info for those
-    that have waited too long.
+    keyframe just before its stream's info, so messages wait for that, until there are too many or another session
+    begins. `counts` has forwarded, and no_info for those that wait or have waited in vain.
     """
 
     subscription: Subscription
@@ -38,23 +38,26 @@ class Relay:
         """
         message = self.subscription.get(timeout)
         if message is not None:
-            self._forward(message)
+            self.counts["no_info"] += 1
+            self._early[message.stream].append(message)
+        for early in self._early.values():
+            self._forward(early)
         for info in list(self.subscription.infos.values()):
             if not self.subscription.waits(info.stream):  # else the next message announces it
                 self._announce(info, info.last_seq)
         self.keyframes.ask(event.stream for event in self.publisher.poll() if event.kind == "keyframe")
         return message
 
-    def _forward(self, message: TokenMessage) -> None:
-        early = self._early[message.stream]
-        early.append(message)
-        while early and (info := self.subscription.info_of(early[0])) is not None:
-            self._announce(info, early[0].header.seq - 1)
-            self.publisher.forward(early.popleft())
-            self.counts["forwarded"] += 1
-        if len(early) > MOST_EARLY:
+    def _forward(self, early: deque[TokenMessage]) -> None:
+        while early:
+            info, header = self.subscription.info_of(early[0]), early[0].header
+            if info is not None:
+                self._announce(info, header.seq - 1)
+                self.publisher.forward(early[0])
+                self.counts.update(forwarded=1, no_info=-1)
+            elif len(early) <= MOST_EARLY and header.session == early[-1].header.session:
+                return
             early.popleft()
-            self.counts["no_info"] += 1
 
     def _announce(self, info: Info, last_seq: int) -> None:
         if self._sent.get(info.stream) is not info:

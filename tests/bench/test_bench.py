@@ -163,11 +163,22 @@ def test_without_a_node_the_start_is_not_measured_and_this_is_said(monkeypatch):
         starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE))
 
 
-def test_start_of_a_random_model_takes_a_copy_and_one_that_fails_says_why(tmp_path):
+def test_start_of_a_random_model_takes_a_copy_and_one_that_fails_says_why(tmp_path, monkeypatch):
+    """The second start takes the engine that the first has measured and stored."""
     if starting.list_missing():
         pytest.skip("a node cannot run here")
+    logs, start_node = [""], starting._start_node
+
+    def start_and_read_log(model, options, folder):
+        started = start_node(model, options, folder)
+        logs.append((folder / "node.log").read_text().removeprefix(logs[-1]))
+        return started
+
+    monkeypatch.setattr(starting, "_start_node", start_and_read_log)
     found = starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model="small"))  # a name without weights
     assert found["weights"] == "copy"
+    assert ["engine=chosen" in log for log in logs[1:]] == [True, False]
+    assert ["engine=stored" in log for log in logs[1:]] == [False, True]
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
         starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model=str(tmp_path)))
 

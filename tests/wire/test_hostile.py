@@ -6,6 +6,7 @@ import socket as socketlib
 import sys
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -18,9 +19,9 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.wire import compression
+from streamtok.wire import compression, drain
 from streamtok.wire.control import MAX_UNSENT, ControlClient
-from streamtok.wire.endpoint import open_socket
+from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import Rejects
 from streamtok.wire.header import FrameHeader
 from streamtok.wire.mailbox import Mailbox
@@ -532,6 +533,50 @@ def test_a_message_that_is_held_back_stays_packed(fake, context, first, monkeypa
         assert len(unpacked) == 1
 
 
+def test_messages_held_back_for_an_epoch_are_bounded_in_bytes(fake, context, monkeypatch):
+    """However many came at once: 40 of 50 bytes that would take 40 MB, unpacked."""
+    zstandard, grid, sent = pytest.importorskip("zstandard"), [1024, 512], threading.Event()
+    packed = zstandard.ZstdCompressor().compress(bytes(1 << 20))
+    monkeypatch.setattr("streamtok.wire.joining.MAX_UNPACKED", 4 << 20)
+    monkeypatch.setattr("streamtok.wire.joining.PATIENCE", 60)
+    monkeypatch.setattr("streamtok.wire.subscriber.QUEUE_BYTES", 4 << 20)
+    monkeypatch.setattr(drain, "receive", lambda socket: sent.wait(60) and receive(socket))
+    socket, endpoint = fake
+    control = f"tcp://127.0.0.1:{context.socket(zmq.ROUTER).bind_to_random_port('tcp://127.0.0.1')}"
+    with subscribe(endpoint, join="epoch", timeout=20) as reader:
+        joined(socket)
+        socket.send_multipart(pack(make_info(session="0" * 32, grid=grid, last_seq=0, epoch=0, control=control)))
+        topic, head, _ = good_parts(1)
+        changes = {"grid": grid, "compression": "zstd", "checksum": compute_checksum(packed)}
+        for seq in range(1, 41):
+            socket.send_multipart(parts_with([topic, head, packed], seq=seq, **changes))
+        tracemalloc.start()
+        sent.set()
+        assert eventually(lambda: "front" in reader.infos and reader.counts()["front"]["discarded"] == 37)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        messages = [reader.get(0) for _ in range(3)]
+        assert [(message.header.seq, message.catch_up) for message in messages] == [(n, False) for n in (38, 39, 40)]
+        assert peak < 10 << 20
+
+
+@pytest.mark.parametrize("payload", [b"no zstd", bytes(20)])
+def test_a_message_that_cannot_be_unpacked_is_counted_as_unreadable(fake, payload):
+    """It has come, so that it is not lost; but nobody can read it."""
+    pytest.importorskip("zstandard")
+    socket, endpoint = fake
+    with subscribe(endpoint, timeout=20) as reader:
+        joined(socket)
+        topic, head, _ = good_parts(1)
+        changes = {"compression": "zstd", "checksum": compute_checksum(payload)}
+        for parts in (good_parts(0), parts_with([topic, head, payload], **changes), good_parts(2)):
+            socket.send_multipart(parts)
+        assert [(message.header.seq, message.decodable) for message in islice(reader, 2)] == [(0, True), (2, False)]
+        counts = reader.counts()["front"]
+        assert (counts["messages"], counts["lost"], counts["unreadable"]) == (3, 0, 1)
+        assert reader.rejects.counts == {"subscribe.compression": 1}
+
+
 def test_a_message_in_zstd_ends_no_reader_that_lacks_it(fake, monkeypatch):
     socket, endpoint = fake
     monkeypatch.setitem(sys.modules, "zstandard", None)
@@ -550,7 +595,7 @@ def test_a_message_in_zstd_ends_no_reader_that_lacks_it(fake, monkeypatch):
 def test_what_waits_to_be_read_is_bounded_in_bytes():
     mailbox = Mailbox(100, room=10, size_of=len)
     for letter in "abcd":
-        mailbox.put("a", [letter * 4])
+        mailbox.put("a", letter * 4)
     assert [mailbox.take() for _ in range(3)] == ["cccc", "dddd", None]
     assert mailbox.discarded == {"a": 2}
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -177,8 +178,8 @@ def test_an_origin_that_restarts_with_another_size_loses_no_message_behind_a_rel
         assert sum(far.rejects.counts.values()) == 0
 
 
-def test_a_keyframe_that_comes_before_its_info_passes_a_relay(context):
-    """A node sends it to a reader whose subscription it has not read yet."""
+def test_a_keyframe_that_comes_before_its_info_passes_a_relay_with_it(context):
+    """A node sends it to a reader whose subscription it has not read yet. Of a session without info nothing passes."""
     with Served("other") as maker, subscribe(maker.endpoint, timeout=20) as near:
         maker.do(lambda publisher: publisher.add_stream(make_info()))
         maker.wait_subscribers(1)
@@ -188,15 +189,32 @@ def test_a_keyframe_that_comes_before_its_info_passes_a_relay(context):
     socket.linger = 0
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     with Relaying(f"tcp://127.0.0.1:{port}") as relaying, subscribe(relaying.endpoint, timeout=20) as far:
+
+        def send(session: str, seqs: Sequence[int]) -> None:
+            for message in [messages[seq] for seq in seqs]:
+                header = msgspec.structs.replace(message.header, session=session * 32)
+                socket.send_multipart(pack(header, message.payload))
+
+        def send_info(session: str) -> None:
+            news = msgspec.structs.replace(info, session=session * 32, control=None, last_seq=0, epoch=0)
+            socket.send_multipart(pack(news))
+
         assert eventually(lambda: far.connected)
         while not socket.recv().startswith(b"\x01info/"):
             pass
-        socket.send_multipart(messages[0].parts)
-        time.sleep(0.2)  # so that the relay has taken it
-        socket.send_multipart(pack(msgspec.structs.replace(info, control=None, last_seq=0)))
-        for message in messages[1:]:
-            socket.send_multipart(message.parts)
-        assert [(message.header.seq, message.decodable) for message in islice(far, 3)] == [(n, True) for n in range(3)]
+        send("a", [0])
+        assert eventually(lambda: relaying.relay.counts["no_info"] == 1)
+        send_info("a")
+        first = next(far)
+        send("a", [1, 2])
+        assert [(m.header.seq, m.decodable) for m in (first, *islice(far, 2))] == [(n, True) for n in range(3)]
+        send("b", [0, 1])
+        assert eventually(lambda: relaying.relay.counts["no_info"] == 2)
+        send("c", [0])
+        send_info("c")
+        last = next(far)
+        assert (last.header.session, last.header.seq, last.decodable) == ("c" * 32, 0, True)
+        assert eventually(lambda: relaying.relay.counts == {"forwarded": 4, "no_info": 2})
 
 
 def test_a_relay_whose_output_nobody_reads_goes_on(ipc_path):

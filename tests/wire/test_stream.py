@@ -362,7 +362,7 @@ def test_a_reader_that_stops_costs_only_itself(context):
             node.publish(*(make_group(number, tokens=big) for number in range(first, first + 8)))
             assert sequence(islice(reader, 8)) == list(range(first, first + 8))
         assert reader.counts()["front"]["lost"] == 0
-        later, found = count(400), []
+        later, found = iter(range(400, 1000)), []  # a minute of them
         while not found or found[-1] < 400:  # the stale backlog first: libzmq drops the newest for a full reader
             if stalled.poll(100):
                 found.append(unpack(stalled.recv_multipart()).header.seq)
@@ -572,14 +572,30 @@ def test_keyframe_requests_are_coalesced_and_limited_to_one_a_second(monkeypatch
         return [event.kind for event in node.events].count("keyframe")
 
     with Served("front") as node, ControlClient(node.publisher.control_endpoint) as client:
-        results = [client.request("keyframe", "front") for _ in range(5)]
+
+        def ask(times: int) -> list[bool]:
+            return [client.request("keyframe", "front")["coalesced"] for _ in range(times)]
+
+        assert ask(1) == [False]
         assert eventually(lambda: asked() == 1)
-        assert {result["coalesced"] for result in results} <= {True, False}
-        client.request("keyframe", "front")
+        assert ask(4) == [False, True, True, True]
         # the next one has to wait for its second, and is then not needed any more
         node.publish(make_group(0))
         assert node.do(lambda publisher: publisher._table.get("front").gate.pending) is False
+        assert ask(2) == [False, True]
         assert asked() == 1
+        monkeypatch.setattr(control, "KEYFRAME_SPACING_NS", 0)  # the second is over
+        assert eventually(lambda: asked() == 2)
+
+
+def test_keyframes_that_are_asked_for_without_end_are_due_once_a_second():
+    gate, due = control.KeyframeGate(), []
+    for now_ns in range(0, 3_000_000_000, 100_000_000):
+        gate.ask()
+        due += [now_ns] if gate.take_due(now_ns) else []
+    assert due == [0, 1_000_000_000, 2_000_000_000]
+    assert gate.take_due(3_000_000_000)
+    assert not gate.take_due(9_000_000_000)  # the last one has served all who asked
 
 
 def test_an_epoch_beyond_its_bound_is_not_kept():

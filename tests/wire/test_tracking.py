@@ -105,28 +105,29 @@ def test_what_arrives_and_what_is_lost_add_up(missing, interval):
 
 def test_a_full_queue_discards_its_oldest_per_stream():
     mailbox = Mailbox(3)
-    mailbox.put("slow", ["s0"])
+    mailbox.put("slow", "s0")
     for number in range(10):
-        mailbox.put("fast", [f"f{number}"])
-    mailbox.put("slow", ["s1"])
+        mailbox.put("fast", f"f{number}")
+    mailbox.put("slow", "s1")
     assert [mailbox.take() for _ in range(6)] == ["s0", "f7", "f8", "f9", "s1", None]
     assert mailbox.discarded == {"fast": 7}
 
 
 def test_a_burst_is_kept_whole_and_then_the_bound_holds_again():
     mailbox = Mailbox(2)
-    mailbox.put("a", list(range(10)))
-    mailbox.put("a", [10])
+    for number in range(10):
+        mailbox.put("a", number, extra=True)
+    mailbox.put("a", 10)
     assert mailbox.waiting("a") == 11
     assert [mailbox.take() for _ in range(11)] == list(range(11))
     for number in range(5):
-        mailbox.put("a", [number])
+        mailbox.put("a", number)
     assert [mailbox.take(), mailbox.take(), mailbox.take()] == [3, 4, None]
 
 
 def test_what_waits_is_read_before_the_end():
     mailbox = Mailbox(4)
-    mailbox.put("a", [1])
+    mailbox.put("a", 1)
     mailbox.end()
     mailbox.end(RuntimeError("too late"))
     assert mailbox.get() == 1

@@ -44,9 +44,13 @@ def usual_step(times: np.ndarray) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
-def time_covered(times: np.ndarray) -> int:
-    """The sum of the steps between `times`, int64 ns (n,), without those where the clock was set."""
+def time_covered(times: np.ndarray, set_at: Sequence[int] = ()) -> int:
+    """The sum of the steps between `times`, int64 ns (n,), without those where the clock was set.
+
+    Times alone show that for steps back, and those of over a day. `set_at` are the indices of times after other ones.
+    """
     steps = np.diff(times)
+    steps[np.array(set_at, np.int64) - 1] = 0
     return int(steps[(steps > 0) & (steps <= max(DAY_NS, DAY_STEPS * usual_step(times)))].sum())
 
 
@@ -204,16 +208,16 @@ class EvenSample(Generic[Item]):
     """Keeps items evenly spread over a sequence of unknown length: all up to `most`, then at least half as many."""
 
     def __init__(self, most: int) -> None:
-        self.items: list[Item] = []
+        self.kept: list[Item] = []
         self._most, self._every, self._seen = most, 1, 0
 
     def add(self, item: Item) -> None:
         """Offer the next item."""
         if self._seen % self._every == 0:
-            self.items.append(item)
+            self.kept.append(item)
         self._seen += 1
-        if len(self.items) > self._most:
-            self.items, self._every = self.items[::2], 2 * self._every
+        if len(self.kept) > self._most:
+            self.kept, self._every = self.kept[::2], 2 * self._every
 
 
 def time_least(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

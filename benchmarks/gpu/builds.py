@@ -22,7 +22,8 @@ from triton.runtime.jit import JITFunction
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.gpu.fused import FusedStream, fuse_model
+from streamtok.engine.gpu.fused import fuse_model
+from streamtok.engine.gpu.fused_streams import FusedStream
 from streamtok.model import build
 
 SHARED_LIMIT = 227 << 10  # bytes of shared memory of one block on Hopper

@@ -76,7 +76,8 @@ def open_fused(
     model: Tokenizer, size: tuple[int, int], precision: str, graph: bool, over_space: str = "flash"
 ) -> EncodeStream:
     """Open a stream of one slot on fused kernels, captured in a CUDA graph if `graph`."""
-    from streamtok.engine.gpu.fused import FusedStream, fuse_model
+    from streamtok.engine.gpu.fused import fuse_model
+    from streamtok.engine.gpu.fused_streams import FusedStream
 
     configuration = EngineConfiguration("cuda", "", precision, graph=graph, kernels="fused", over_space=over_space)
     return FusedStream(fuse_model(model, over_space), 1, size, 32, configuration)

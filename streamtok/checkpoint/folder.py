@@ -28,13 +28,17 @@ FINGERPRINT = re.compile("[0-9a-f]{32}")
 
 
 def check_fit(what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """ValueError that begins with `what` and lists the names of tensors that `found` lacks, adds or has otherwise."""
+    """ValueError that begins with `what` and lists the names of tensors that `found` lacks, adds or has otherwise.
+
+    Names are in the model's order; unexpected ones, for which it has none, are sorted.
+    """
     differing = [
-        f"{name} {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
+        f"{name} {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
     ]
-    missing, unexpected = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    missing = [name for name in expected if name not in found]
+    unexpected = sorted(found.keys() - expected.keys())
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))

@@ -17,7 +17,7 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.drives.drive import describe_losses
 from streamtok.drives.survey import plot_tokens
-from streamtok.settings.fields import Flag, option
+from streamtok.settings.fields import Flag, Off, option
 from streamtok.settings.shared import CommandSettings, ReadSettings
 from streamtok.tokens.inspecting import inspect
 
@@ -29,12 +29,13 @@ class InfoSettings(CommandSettings, ReadSettings):
         description="a recording, token file, bag, video, or folder with these"
     )
     plot: Annotated[Path, Flag("PNG")] | None = option(None, "draw the tokens over time")
+    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
 
 
 def run(settings: InfoSettings) -> int:
     """Inspect one file or folder; returns 1 if nothing of it can be read."""
     reading = settings.clock, settings.depth_range
-    report, surveys = inspect(settings.path, settings.plot is not None, *reading)
+    report, surveys = inspect(settings.path, settings.plot is not None, *reading, settings.progress)
     if settings.plot:
         plot_tokens(surveys, settings.plot)
     print(settings.format_result(report, format_contents(report)))

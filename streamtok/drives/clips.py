@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from streamtok.io.video.containers import open_container
+from streamtok.io.video.containers import open_container, read_seconds
 
 MOST_CAMERAS = 64  # on a vehicle
 CAMERA = re.compile("(?i:cam(era)?s?)(?![a-z])|(?i:front|rear|back|left|right|wide|narrow|wrist)")  # camA, not campus
@@ -47,5 +47,5 @@ def why_clips(videos: list[str]) -> str:
 def _read_seconds(video: str) -> float:
     """A video's duration by its container, s; 0 if unknown."""
     with contextlib.suppress(ValueError, OSError), open_container(video)[0] as container:
-        return 0.0 if container.format.name in NO_LENGTH else (container.duration or 0) / 1e6
+        return 0.0 if container.format.name in NO_LENGTH else float(read_seconds(container))
     return 0.0

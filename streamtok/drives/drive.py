@@ -190,7 +190,7 @@ class Drive(ABC):
         progress.next_id = number + 1
         if missing:
             self.counts[item.stream]["lost"] += missing
-        return item._replace(frame_id=number, missing=missing)
+        return item._replace(frame_id=number, missing=missing, was_set=step.was_set)
 
     def load(self, item: Item) -> Frame | None:
         """The frame of an item, or None if it is damaged, which is counted."""

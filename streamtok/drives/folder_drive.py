@@ -30,7 +30,7 @@ from streamtok.recording.parts import list_files
 log = logging.getLogger("streamtok.drive")
 
 DEEPEST = 3
-CAMERA_FOLDER = re.compile(r"(image|cam(era)?)([_-]\w+|\d+)", re.IGNORECASE)
+CAMERA_FOLDER = re.compile(r"(image|cam(era)?)([_-]\w+|\d+)", re.IGNORECASE)  # with data_rect in it: KITTI-360
 GREY_16 = "grey pictures of 16 bits, which may be distances: the high byte is read (images:DIR?bits=N if N bits count)"
 ReadItems = Callable[[Drive, str], Iterator[Item]]
 """Makes the items of one camera, for a drive and by the camera's name in it."""
@@ -106,8 +106,8 @@ def belong_together(folders: list[Path], find: ImageFinder) -> bool:
     for folder in folders:
         others = bool(list_files(folder).paths) or any(map(is_video, folder.iterdir()))
         found = [] if others else list_image_folders(folder, DEEPEST - 1, find)
-        inside = folder not in found and not CAMERA_FOLDER.fullmatch(folder.name)
-        names = {each.relative_to(folder if inside else folder.parent) for each in found}
+        is_camera = CAMERA_FOLDER.fullmatch(folder.name) and all(each.name.startswith("data") for each in found)
+        names = {each.relative_to(folder.parent if is_camera or folder in found else folder) for each in found}
         timed, _ = _list_timed({str(each): each for each in found}, find)
         if not timed or names & cameras:  # none with times: those of this drive lie deeper
             return False

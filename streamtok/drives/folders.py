@@ -115,7 +115,9 @@ def _split(found: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
         if how:
             yield group
             continue
-        if all(each.span for each in group):  # the time in a name is a local one
+        if len({each.part for each in group}) == len(group):  # not by their names, whose time is a local one
+            group.sort(key=lambda each: each.part)
+        elif all(each.span for each in group):
             group.sort(key=lambda each: each.span or (0, 0))
         begin = 0
         for at, (before, after) in enumerate(itertools.pairwise(group), 1):

@@ -27,3 +27,4 @@ class Item(NamedTuple):
     log_ns: int = 0  # when it was recorded, if known
     turn: int = 0  # how often the camera's clock was set back before it
     missing: int = 0  # number of images missing before it
+    was_set: bool = False  # whether its camera's clock was set forward there

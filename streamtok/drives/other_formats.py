@@ -4,7 +4,6 @@ import itertools
 import re
 from pathlib import Path
 
-from streamtok.io.suffixes import is_video
 from streamtok.recording.packing import SUFFIXES
 
 LOOKED_AT = 1000  # files of a folder, at most
@@ -20,13 +19,14 @@ FORMATS = {
 }
 """{suffixes: (format, what to do)}"""
 
-MAY_HOLD_TIMES = re.compile(r"stamp|(?<![a-z])times?(?![a-z])|\.parquet$|^[rq]log\b", re.IGNORECASE)
+TIMES = re.compile(r"(time_?stamps?|(?<![a-z])(times|[rq]log))(?![a-z])", re.IGNORECASE)
+TABLES = {"", ".csv", ".txt", ".json", ".jsonl", ".parquet", ".npy", ".log", *SUFFIXES}
 
 
 def explain_unread_times(video: Path) -> str:
     """What lies near a video and may hold the times of its pictures, in words; empty if nothing does."""
     near = itertools.islice(itertools.chain(video.parent.glob("*"), video.parent.glob("*/frame_times*")), LOOKED_AT)
-    found = sorted({file.name for file in near if MAY_HOLD_TIMES.search(file.name) and not is_video(file)})
+    found = sorted({file.name for file in near if file.suffix.lower() in TABLES and TIMES.search(file.stem)})
     if any((folder / "meta" / "info.json").is_file() for folder in video.absolute().parents[3:4]):
         found.append("the tables of LeRobot, whose videos may hold several episodes each")
     return f"not read, so that a video is timed from its own start: {', '.join(found[:5])}" if found else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
@@ -23,16 +24,18 @@ class StreamTimes:
     """Capture times of one stream, ns, in order of arrival.
 
     `jumps` are the indices of times after a gap, if the reader has found them; otherwise they follow from the times.
+    `set_at` are the indices of times for which the reader found that the clock was set forward.
     """
 
     def __init__(self, jumps: list[int] | None = None) -> None:
         self.values = array("q")
         self.jumps = jumps
+        self.set_at: list[int] = []
 
     @property
     def seconds(self) -> float:
         """Seconds from the first time to the last; those by which the clock was set do not count."""
-        return time_covered(np.array(self.values, np.int64)) / 1e9
+        return time_covered(np.array(self.values, np.int64), self.set_at) / 1e9
 
     def gaps(self) -> list[tuple[float, float]]:
         """(seconds from the start, length in seconds) of steps much longer than the usual one, and of steps back."""
@@ -104,14 +107,16 @@ class TokenSurvey:
         self.columns.add((group.capture_ns[-1], rows.astype(np.float32), changed))
 
 
-def survey_frames(drive: Drive) -> dict[str, dict[str, Any]]:
-    """Per camera: seconds, rate, gaps, and `Drive.account`."""
+def survey_frames(drive: Drive, progress: bool = False) -> dict[str, dict[str, Any]]:
+    """Per camera: seconds, rate, gaps, and `Drive.account`; with `progress`, a bar on a terminal."""
     times = {name: StreamTimes([]) for name in drive.streams}
     turns = dict.fromkeys(drive.streams, 0)
-    for item in drive.items():
+    for item in tqdm(drive.items(), "read", unit="image", disable=None if progress else True):
         seen = times[item.stream]
         if seen.jumps is not None and (item.missing or item.turn != turns[item.stream]):
             seen.jumps.append(len(seen.values))
+        if item.was_set:
+            seen.set_at.append(len(seen.values))
         turns[item.stream] = item.turn
         seen.values.append(item.capture_ns)
         drive.load(item)  # only its decoder knows whether a picture can be read
@@ -128,14 +133,14 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
     with needs_extra("the plot", "plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    shown = {name: survey for name, survey in surveys.items() if survey.columns.items}
+    shown = {name: survey for name, survey in surveys.items() if survey.columns.kept}
     if not shown:
         raise ValueError("there are no tokens to plot")
     figure = Figure(figsize=(12, 3.6 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 * len(shown), 1, squeeze=False, height_ratios=[3, 1] * len(shown))[:, 0]
     for (name, survey), top, below in zip(shown.items(), axes[::2], axes[1::2], strict=True):
-        kept = survey.columns.items
+        kept = survey.columns.kept
         width = max(column.size for _, column, _ in kept)
         columns = [column for _, column, _ in kept if column.size == width]
         seconds = [(at - kept[0][0]) / 1e9 for at, column, _ in kept if column.size == width]

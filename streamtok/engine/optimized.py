@@ -62,7 +62,7 @@ def _prepare_gpu(tok: Tokenizer, configuration: EngineConfiguration) -> None:
 def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineConfiguration) -> Streams:
     """The `Streams` of a configuration. `plain` is the tokenizer after the cast, `source` before it."""
     if configuration.kernels == "fused":
-        from streamtok.engine.gpu.fused import FusedStreams  # needs triton
+        from streamtok.engine.gpu.fused_streams import FusedStreams  # needs triton
 
         use_folder()
         return FusedStreams(plain, configuration)

@@ -68,7 +68,13 @@ class FleetPlan:
 
 
 def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, price: float) -> FleetPlan:
-    """Measure a worker on a short synthetic drive and scale it up; `rate`, if given, replaces its frames per second."""
+    """Measure a worker on a short synthetic drive and scale it up; `rate`, if given, replaces its frames per second.
+
+    ValueError, before anything is measured, unless all are above 0; `price` may be 0.
+    """
+    if not (hours > 0 and fps > 0 and price >= 0 and (rate is None or rate > 0)):
+        given = f"hours={hours}, fps={fps}, rate={rate}, price={price}"
+        raise ValueError(f"a plan with {given}: expected more than 0 (price: 0 or more)")
     restore = limit_threads(options.threads)
     try:
         # In a spawned process, like a worker: libraries fix their number of threads when they load.

@@ -44,7 +44,7 @@ log = logging.getLogger("streamtok.ingest")
 
 Kernel = Callable[[Tensor, Tensor, Tensor], None]
 Send = Callable[[list[np.ndarray], Callable[[Tensor], Tensor]], Planes]
-"""Joins flat uint8 arrays on the network's device, and runs a function on the result, which makes planes of it."""
+"""`send(parts, work)` joins flat uint8 arrays on the network's device; `work` turns the result into planes there."""
 NUMBERS_ROOM = 256
 """Bytes for the kernel's parameters before the image in an upload, padded so that the image begins aligned."""
 
@@ -61,7 +61,8 @@ class HostPlanes:
 
 def keep_here(parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
     """Make planes of one array for a network on the CPU."""
-    return HostPlanes(work(torch.from_numpy(parts[0])))
+    (part,) = parts
+    return HostPlanes(work(torch.from_numpy(part)))
 
 
 class CudaPlanes:

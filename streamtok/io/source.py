@@ -74,12 +74,13 @@ def open_source(
         return ImageFolderSource(folder, stream, options=options, keep_packets=keep_packets, **paced)
     if scheme == "zmq":
         return ZmqSource(rest, stream, max_frames=max_frames, keep_packets=keep_packets)
-    if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot") or is_camera_path(spec):
+    if is_camera_path(spec):
+        return _open_camera(spec, stream, max_frames)
+    if scheme in (*URL_SCHEMES, "gst", "camera", "snapshot"):
         kind = "picture" if is_snapshot(spec) else ask_web(spec)
         if kind == "file":
             return VideoSource(spec, stream, keep_packets=keep_packets, **paced)
-        device, watched = _make_device(spec, kind)
-        return CameraSource(device, stream, max_frames=max_frames, **watched)
+        return CameraSource(_make_device(spec, kind), stream, max_frames=max_frames)
     path, options = _find_file(spec)
     if path.suffix == ".sdp":
         return CameraSource(NetworkCamera(str(path)), stream, max_frames=max_frames)
@@ -88,25 +89,26 @@ def open_source(
     return VideoSource(path, stream, options=options, keep_packets=keep_packets, **paced)
 
 
-def _make_device(spec: str, kind: str) -> tuple[Device, dict[str, Any]]:
-    """The device of a path, URL, "gst:PIPELINE" or "camera:SRC#faults", and options of its `CameraSource`.
+def _open_camera(spec: str, stream: str, max_frames: int | None) -> CameraSource:
+    """The source of a camera in /dev."""
+    path, options = split_options(spec, spec, CAMERA_OPTIONS)
+    freeze_after = options.pop("freeze_after", 5.0)
+    device = OpenCVDevice(path, "v4l2", **options)
+    return CameraSource(device, stream, max_frames=max_frames, freeze_after=freeze_after)
 
-    `kind` is what a web server gives at a URL, as `ask_web` says.
-    """
+
+def _make_device(spec: str, kind: str) -> Device:
+    """The device of a URL, "gst:PIPELINE" or "camera:SRC#faults"; `kind` is what `ask_web` says of a URL."""
     if kind == "picture":
-        return parse_snapshot(spec), {}
+        return parse_snapshot(spec)
     if kind == "pictures":  # slow or small ones would not fill in time what FFmpeg reads to recognize them
-        return NetworkCamera(spec, form="mjpeg"), {}
+        return NetworkCamera(spec, form="mjpeg")
     if spec.startswith("camera:"):
-        return parse_played(spec, open_source), {}
+        return parse_played(spec, open_source)
     if spec.startswith("gst:"):
         pipeline = spec.removeprefix("gst:")
-        return OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline), {}
-    if not is_camera_path(spec):
-        return NetworkCamera(spec), {}
-    path, options = split_options(spec, spec, CAMERA_OPTIONS)
-    watched = {"freeze_after": options.pop("freeze_after", 5.0)}
-    return OpenCVDevice(path, "v4l2", **options), watched
+        return OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
+    return NetworkCamera(spec)
 
 
 def _find_file(text: str) -> tuple[Path, dict[str, Any]]:

@@ -29,7 +29,7 @@ class Norm(nn.Module):
     """GroupNorm of each frame alone, so it carries no state; followed by SiLU unless told otherwise.
 
     x (N, C, H, W) -> same. Image models have 32 groups, video models one: the paper's LayerNorm, as published code
-    does it. While training, `fused` replaces `plain_norm` if it is set.
+    does it. Training sets `fused` during its forward pass; it then replaces `plain_norm`.
     """
 
     fused: Normalize | None = None
@@ -41,7 +41,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, C, H, W) -> same."""
-        normalize = self.fused if self.training and self.fused else plain_norm
+        normalize = self.fused or plain_norm
         return normalize(x, self.weight, self.bias, self.groups, self.silu)
 
 

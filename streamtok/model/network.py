@@ -33,7 +33,6 @@ class Network(Weights):
     With `deterministic`, every path runs as steps of one slot and one group.
     """
 
-    axes = "thw"  # of the wavelet, from slow to fast
     encoder: Encoder
     quantizer: Bottleneck
     decoder: Decoder
@@ -41,13 +40,18 @@ class Network(Weights):
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__(config)
         self.deterministic = deterministic
-        if not config.video:
-            self.axes = "wh"
         self.quantizer = build_quantizer(config)
         self._build(config)
         if config.slim:
             self._use_channels_last()
         self.eval()
+
+    @property
+    def axes(self) -> str:
+        """The wavelet's axes, from slow to fast, as `haar_matrix` takes them."""
+        if self.config.predictive:
+            return "=thw"  # bands that do not vary in time come first: these the reference predicts
+        return "thw" if self.config.video else "wh"
 
     def _build(self, config: TokenizerConfig) -> None:
         self.encoder = Encoder(config, config.patch_channels)

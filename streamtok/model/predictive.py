@@ -37,8 +37,6 @@ class PredictiveTokenizer(ClosedLoopTokenizer):
     `reference_noise` (standard deviation on the [-1, 1] scale) makes training robust against drift.
     """
 
-    axes = "=thw"  # bands that do not vary in time come first: these the reference predicts
-
     def _build(self, config: TokenizerConfig) -> None:
         still = config.patch_channels // config.patch_size
         self.encoder = Encoder(config, config.patch_channels + still)

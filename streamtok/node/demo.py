@@ -216,7 +216,7 @@ class DemoViewer:
         self.video.close()
         self.result.video = self.out / "side_by_side.mp4"
         self.result.picture = self.out / "picture.png"
-        write_contact_sheet(self.result.picture, self.moments.items)
+        write_contact_sheet(self.result.picture, self.moments.kept)
 
 
 class Originals:

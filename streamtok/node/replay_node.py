@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any, TypeVar
 
 from streamtok.drives.drive import LEFT_OUT, describe_losses
@@ -89,7 +89,9 @@ class ReplayNode:
     def summary(self) -> dict[str, Any]:
         """The summary for `--json`: counts per stream, speed, and the verification if there was one."""
         frames = sum(counts["frames"] for counts in self.counts.values())
-        drive_s = max((times.seconds for times in self._times.values()), default=0.0)
+        every = StreamTimes()  # cameras may take turns
+        every.values.extend(sorted(chain.from_iterable(times.values for times in self._times.values())))
+        drive_s = max(times.seconds for times in (every, *self._times.values()))
         result: dict[str, Any] = {
             "mode": self.mode,
             "streams": {name: dict(counts) for name, counts in self.counts.items()},

@@ -23,7 +23,7 @@ DEFINITIONS = {spec.OP_HEADER: "header", spec.OP_METADATA: "metadata"}
 DEFINITIONS |= {spec.OP_SCHEMA: "schema", spec.OP_CHANNEL: "channel", spec.OP_STATISTICS: "statistics"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Contents:
     """A file's channels, schemas and message counts by id, and where its chunks lie; `profile` is in its header."""
 

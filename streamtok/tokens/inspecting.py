@@ -18,45 +18,50 @@ from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
 Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and a survey per token stream
-SAME = (
-    "stream",
-    "keyframe",
-    "epoch",
-    "frame_ids",
-    "capture_ns",
-    "dropped",
-    "repeated",
-    "encode_ns",
-)  # in group and header
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
 
 
 def inspect(
-    path: str | Path, picture: bool = False, clock: AskedClock = "auto", depth_range: DepthRange | None = None
+    path: str | Path,
+    picture: bool = False,
+    clock: AskedClock = "auto",
+    depth_range: DepthRange | None = None,
+    progress: bool = False,
 ) -> Inspected:
     """Inspect a recording, a token file or any drive; returns a report of plain values, and a survey per token stream.
 
-    `clock` and `depth_range` are as for `open_drive`. With `picture` the surveys keep what `plot_tokens` draws. Raises
-    ValueError or OSError for what cannot be opened.
+    `clock` and `depth_range` are as for `open_drive`. With `picture` the surveys keep what `plot_tokens` draws, with
+    `progress` a bar is shown on a terminal. Raises ValueError or OSError for what cannot be opened.
     """
     path = Path(path)
     if path.is_file() and is_token_file(path):
         return inspect_token_file(path, picture)
     if (recording := find_recording(path)) is not None:
-        return inspect_recording(recording, picture)
+        return inspect_recording(recording, picture, progress)
     drive = open_drive(path, None, clock, depth_range)
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
-    return report | {"cameras": survey_frames(drive), "damage": drive.notes}, {}
+    return report | {"cameras": survey_frames(drive, progress), "damage": drive.notes}, {}
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
     """Convert a recorded message to the group that it was made from."""
     header, (height, width) = message.header, message.header.image_size
-    same = {name: getattr(header, name) for name in SAME}
-    return TokenGroup(tokens=message.tokens, image_size=(height, width), hold=header.hold or 0.0, **same)
+    return TokenGroup(
+        stream=header.stream,
+        tokens=message.tokens,
+        keyframe=header.keyframe,
+        epoch=header.epoch,
+        frame_ids=header.frame_ids,
+        capture_ns=header.capture_ns,
+        dropped=header.dropped,
+        repeated=header.repeated,
+        encode_ns=header.encode_ns,
+        image_size=(height, width),
+        hold=header.hold or 0.0,
+    )
 
 
-def inspect_recording(recording: Recording, picture: bool) -> Inspected:
+def inspect_recording(recording: Recording, picture: bool, progress: bool) -> Inspected:
     """Inspect a recording that holds tokens."""
     infos = recording.first_infos()
     codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
@@ -84,7 +89,7 @@ def inspect_recording(recording: Recording, picture: bool) -> Inspected:
     }
     if recording.cameras:
         drive = McapDrive(Parts(recording.paths))
-        report["cameras"] = survey_frames(drive)
+        report["cameras"] = survey_frames(drive, progress)
         recording.damage += [text for text in drive.notes if text not in recording.damage]
     report["damage"] = recording.notes + recording.damage
     return report, surveys

@@ -1,8 +1,8 @@
 """One training step: forward, backward and update, run eagerly or captured as CUDA graphs."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -45,6 +45,19 @@ def compile_norm() -> Normalize:
     return normalize
 
 
+@contextmanager
+def use_norm(model: Tokenizer, fused: Normalize | None) -> Iterator[None]:
+    """Run `fused` in place of `plain_norm` in a model's norms inside a `with` block; None leaves them as they are."""
+    norms = [layer for layer in model.modules() if isinstance(layer, Norm)]
+    for norm in norms:
+        norm.fused = fused
+    try:
+        yield
+    finally:  # a compiled function cannot be pickled, and whoever uses the model later expects the plain one
+        for norm in norms:
+            norm.fused = None
+
+
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:
     """x (N, C, H, W) -> same."""
     wide = x.float().reshape(x.shape[0], groups, -1, *x.shape[2:])
@@ -66,10 +79,7 @@ class TrainingStep:
             p.grad = torch.zeros_like(p)
         self.grads = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         self.device = self.optimizer.parameters[0].device
-        fused = compile_norm() if config.compile else None
-        for layer in model.modules():
-            if isinstance(layer, Norm):
-                layer.fused = fused
+        self.norm = compile_norm() if config.compile else None
         self.graphs: dict[tuple, _Graph] = {}  # by shape, whether a state is carried, and loss weights
         self.captured_update: torch.cuda.CUDAGraph | None = None
         self.pool: Any = None  # CUDA memory shared by all graphs
@@ -89,7 +99,7 @@ class TrainingStep:
         Returns losses and `grad_norm` by name, scalars, and the detached state.
         """
         torch._foreach_zero_(self.grads)
-        with self.autocast():
+        with self.autocast(), use_norm(self.model, self.norm):
             output = self.model(video, state=state)
         terms = compute_losses(output, video, weights, self.model.group, self.config.place_weights)
         loss = sum_losses(terms, weights)

@@ -68,7 +68,7 @@ class Drain:
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
         self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
-        self._stopping, self._info_changed = False, threading.Condition()
+        self.stopping, self._info_changed = False, threading.Condition()
         self._context = zmq.Context()
         capacity = self.mailbox.capacity
         self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
@@ -88,7 +88,7 @@ class Drain:
 
     def stop(self) -> None:
         """Tell the thread to end, and wait for nothing."""
-        self._stopping = True
+        self.stopping = True
 
     def close(self) -> None:
         """Stop reading and end the mailbox; idempotent."""
@@ -117,7 +117,7 @@ class Drain:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self.stopping:
                 self._turn()
             self._settle()
         except BaseException as error:

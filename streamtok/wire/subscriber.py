@@ -6,6 +6,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 
 import asyncio
 import atexit
+import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -34,11 +35,17 @@ QUEUE_BYTES = 1 << 28  # of all messages that wait to be read, unpacked
 _drains: weakref.WeakSet[Drain] = weakref.WeakSet()
 
 
+_drains_lock = threading.Lock()
+
+
 @atexit.register
-def _close_drains() -> None:
-    """Close what was never closed: libzmq's threads must not outlive the program."""
-    for drain in tuple(_drains):
-        drain.close()
+def _close_drains(let_go: bool = False) -> None:
+    """Close what was never closed, or only what was let go: libzmq's threads must not outlive the program."""
+    with _drains_lock:
+        drains = list(_drains)
+    for drain in drains:
+        if drain.stopping or not let_go:
+            drain.close()
 
 
 def count_memory(message: TokenMessage | FrameMessage) -> int:
@@ -98,6 +105,7 @@ class Subscription(Generic[Message]):
     def __post_init__(self) -> None:
         if isinstance(self.streams, str):
             raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
+        _close_drains(let_go=True)  # else many that are let go in a row would take all descriptors
         self.streams = None if self.streams is None else frozenset(self.streams)
         self.kinds = frozenset(self.kinds)
         self._check_options(self.kinds)
@@ -125,7 +133,8 @@ class Subscription(Generic[Message]):
 
         # If it is never closed, garbage collection stops it. That may come in any thread, so it waits for nothing.
         weakref.finalize(self, self._drain.stop).atexit = False
-        _drains.add(self._drain)
+        with _drains_lock:
+            _drains.add(self._drain)
 
     def _check_options(self, kinds: frozenset[str]) -> None:
         if not kinds or kinds - set(KINDS):

@@ -101,6 +101,20 @@ def test_a_checkpoint_that_does_not_fit_says_which_names_and_shapes():
         assert part in str(raised.value)
 
 
+def test_tensors_that_do_not_fit_are_listed_in_the_models_order():
+    weights = to_published(published_model())
+    names = [name for name in weights if name.startswith("encoder.") and "norm" in name and name.endswith(".weight")]
+    assert sorted(names) != names
+    with pytest.raises(ValueError, match="does not fit") as reshaped:
+        from_cosmos(weights | {name: torch.zeros(3) for name in names}, PUBLISHED)
+    with pytest.raises(ValueError, match="does not fit") as missing:
+        from_cosmos({name: value for name, value in weights.items() if name not in names}, PUBLISHED)
+    for raised in (reshaped, missing):
+        found = [name for name in names if name in str(raised.value)]
+        assert len(found) > 3
+        assert sorted(found, key=str(raised.value).index) == found
+
+
 @pytest.mark.parametrize("name", ["slim", "slim-p", "dv4x8x8", "di8x8", "cv4x8x8", "cv4x8x8-vae"])
 def test_our_folder_round_trips(name, tmp_path):
     model = tiny(name, dtype=torch.float32)

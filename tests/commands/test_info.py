@@ -2,7 +2,11 @@
 
 import json
 import os
+import pty
 import re
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +33,7 @@ from tests.kit.drives import frames_of, rig, write_bag1
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS
 from tests.kit.recordings import header, info
+from tests.kit.shots import regular, write
 from tests.kit.threads import beside
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "wire-protocol.md"
@@ -153,7 +158,7 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
     for number in range(7000):
         survey.add(TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24)))
     assert survey.report()["groups"] == 7000
-    assert 1000 < len(survey.columns.items) < 3000
+    assert 1000 < len(survey.columns.kept) < 3000
     assert survey.report()["codes_used"] == 1
 
 
@@ -184,3 +189,16 @@ def test_the_record_command_counts_what_it_refuses_under_its_own_name(tmp_path, 
                 pass
             socket.send_multipart([b"tokens/front", b"\xc1"])
     assert json.loads(capsys.readouterr().out)["malformed"] == {"record.parts": 1}
+
+
+@pytest.mark.parametrize("command", ["info", "doctor"])
+def test_progress_is_shown_on_terminals_only(tmp_path, command):
+    path = write(tmp_path / "d.mcap", regular(20))
+    command = [sys.executable, "-m", "streamtok.cli", command, str(path)]
+    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+    control, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=terminal, check=True)
+    os.close(terminal)
+    with os.fdopen(control, "rb", 0) as screen:
+        assert b"20image" in screen.read(4096)

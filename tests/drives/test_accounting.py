@@ -89,6 +89,13 @@ def test_a_clock_that_was_set_adds_no_time_to_a_drive(tmp_path, kind):
     assert 7.5 <= report["cameras"]["cam"]["seconds"] <= 7.9
 
 
+@pytest.mark.parametrize("seconds", [6, 3600, 86_400])
+def test_a_clock_that_was_set_forward_while_the_log_went_on_adds_no_time_to_a_drive(tmp_path, seconds):
+    shots = restamp(regular(80), {n: START_NS + n * STEP_NS + seconds * 10**9 for n in range(40, 80)})
+    report, _ = inspect(write(tmp_path / "d.mcap", shots))
+    assert 7.7 <= report["cameras"]["cam"]["seconds"] <= 7.9
+
+
 @pytest.mark.parametrize("log_ns", [0, 1, START_NS - 10**16, START_NS + 10**13, (1 << 64) - 1])
 def test_an_image_that_was_logged_at_a_wrong_time_keeps_its_place(tmp_path, log_ns):
     shots = regular(80)

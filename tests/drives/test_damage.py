@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cProfile
+import dataclasses
 import os
 import sqlite3
 import struct
@@ -181,6 +182,27 @@ def test_parts_named_by_a_local_time_that_was_set_back_an_hour_are_one_recording
         part.rename(part.with_name(f"drive_2024-10-27-{time}_{number}.bag"))
     assert list_drives(str(tmp_path / "d")) == [str(tmp_path / "d")]
     assert read(tmp_path / "d").numbers == ALL
+
+
+def test_a_part_with_one_wrong_time_of_logging_stays_between_its_neighbours(tmp_path):
+    parts = write_parts(tmp_path / "d")
+    shots = regular(COUNT)[40:60]
+    write(parts[2], [*shots[:3], dataclasses.replace(shots[3], log_ns=START_NS - 30 * 10**9), *shots[4:]])
+    found = [read(Path(drive)).numbers for drive in list_drives(str(tmp_path / "d"))]
+    assert [number for each in found for number in sorted(each)] == ALL
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_parts_go_by_number_though_the_local_time_was_set_back_and_one_is_cut_off(tmp_path, at):
+    parts = write_parts(tmp_path / "d", "part_{0}.bag")
+    for number, (part, time) in enumerate(zip(parts, ("02-58-00", "02-59-00", "02-00-00", "02-01-00"), strict=True)):
+        data = part.read_bytes()
+        name = f"drive_2024-10-27-{time}_{number}.bag"
+        part.write_bytes(data[: len(data) * 2 // 3] if number == at else data)
+        part.rename(part.with_name(f"{name}.active" if number == at else name))
+    found = read(tmp_path / "d").numbers
+    assert found == sorted(found)
+    assert set(found) >= {number for number in ALL if number // 20 != at}
 
 
 def write_bag(path: Path, compression: str = "BZ2") -> Path:

@@ -164,12 +164,24 @@ def test_cameras_of_kitti_360_are_one_drive(tmp_path):
         assert len(list(drive)) == 3 * COUNT
 
 
-def test_grey_pictures_of_16_bits_are_said_to_be_distances_perhaps(tmp_path):
+@pytest.mark.parametrize("runs", [("camera-day1", "camera-day2"), ("camera_1", "camera_2", "camera_3")])
+def test_recordings_of_several_days_are_a_drive_each_whatever_their_folders_are_called(tmp_path, runs):
+    for day, run in enumerate(runs):
+        for number in range(COUNT):
+            time = START_NS / 1e9 + 86_400 * (day // 2 if len(runs) > 2 else day) + number / 10
+            for camera in ("left", "right"):
+                put_image(tmp_path / run / camera / f"{time:.6f}.png", number)
+    assert [Path(drive).name for drive in list_drives(str(tmp_path))] == [*runs]
+
+
+@pytest.mark.parametrize("suffix", ["png", "npy"])
+def test_grey_pictures_of_16_bits_are_said_to_be_distances_perhaps(tmp_path, suffix):
     write_tum(tmp_path, lambda number: True)
     for number in range(COUNT):
-        path = tmp_path / "depth" / f"{(START_NS + number * STEP_NS) / 1e9:.6f}.png"
+        path = tmp_path / "depth" / f"{(START_NS + number * STEP_NS) / 1e9:.6f}.{suffix}"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.full((8, 8), 5000, np.uint16)).save(path)
+        depth = np.full((8, 8), 5000, np.uint16)
+        Image.fromarray(depth).save(path) if suffix == "png" else np.save(path, depth)
     with open_drive(tmp_path) as drive:
         assert len(list(drive)) == 2 * COUNT
         assert ["depth: grey pictures of 16 bits" in note for note in drive.notes].count(True) == 1
@@ -185,7 +197,16 @@ def test_grey_pictures_of_16_bits_are_said_to_be_distances_perhaps(tmp_path):
         ("route--0/fcamera.hevc", "route--0/rlog.zst", "rlog.zst"),
         ("front.mp4", "front.timestamps.parquet", "front.timestamps.parquet"),
         ("front.mp4", "timestamps.txt", "timestamps.txt"),
+        ("front.mp4", "frontTimestamps.csv.zst", "frontTimestamps.csv.zst"),
         ("front.mp4", "calibration.yaml", ""),
+        ("front.mp4", "tokens.parquet", ""),
+        ("front.mp4", "postage_stamp.png", ""),
+        ("front.mp4", "run-time.log", ""),
+        ("front.mp4", "Times New Roman.ttf", ""),
+        ("front.mp4", "times.png", ""),
+        ("front.mp4", "stampede.md", ""),
+        ("front.mp4", "rlog-tool.py", ""),
+        ("front.mp4", "sometimes.txt", ""),
     ],
 )
 def test_times_beside_a_video_that_are_not_used_are_said(tmp_path, video, beside, said):

@@ -9,7 +9,8 @@ pytest.importorskip("triton", reason="the GPU kernels need triton (comes with Py
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.gpu.fused import FusedStream, find_fusing_obstacle, fuse_model
+from streamtok.engine.gpu.fused import find_fusing_obstacle, fuse_model
+from streamtok.engine.gpu.fused_streams import FusedStream
 from streamtok.model import NonFiniteError, build
 from streamtok.weights.golden import reference_clip
 

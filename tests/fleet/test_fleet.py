@@ -37,6 +37,7 @@ from streamtok.fleet.job import (
     settle_engine,
 )
 from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.plan import plan
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
@@ -246,11 +247,21 @@ def test_wrong_use(tmp_path, model, capsys):
     assert "0/n to n-1/n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"hours": 0.0}, {"hours": float("nan")}, {"fps": 0.0}, {"rate": 0.0}, {"rate": -1.0}, {"price": -0.1}]
+)
+def test_a_plan_of_nothing_is_refused_before_anything_is_measured(wrong):
+    given = {"hours": 10.0, "fps": 30.0, "rate": None, "price": 0.05} | wrong
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name}={value}.*: expected"):
+        plan(options=FleetOptions(model="absent"), **given)
+
+
 @pytest.mark.parametrize("engine", [[], ["--engine", "eager"], ["--engine", "auto"], ["--plan", "10"]])
 def test_a_size_off_the_grid_is_told_before_any_drive_is_opened(tmp_path, model, capsys, engine):
     given = [str(tmp_path / "absent.mp4"), "--out", str(tmp_path / "o"), "--model", model, "--size", "36x48"]
     assert tokenize_drives.main([*given, *engine]) == 2
-    assert "size 36x48: this model needs multiples of 8, for example 32x48" in capsys.readouterr().err
+    assert "size 36x48: this model needs multiples of 8; nearest are 32x48, 40x48" in capsys.readouterr().err
     assert not (tmp_path / "o" / "manifest.jsonl").exists()
 
 

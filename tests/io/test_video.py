@@ -1,20 +1,27 @@
 """Video files: exact times and pictures, damage left out and counted, packets kept."""
 
+import os
+import struct
 import time
+from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 
+from streamtok.drives.clips import why_clips
 from streamtok.io.source import open_source
 from streamtok.io.video import VideoReader
+from streamtok.io.video.containers import open_container
 from streamtok.io.video.source import VideoSource
 from streamtok.io.video.video_packets import VideoDecoder
 from tests.kit.damage import write_pictures
 from tests.kit.mp4 import join_mp4
 from tests.kit.videos import ORDERED, PLAIN, TICKS, noisy, number_of, numbered, write_video
+from tests.kit.web import Server, part_of
 
 
 @pytest.mark.parametrize("options", [ORDERED, PLAIN], ids=["b-frames", "plain"])
@@ -101,6 +108,44 @@ def test_a_file_that_is_cut_off_inside_an_index_gives_what_comes_before(tmp_path
         with VideoReader(path) as video:
             assert [number_of(picture.image) for picture in video] == list(range(kept))
             assert number_of(video.read_frame(7).image) == 7
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe"])
+def test_the_first_fragment_does_not_tell_how_long_a_file_is(tmp_path, flags):
+    path = write_video(tmp_path / "a.mp4", numbered(40), None, "libx264", {"movflags": flags}, g="10", sc_threshold="0")
+    cut = path.with_name("cut.mp4")
+    cut.write_bytes(path.read_bytes()[: path.read_bytes().rfind(b"moof") + 40])
+    with VideoReader(cut) as video:
+        assert video.expected_frames == 0
+    assert why_clips([str(path), str(cut)]) == ""
+
+
+@pytest.mark.parametrize("on_web", [False, True])
+def test_to_refuse_a_file_without_an_index_it_is_not_read_again(tmp_path, on_web):
+    size = 64 << 20
+    head = struct.pack(">I", 28) + b"ftypisom" + struct.pack(">I", 512) + b"isomiso2mp41"
+    head += b"\0" * (28 - len(head)) + struct.pack(">I4sQ", 1, b"mdat", size)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(head)
+    os.truncate(path, size)
+    sent = Counter()
+
+    def answer(_, headers):
+        status, told, body = part_of(path.read_bytes(), headers)
+        parts = (body[at : at + 65536] for at in range(0, len(body), 65536))
+        return status, told, (part for part in parts if not sent.update(bytes=len(part)))
+
+    def read_bytes():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    with Server(answer) as web:
+        before = read_bytes()
+        with pytest.raises((ValueError, OSError), match=r"index \(moov\)|no video"):
+            open_container(f"{web.base}/a.mp4" if on_web else str(path))
+        if on_web:  # FFmpeg reads on to the end, rather than ask for it
+            assert sent["bytes"] < 1.5 * size
+        else:
+            assert read_bytes() - before < size // 4
 
 
 @pytest.mark.parametrize("keep_packets", [False, True])

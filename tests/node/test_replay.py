@@ -23,9 +23,10 @@ from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
-from tests.kit.drives import frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
+from tests.kit.drives import START_NS, frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS, ingest
+from tests.kit.shots import STEP_NS, Shot, regular, write
 from tests.kit.threads import beside
 
 
@@ -54,6 +55,12 @@ def test_a_replayed_recording_has_the_tokens_of_the_live_run(tmp_path, config):
     result = assert_identical(tmp_path / "d.mcap", tokenizer)
     assert result["compared"] == groups
     assert not result["skipped"]
+
+
+def test_the_speed_is_that_of_the_drive_though_its_cameras_take_turns(tmp_path, tokenizer):
+    others = [Shot(n, START_NS + (100 + n) * STEP_NS, START_NS + (100 + n) * STEP_NS) for n in range(80)]
+    result = replay(write(tmp_path / "d.mcap", regular(80), others=others), tokenizer)
+    assert result["times_real_time"] * result["seconds"] == pytest.approx(17.9, rel=0.1)
 
 
 def live_with_drops(path, tokenizer, drops, on_gap="reset", policy="latest"):

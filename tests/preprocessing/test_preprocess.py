@@ -137,7 +137,9 @@ def test_results_do_not_share_memory_with_later_calls():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (((720, 1280), (250, 448)), "multiples of 8, for example 248x448"),
+        (((720, 1280), (250, 448)), "size 250x448: .*multiples of 8; nearest are 248x448, 256x448$"),
+        (((720, 1280), (36, 52)), "nearest are 32x48, 32x56, 40x48, 40x56$"),
+        (((720, 1280), (3, 65535)), "nearest are 8x65528$"),
         (((720, 1280), (256, 448), "fill"), "stretch, crop, pad"),
         (((0, 1280), None), "source size"),
         (((720, 1280), (8, 80000)), "1 to 65535"),

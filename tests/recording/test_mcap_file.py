@@ -33,6 +33,10 @@ def test_every_message_is_found_again_at_its_place(file):
     assert np.all(np.diff(places["time"].astype(np.int64)) > 0)
 
 
+def test_its_repr_is_short_however_much_it_holds(file):
+    assert len(repr(file)) < 200
+
+
 def test_places_need_chunks(tmp_path):
     file = McapFile(write_mcap(tmp_path / "d.mcap", frames_of("front", 3), chunking=False))
     assert len(list(file.messages())) == 3

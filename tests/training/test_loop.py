@@ -1,6 +1,8 @@
 """The loop as a whole: it learns, stops on NaN with the names, keeps its schedule, leaves what it says it leaves."""
 
 import json
+import pickle
+import shutil
 
 import cv2
 import pytest
@@ -8,12 +10,14 @@ import torch
 
 import streamtok
 from streamtok.commands.train import main
+from streamtok.engine.compile_cache import COMPILERS
 from streamtok.io.synthetic import SyntheticDrive
+from streamtok.model.layers import Norm
 from streamtok.training.build import build_model
 from streamtok.training.journal import plot_curves, read_journal
 from streamtok.training.loop import train
 from streamtok.training.optimizer import cosine
-from streamtok.training.step import NonFiniteTraining
+from streamtok.training.step import NonFiniteTraining, TrainingStep
 from tests.kit.training import CLIPS, TINY, assert_same, config, write_avi
 
 
@@ -64,6 +68,23 @@ def test_a_run_leaves_log_samples_curve_and_a_model_that_loads(tmp_path, capsys)
     average = dict(zip([n for n, _ in model.named_parameters()], saved["average"]["shadow"], strict=True))
     for name, p in model.named_parameters():
         assert torch.equal(p, average[name].half().float())
+
+
+@pytest.mark.timeout(900)  # a compiler at work, on a machine that may be busy
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+def test_the_compiled_norm_is_used_in_a_step_and_gone_after_it(tmp_path):
+    run = config(tmp_path, compile=True)
+    model, made_by = build_model(run).train(), []
+    norm = next(layer for layer in model.modules() if isinstance(layer, Norm))
+    norm.register_forward_hook(lambda module, args, y: made_by.append(y.grad_fn.name()))
+    video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    TrainingStep(model, run)(0, video, None, {"l1": 1.0})
+    model(video)
+    norm._forward_hooks.clear()
+    assert "CompiledFunctionBackward" in made_by[0]
+    assert "CompiledFunctionBackward" not in made_by[-1]
+    back = pickle.loads(pickle.dumps(model))
+    assert torch.equal(back(video).reconstruction, model(video).reconstruction)
 
 
 @pytest.mark.parametrize("where", ["weight", "loss"])

@@ -105,9 +105,11 @@ def is_grey_16(path: Path) -> bool:
     """Whether a picture file holds one channel of 16 bits."""
     import cv2
 
-    with contextlib.suppress(DamagedFrame, OSError):
-        image = _decode(path.read_bytes(), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-        return image.ndim == 2 and image.dtype == np.uint16
+    with contextlib.suppress(ValueError, EOFError, OSError):
+        data = path.read_bytes()
+        is_array = data.startswith(ARRAY_FILE)
+        image = np.load(io.BytesIO(data)) if is_array else _decode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        return image.shape[2:] in ((), (1,)) and image.dtype == np.uint16
     return False
 
 

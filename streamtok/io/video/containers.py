@@ -29,7 +29,9 @@ OPEN_S, READ_S = 5.0, 5.0
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data after a seek if the connection closes
-UNSEEKABLE = {"seekable": "0"}  # then FFmpeg looks for no index at the end of the file, which may be cut off
+# Then FFmpeg looks for no index at the end of the file, which may be cut off. Without a header it would read it all.
+UNSEEKABLE = {"seekable": "0"}
+HEADER_BYTES, MXF = 4096, bytes.fromhex("060e2b34")
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 # Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
@@ -91,17 +93,31 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # 12:00.mp4 is not of a protocol "12"
-    named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
-    again = not form and (scheme in ("http", "https") or Path(target).is_file())  # a pipe is read once
-    others = {named: options, None: options | UNSEEKABLE} if again else {}
     opening = partial(av.open, address, timeout=timeout, metadata_errors="replace")
     try:
         return opening(format=form, options=options)
     except (av.error.InvalidDataError, EOFError):
-        for form, options in others.items():
+        is_file = Path(target).is_file()  # a pipe is read once
+        named = FORMS.get(urlsplit(target).path.rpartition(".")[2].lower())
+        others: list[tuple[str | None, dict[str, str]]] = []
+        others += [(named, options)] if named and (is_file or scheme in ("http", "https")) else []
+        others += [(None, options | UNSEEKABLE)] if is_file and _begins_with_header(target) else []
+        for other, changed in others if not form else ():
             with contextlib.suppress(av.FFmpegError, OSError):
-                return opening(format=form, options=options)
+                return opening(format=other, options=changed)
         raise
+
+
+def _begins_with_header(path: str) -> bool:
+    """Whether a file is an MP4, or MXF, that says at its start what it holds, and may be read without its end."""
+    with open(path, "rb") as file:
+        head = file.read(HEADER_BYTES)
+    return b"moov" in head or head.startswith(MXF)
+
+
+def read_seconds(container: Any) -> Fraction:
+    """A container's duration by its headers, s; 0 if unknown, as where they are those of the first fragment."""
+    return Fraction(0 if "seekable" in container.options else container.duration or 0, av.time_base)
 
 
 def video_streams(container: Any) -> list[Any]:

@@ -19,10 +19,10 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
-import av
 import numpy as np
 
 from streamtok.io.spec import split_file
+from streamtok.io.video.containers import read_seconds
 from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
 from streamtok.io.video.picture_stream import Numbered, PictureStream
@@ -86,8 +86,8 @@ class VideoReader:
     @property
     def expected_frames(self) -> int:
         """The number of pictures by the container's headers, 0 if unknown; the true number may differ by a few."""
-        seconds = Fraction(self.pictures.container.duration or 0, av.time_base)
-        return self.pictures.stream.frames or round(seconds * (self.pictures.claimed_rate or 0))
+        seconds = read_seconds(self.pictures.container)
+        return (self.pictures.stream.frames or round(seconds * (self.pictures.claimed_rate or 0))) if seconds else 0
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._ahead is None:

@@ -21,8 +21,7 @@ from streamtok.wire.message import FrameMessage, Part, TokenMessage, check_token
 from streamtok.wire.security import CurveClient
 from streamtok.wire.tracking import Believer, Claim, Endings, StreamTracker
 
-POLL_MS = 50
-WAIT_S = 0.005
+POLL_MS, WAIT_S = 50, 0.005
 MESSAGES_PER_POLL = 256
 MAX_BACKLOG = 1 << 24  # bytes that were received and not taken yet, besides one message in transit
 BUSY = 4  # factor by which patience with a silent node grows while its machine acknowledges packets
@@ -33,6 +32,7 @@ Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info | FrameMessage
 # Subscribed in this order: frames before tokens, for which nodes wait to send; info last, to prove that all is there.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
+running: set["Drain"] = set()
 
 
 @dataclass(eq=False)
@@ -70,8 +70,7 @@ class Drain:
         self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
         self.stopping, self._info_changed = False, threading.Condition()
         self._context = zmq.Context()
-        capacity = self.mailbox.capacity
-        self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, capacity, self.curve)
+        self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, self.mailbox.capacity, self.curve)
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
         try:
             self.connection = self._connect()
@@ -116,6 +115,7 @@ class Drain:
         return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
 
     def _run(self) -> None:
+        running.add(self)
         try:
             while not self.stopping:
                 self._turn()
@@ -128,6 +128,7 @@ class Drain:
             self.connection.close()
             self._context.term()
             self.rejects.finish_logs()
+            running.discard(self)
 
     def _turn(self) -> None:
         if full := self.lossless and self.mailbox.full:

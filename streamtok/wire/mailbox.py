@@ -1,6 +1,7 @@
 """A bounded queue between the thread that drains a socket and the reader; when it is full, it discards its oldest."""
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -119,4 +120,5 @@ class Mailbox(Generic[Item]):
     def _notify(self) -> None:
         self._changed.notify_all()
         for listener in self._listeners:
-            listener()
+            with contextlib.suppress(RuntimeError):  # its loop was closed while it waited
+                listener()

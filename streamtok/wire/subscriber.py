@@ -6,7 +6,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 
 import asyncio
 import atexit
-import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
 from streamtok.coding.library import Coders
 from streamtok.wire.control import ControlClient
-from streamtok.wire.drain import KINDS, Drain, Kind
+from streamtok.wire.drain import KINDS, Drain, Kind, running
 from streamtok.wire.endpoint import reachable
 from streamtok.wire.errors import Rejects
 from streamtok.wire.header import Info, Limits
@@ -32,20 +32,23 @@ else:
     Message = TypeVar("Message")
 
 QUEUE_BYTES = 1 << 28  # of all messages that wait to be read, unpacked
-_drains: weakref.WeakSet[Drain] = weakref.WeakSet()
-
-
-_drains_lock = threading.Lock()
+MOST_ENDING, ENDING_S = 2, 1.0  # readers that were let go and still hold descriptors; how long a new one waits for them
 
 
 @atexit.register
-def _close_drains(let_go: bool = False) -> None:
-    """Close what was never closed, or only what was let go: libzmq's threads must not outlive the program."""
-    with _drains_lock:
-        drains = list(_drains)
-    for drain in drains:
-        if drain.stopping or not let_go:
-            drain.close()
+def _close_all() -> None:
+    """Close what was never closed: libzmq's threads must not outlive the program."""
+    for drain in tuple(running):
+        drain.stop()
+    for drain in tuple(running):
+        drain.close()
+
+
+def _wait_for_ending() -> None:
+    """Wait while more than a few readers that were let go are ending; without a lock, for any thread may come here."""
+    deadline = time.monotonic() + ENDING_S
+    while sum(drain.stopping for drain in tuple(running)) > MOST_ENDING and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def count_memory(message: TokenMessage | FrameMessage) -> int:
@@ -105,7 +108,7 @@ class Subscription(Generic[Message]):
     def __post_init__(self) -> None:
         if isinstance(self.streams, str):
             raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
-        _close_drains(let_go=True)  # else many that are let go in a row would take all descriptors
+        _wait_for_ending()
         self.streams = None if self.streams is None else frozenset(self.streams)
         self.kinds = frozenset(self.kinds)
         self._check_options(self.kinds)
@@ -133,8 +136,6 @@ class Subscription(Generic[Message]):
 
         # If it is never closed, garbage collection stops it. That may come in any thread, so it waits for nothing.
         weakref.finalize(self, self._drain.stop).atexit = False
-        with _drains_lock:
-            _drains.add(self._drain)
 
     def _check_options(self, kinds: frozenset[str]) -> None:
         if not kinds or kinds - set(KINDS):

@@ -27,9 +27,9 @@ print(threading.active_count(), flush=True)
 """
 
 
-@pytest.mark.parametrize(("what", "threads"), [("pass", 2 + 1), ("kept[:] = [*kept, reader][-9:]", 10 + 1)])
+@pytest.mark.parametrize(("what", "threads"), [("pass", 2 + 3), ("kept[:] = [*kept, reader][-9:]", 10 + 3)])
 def test_readers_that_are_let_go_or_left_open_end_with_the_program(what, threads):
-    """One that was let go may still be ending."""
+    """Three that were let go may still be ending."""
     done = run(LET_GO.format(what=what))
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) <= threads

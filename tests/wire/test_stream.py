@@ -816,3 +816,15 @@ def test_an_image_after_a_loss_comes_when_the_reader_closes(monkeypatch):
         assert [(message.stream, message.header.seq) for message in islice(reader, 2)] == [("front", 0), ("rear", 0)]
         reader.close()
         assert sequence(reader) == [5]
+
+
+def test_a_reader_that_a_closed_event_loop_waited_for_closes():
+    with Served() as node:
+        reader = subscribe(node.endpoint)
+        loop = asyncio.new_event_loop()
+        waiting = loop.create_task(anext(reader))
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        reader.close()
+        waiting.get_coro().close()
+        waiting._log_destroy_pending = False

@@ -32,7 +32,7 @@ Kind = Literal["frames", "tokens", "info"]
 Message = TokenMessage | Info | FrameMessage
 # Subscribed in this order: frames before tokens, for which nodes wait to send; info last, to prove that all is there.
 KINDS: tuple[Kind, ...] = ("frames", "tokens", "info")
-running: set["Drain"] = set()
+running: set["Drain"] = set()  # whose threads have not ended
 
 
 @dataclass(eq=False)

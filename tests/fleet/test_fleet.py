@@ -413,7 +413,7 @@ def test_a_folder_of_recordings_is_a_drive_each_and_what_was_lost_is_told_in_the
     for command in (info, replay):
         assert command.main([str(folder / "b_morning.mcap"), *(["--model", model] if command is replay else [])]) == 0
         assert words in capsys.readouterr().out.splitlines()
-    report, _ = info.inspect(folder / "b_morning.mcap")
+    report = info.inspect(folder / "b_morning.mcap").report
     record = json.loads((tmp_path / "out" / make_job(str(folder / "b_morning.mcap")).name / "drive.json").read_text())
     assert record["cameras"]["front"].items() <= report["cameras"]["front"].items()
 

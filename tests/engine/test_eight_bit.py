@@ -12,7 +12,8 @@ from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.cpu import eight_bit
 from streamtok.engine.optimized import apply_configuration, memory_needed
-from streamtok.engine.precision import FLOOR, Trial, choose, format_trials, list_candidates, pick_configuration
+from streamtok.engine.planning import list_candidates
+from streamtok.engine.precision import FLOOR, Trial, choose, complete_choice, format_trials, pick_trial
 from streamtok.model import NonFiniteError, build
 from streamtok.model.layers import SpatialConv
 from streamtok.weights.golden import reference_clip
@@ -124,12 +125,13 @@ def test_bad_frames_raise_and_leave_no_trace(nano):
     assert torch.equal(stream.step(second).latent, clean.step(second).latent)
 
 
-def test_tokens_agree_with_float32_above_the_floor(nano):
+def test_tokens_agree_with_float32_above_the_floor(nano, caplog):
     size = (128, 224)
-    chosen, lines = choose(nano, inspect_machine(nano.fingerprint, size), "int8", groups=6)
+    with caplog.at_level("INFO", "streamtok.engine"):
+        chosen = choose(nano, inspect_machine(nano.fingerprint, size), "int8", reference_clip(21, *size))
     assert chosen.precision == "int8"
     assert FLOOR < chosen.agreement["int8"] < 1
-    assert any("precision=int8" in line and "chosen" in line for line in lines)
+    assert any("precision=int8" in line and "chosen" in line for line in caplog.messages)
     assert "int8" not in list_candidates("cpu") + list_candidates("cuda")  # not on every clip: it has to be asked for
 
 
@@ -140,10 +142,11 @@ def test_a_precision_is_picked_only_above_the_floor(nano, agreement, chosen):
         "float32": Trial(machine, tokens, 20.0, 1.0),
         "int8": Trial(replace(machine, precision="int8"), tokens, 10.0, agreement),
     }
-    found = pick_configuration(nano, trials, list(trials), reference_clip(5, *SIZE))
-    assert found.precision == chosen
+    picked = pick_trial(trials, list(trials))
+    found = complete_choice(nano, trials, picked, reference_clip(5, *SIZE))
+    assert found.precision == picked == chosen
     assert found.agreement == {"float32": 1.0, "int8": agreement}
-    assert sum("chosen" in line for line in format_trials(trials, found.precision)) == 1
+    assert sum("chosen" in line for line in format_trials(trials, picked)) == 1
 
 
 def test_weights_take_less_and_keep_their_fingerprint(nano):

@@ -40,6 +40,11 @@ class Stored:
     width: int
     runs: tuple[int, ...]
 
+    @property
+    def short_side(self) -> int:
+        """The smaller of height and width."""
+        return min(self.height, self.width)
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -57,7 +62,7 @@ class Cache:
     def clip(self, name: str, lines: int) -> Tensor:
         """The whole clip `name` at the stored size nearest to `lines` -> (T, C, H, W) uint8."""
         index = self.names.index(name)
-        best = min((s for s in self.stored if s.clip == index), key=lambda s: abs(min(s.height, s.width) - lines))
+        best = min((s for s in self.stored if s.clip == index), key=lambda s: abs(s.short_side - lines))
         size = best.frames * best.height * best.width
         pixels = self.pixels[best.offset : best.offset + size]
         return pixels.view(best.frames, best.height, best.width, -1).permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from streamtok.engine.cpu import eight_bit
 from streamtok.engine.optimized import apply_configuration, memory_needed
 from streamtok.engine.planning import list_candidates
 from streamtok.engine.precision import FLOOR, Trial, choose, complete_choice, format_trials, pick_trial
-from streamtok.model import NonFiniteError, build
+from streamtok.model import build
 from streamtok.model.layers import SpatialConv
 from streamtok.weights.golden import reference_clip
 
@@ -99,30 +99,12 @@ def test_half_precision_around_it_changes_its_rounding_only(path):
     assert torch.equal(layer(x), layer(x.float()).half())
 
 
-def test_slots_and_cuts_do_not_change_a_token(nano):
-    fast = apply_configuration(nano, INT8)
-    clips = [reference_clip(9, *SIZE, start=seed) for seed in range(2)]
-    rig = fast.stream(2, *SIZE)
-    for i, part in enumerate(torch.cat(clips).split([1, 4, 4], 2)):
-        found = rig.step(part)
-        for slot, clip in enumerate(clips):
-            alone = fast.stream(1, *SIZE)
-            for own in clip.split([1, 4, 4], 2)[: i + 1]:
-                wanted = alone.step(own)
-            assert torch.equal(found.latent[slot], wanted.latent[0])
-    whole = torch.cat([fast.encode(clip).indices[:, -1:] for clip in clips])
-    assert (whole == found.indices).float().mean() > 0.97  # float32 layers sum a whole clip in another order
-
-
-def test_bad_frames_raise_and_leave_no_trace(nano):
-    fast = apply_configuration(nano, INT8)
-    stream, clean = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
-    first, second = ((part.float() / 127.5 - 1) for part in reference_clip(5, *SIZE).split([1, 4], 2))
-    for other in (stream, clean):
-        other.step(first)
-    with pytest.raises(NonFiniteError):
-        stream.step(torch.full_like(second, torch.nan))
-    assert torch.equal(stream.step(second).latent, clean.step(second).latent)
+def test_steps_and_whole_clips_agree(nano):
+    """Float32 layers sum a whole clip in another order."""
+    fast, clip = apply_configuration(nano, INT8), reference_clip(9, *SIZE)
+    stream = fast.stream(1, *SIZE)
+    steps = torch.cat([stream.step(part).indices for part in clip.split([1, 4, 4], 2)], 1)
+    assert (fast.encode(clip).indices == steps).float().mean() > 0.97
 
 
 def test_tokens_agree_with_float32_above_the_floor(nano, caplog):

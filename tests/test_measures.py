@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtok.measures import (
-    KEPT,
-    EvenSample,
-    LatestSamples,
-    Step,
-    TimeJudge,
-    count_between,
-    find_time_jumps,
-    go_over_twice,
-    is_uneven,
-)
+from streamtok.measures import KEPT, EvenSample, LatestSamples
+from streamtok.times import Step, TimeJudge, count_between, find_time_jumps, go_over_twice, is_uneven
 
 
 def test_quantiles_are_those_of_the_latest_samples():

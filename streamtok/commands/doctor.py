@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
 from streamtok.io.spec import split_file
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
 

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
-from streamtok.measures import EvenSample, entropy_bits, find_time_jumps, time_covered, usual_step
+from streamtok.measures import EvenSample, entropy_bits
+from streamtok.times import find_time_jumps, time_covered, usual_step
 from streamtok.types import TokenGroup
 
 MOST_GAPS = 100

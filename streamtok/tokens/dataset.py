@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.measures import usual_step
+from streamtok.times import usual_step
 from streamtok.tokens.grids import Grids, Track, select_grids
 from streamtok.tokens.resuming import Resumable, check_rank
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts

@@ -9,9 +9,9 @@ import numpy as np
 
 from streamtok.coding.epochs import CodedGrid, EpochReader
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.measures import find_time_jumps
 from streamtok.recording.format import TOKENS, from_text, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
+from streamtok.times import find_time_jumps
 from streamtok.tokens.grids import Grids, Track, find_changes
 from streamtok.wire.header import Coding
 from streamtok.wire.message import TokenMessage, unpack

@@ -1,7 +1,7 @@
 """Tokenizes many drives to token files: parallel, resumable, with the same bytes however often it was interrupted.
 
     from streamtok.fleet.fleet import Fleet, RunOptions
-    from streamtok.fleet.job import FleetOptions
+    from streamtok.fleet.model import FleetOptions
 
     result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
     print(result["done"], result["broken"])
@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from streamtok.drives.drive import describe_losses
 from streamtok.drives.drive_names import list_drives
-from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
+from streamtok.fleet.job import Job, Outcome, find_record, hash_path, make_job
 from streamtok.fleet.job_queue import JobQueue
 from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.model import FleetOptions, load_for_fleet
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
 from streamtok.fleet.store import open_store

@@ -7,8 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamtok.fleet.job import FleetOptions, find_record, load_for_fleet, make_job, run_job
+from streamtok.fleet.job import find_record, make_job, run_job
 from streamtok.fleet.local_runner import limit_threads
+from streamtok.fleet.model import FleetOptions, load_for_fleet
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_source

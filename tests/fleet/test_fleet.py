@@ -25,18 +25,9 @@ from streamtok.engine.loading import load
 from streamtok.engine.optimized import describe_engine
 from streamtok.fleet import fleet as fleet_module
 from streamtok.fleet.fleet import Fleet, RunOptions
-from streamtok.fleet.job import (
-    FleetOptions,
-    Job,
-    Outcome,
-    find_record,
-    hash_path,
-    load_for_fleet,
-    make_job,
-    run_job,
-    settle_engine,
-)
+from streamtok.fleet.job import Job, Outcome, find_record, hash_path, make_job, run_job
 from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.model import FleetOptions, load_for_fleet, settle_engine
 from streamtok.fleet.plan import plan
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures

@@ -42,7 +42,7 @@ def run(settings: TrainCoderSettings) -> int:
     from streamtok.engine.loading import load
     from streamtok.training.coder_judging import judge_views
     from streamtok.training.coder_loop import train_on_files
-    from streamtok.training.data import list_media, split_holdout
+    from streamtok.training.media import list_media, split_holdout
 
     paths, held = split_holdout(list_media(tuple(settings.data)), tuple(settings.holdout))
     tokenizer = load(settings.model, engine="default", device="cpu")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.training.cache import Cache, Stored
 from streamtok.training.config import DataConfig, PhaseConfig
-from streamtok.training.data import Cache, Stored
 
 MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride, or for another segment
 DRIFT = 8  # drift is in 1/8 pixel per frame; crops lie at whole pixels

@@ -14,10 +14,11 @@ from streamtok.model import PredictiveTokenizer, Tokenizer
 from streamtok.model.frames import match_channels
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Sampler
+from streamtok.training.cache import Cache, load_cache
 from streamtok.training.config import TrainConfig
-from streamtok.training.data import Cache, list_media, load_cache, split_holdout
 from streamtok.training.footage import WHOLE
 from streamtok.training.journal import Journal, find_first_validation, plot_curves
+from streamtok.training.media import list_media, split_holdout
 from streamtok.training.optimizer import cosine
 from streamtok.training.saving import LAST, Progress, load_run, prepare_folder, save_run
 from streamtok.training.step import TrainingStep

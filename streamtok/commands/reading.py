@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from streamtok.measures import LatestSamples
 
 if TYPE_CHECKING:
-    from streamtok.commands.subscribe import SubscribeSettings
     from streamtok.wire.message import TokenMessage
     from streamtok.wire.relay import Relay
     from streamtok.wire.subscriber import Subscription
@@ -67,12 +66,13 @@ class Ages:
 
 @dataclass
 class Reading:
-    """Iterates over the messages that the settings ask for, counts them, and forwards them if there is a relay."""
+    """Iterates over the messages of a subscription, counts them, and forwards them if there is a relay."""
 
-    settings: SubscribeSettings
     subscription: Subscription
     relay: Relay | None
     stop: threading.Event
+    max_messages: int | None = None
+    timeout: float | None = None
     messages: int = 0
     nbytes: int = 0
     ages: Ages = field(default_factory=Ages)
@@ -80,7 +80,7 @@ class Reading:
     def __iter__(self) -> Iterator[TokenMessage]:
         """Yield messages until `stop`, `max_messages` or the end; TimeoutError after `timeout` seconds without one."""
         heard = time.monotonic()
-        while not self.stop.is_set() and self.messages != self.settings.max_messages:
+        while not self.stop.is_set() and self.messages != self.max_messages:
             message = (self.relay or self.subscription).get(WAIT_S)
             if message is not None:
                 heard = time.monotonic()
@@ -88,9 +88,9 @@ class Reading:
                 yield message
             elif self.subscription.ended:
                 return
-            elif self.settings.timeout is not None and time.monotonic() - heard > self.settings.timeout:
+            elif self.timeout is not None and time.monotonic() - heard > self.timeout:
                 raise TimeoutError(
-                    f"no message from {self.settings.endpoint} for {self.settings.timeout} s; is the node running?"
+                    f"no message from {self.subscription.endpoint} for {self.timeout} s; is the node running?"
                 )
 
     def summary(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def run(settings: SubscribeSettings) -> int:
 
             relay = Relay(subscription, stack.enter_context(open_publisher(settings, settings.forward, stop)))
             stack.callback(relay.keyframes.finish_log)
-        reading = Reading(settings, subscription, relay, stop)
+        reading = Reading(subscription, relay, stop, settings.max_messages, settings.timeout)
         try:
             # Lines that nobody takes would hold up a relay's readers.
             print_messages(reading, quiet=settings.quiet or settings.as_json or relay is not None)

@@ -208,8 +208,8 @@ class Recorder:
         free = self._writer.room
         if free < self.options.min_free_bytes:
             self._end_file()
-            least = self.options.min_free_bytes >> 20
-            raise OSError(f"the disk has {free >> 20} MiB free, recording stops below {least} MiB")
+            least = self.options.min_free_bytes / 1e6
+            raise OSError(f"the disk has {free / 1e6:.0f} MB free, recording stops below {least:.0f} MB (min_free)")
         full = self._writer.is_removed or self._writer.nbytes >= (self.options.max_bytes or math.inf)
         if full or time.monotonic() - self._started >= (self.options.max_seconds or math.inf):
             try:

@@ -14,6 +14,7 @@ from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
+from streamtok.tokens.tracks import TOKEN_SUFFIX, find_drives
 from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
@@ -28,8 +29,9 @@ def inspect(
     depth_range: DepthRange | None = None,
     progress: bool = False,
 ) -> Inspected:
-    """Inspect a recording, a token file or any drive; returns a report of plain values, and a survey per token stream.
+    """Inspect a recording, a token file, a folder of these or any drive.
 
+    Returns a report of plain values, and a survey per token stream; those of a folder are named by their files.
     `clock` and `depth_range` are as for `open_drive`. With `picture` the surveys keep what `plot_tokens` draws, with
     `progress` a bar is shown on a terminal. Raises ValueError or OSError for what cannot be opened.
     """
@@ -38,7 +40,12 @@ def inspect(
         return inspect_token_file(path, picture)
     if (recording := find_recording(path)) is not None:
         return inspect_recording(recording, picture, progress)
-    drive = open_drive(path, None, clock, depth_range)
+    try:
+        drive = open_drive(path, None, clock, depth_range)
+    except ValueError:
+        if files := find_token_files(path):
+            return inspect_token_files(path, files, picture)
+        raise
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
     return report | {"cameras": survey_frames(drive, progress), "damage": drive.notes}, {}
 
@@ -107,4 +114,26 @@ def inspect_token_file(path: Path, picture: bool) -> Inspected:
     margin = {"hold_margin": file.meta.get("hold", 0.0)}
     streams = {name: facts | survey.report() | margin for name, survey in surveys.items()}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
+    return report, surveys
+
+
+def find_token_files(folder: Path) -> list[Path]:
+    """The token files of a folder, sorted by drive, searched recursively; an empty list if it is none or has none."""
+    try:
+        found = [path for drive in find_drives(folder) for path in drive] if folder.is_dir() else []
+    except FileNotFoundError:
+        return []
+    return [path for path in found if path.suffix == TOKEN_SUFFIX]
+
+
+def inspect_token_files(folder: Path, files: list[Path], picture: bool) -> Inspected:
+    """Inspect all token files of a folder; ValueError if one is damaged."""
+    report: dict[str, Any] = {"kind": f"{len(files)} token files", "files": [str(folder)], "bytes": 0, "streams": {}}
+    surveys: dict[str, TokenSurvey] = {}
+    for path in files:
+        one, surveyed = inspect_token_file(path, picture)
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        report["bytes"] += one["bytes"]
+        for stream, facts in one["streams"].items():
+            report["streams"][name], surveys[name] = facts, surveyed[stream]
     return report, surveys

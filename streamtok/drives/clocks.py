@@ -5,7 +5,7 @@ The rules are in docs/drives.md, "Which clock".
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal, NamedTuple, TypeVar
@@ -179,11 +179,15 @@ class TimeFiller:
 
     `RecentImages` finds copies. An image without a time, or with the time of the one before, gets one between its
     neighbours', in proportion to their log times. Images before the first known time are placed by their log times. If
-    that would be before the clock's zero, the clock began with the first image.
+    that would be before the clock's zero, the clock began with the first image. `split` makes several images of a
+    message.
     """
 
-    def __init__(self, twice: Sequence[Span] = ()) -> None:
+    def __init__(
+        self, twice: Sequence[Span] = (), split: Callable[[Timed], Iterable[Timed]] = lambda one: [one]
+    ) -> None:
         self.copies = 0
+        self._split = split
         self._known: Timed | None = None
         self._stamp_ns = 0  # of the latest image with a time of its own
         self._waiting: list[Timed] = []
@@ -194,6 +198,10 @@ class TimeFiller:
         if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.log_ns, timed.image):
             self.copies += 1
             return
+        for picture in self._split(timed):
+            yield from self._push(picture)
+
+    def _push(self, timed: Timed) -> Iterator[Timed]:
         if not timed.time_ns or timed.time_ns == self._stamp_ns:
             self._waiting.append(timed._replace(time_ns=0))
             if len(self._waiting) > MOST_WAITING:

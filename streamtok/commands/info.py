@@ -33,12 +33,15 @@ class InfoSettings(CommandSettings, ReadSettings):
 
 
 def run(settings: InfoSettings) -> int:
-    """Inspect one file or folder; returns 1 if nothing of it can be read."""
+    """Inspect one file or folder; returns 1 if nothing of it can be read, or a file no longer."""
     reading = settings.clock, settings.depth_range
     report, surveys = inspect(settings.path, settings.plot is not None, *reading, settings.progress)
     if settings.plot:
         plot_tokens(surveys, settings.plot)
     print(settings.format_result(report, format_contents(report)))
+    if report.get("failure"):
+        print(f"streamtok info: {settings.path}: {report['failure']}", file=sys.stderr)
+        return 1
     if is_empty(report):
         print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)
         return 1

@@ -52,6 +52,7 @@ class ReplayNode:
         self.damaged = 0  # frames that could not be read
         self.notes: list[str] = list(self.recording.notes) if self.recording else []
         self.account: dict[str, dict[str, Any]] = {}  # `Drive.account` of the drive's cameras
+        self.failure = ""  # which file of the drive could no longer be read
         self._stopping = threading.Event()
         self._seconds = 0.0
         self._times: dict[str, StreamTimes] = {}
@@ -102,6 +103,7 @@ class ReplayNode:
             "skipped": dict(self.skipped),
             "cameras": self.account,
             "notes": self.notes,
+            "failure": self.failure,
         }
         if self.settings.verify:
             found = self.verification
@@ -162,7 +164,7 @@ class ReplayNode:
         self.skipped.update(replay.skipped)
         self.notes += replay.problems
         self.notes += replay.drive.notes
-        self.account = replay.drive.account()
+        self.account, self.failure = replay.drive.account(), replay.drive.failure
         for name, counts in replay.drive.counts.items():
             self.damaged += counts["damaged"]
             for reason in LEFT_OUT:

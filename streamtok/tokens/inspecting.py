@@ -40,7 +40,8 @@ def inspect(
         return inspect_recording(recording, picture, progress)
     drive = open_drive(path, None, clock, depth_range)
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
-    return report | {"cameras": survey_frames(drive, progress), "damage": drive.notes}, {}
+    cameras = survey_frames(drive, progress)
+    return report | {"cameras": cameras, "damage": drive.notes, "failure": drive.failure}, {}
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
@@ -91,6 +92,7 @@ def inspect_recording(recording: Recording, picture: bool, progress: bool) -> In
         drive = McapDrive(Parts(recording.paths))
         report["cameras"] = survey_frames(drive, progress)
         recording.damage += [text for text in drive.notes if text not in recording.damage]
+        report["failure"] = drive.failure
     report["damage"] = recording.notes + recording.damage
     return report, surveys
 

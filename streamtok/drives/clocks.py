@@ -86,14 +86,23 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    for name, shift_ns in _find_shifts(samples, choices).items():
+    shifts, apart = _find_shifts(samples, choices)
+    for name, shift_ns in shifts.items():
         choices[name].shift_ns = shift_ns
         choices[name].reason = f"{shift_ns / 1e9:+.3f} s, as other cameras have another clock"
+    for name, behind_ns in apart.items():
+        where = "behind" if behind_ns > 0 else "ahead of"
+        choices[name].reason = f"{abs(behind_ns) / 1e9:.0f} s {where} other cameras, which is kept"
     return choices
 
 
-def _find_shifts(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> dict[Camera, int]:
-    """What to add to the stamps of cameras whose clock surely differs from that of logging, which others keep, ns."""
+def _find_shifts(
+    samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]
+) -> tuple[dict[Camera, int], dict[Camera, int]]:
+    """What to add to the stamps of cameras whose clock surely differs from that of logging, which others keep, ns.
+
+    The second result is how far other cameras' stamps are behind it (negative: ahead), if that is over a minute.
+    """
     lags: dict[Camera, int] = {}  # of times behind the log
     for name, choice in choices.items():
         pairs = [(ns, each.log) for each in samples[name] if 0 < (ns := getattr(each, choice.clock)) <= MOST_NS]
@@ -102,12 +111,15 @@ def _find_shifts(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Ca
     kept = min(lags.values(), key=abs, default=0)
     dead = any(choice.clock != "header" for choice in choices.values())
     shifts: dict[Camera, int] = {}
+    apart: dict[Camera, int] = {}
     for name in [name for name in lags if choices[name].clock == "header" and abs(kept) < SAME_BASE_NS]:
         behind = lags[name] - kept
         known = [ns for ns in (*AHEAD_NS, *shifts.values()) if abs(behind - ns) < SAME_SHIFT_NS]
         if known or (abs(behind) >= SAME_BASE_NS and (dead or behind > BOOT_NS)):
             shifts[name] = known[0] if known else behind
-    return shifts
+        elif abs(behind) >= SAME_BASE_NS:
+            apart[name] = behind
+    return shifts, apart
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:

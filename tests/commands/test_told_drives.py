@@ -76,3 +76,13 @@ def test_a_list_of_drives_may_begin_with_a_byte_order_mark(tmp_path, capsys, enc
     given = ["--list", str(tmp_path / "drives.txt"), "--out", str(tmp_path / "out"), "--quiet", "--json"]
     assert tokenize.main([*given, "--model", "nano", "--size", "32x32"]) == 0
     assert json.loads(capsys.readouterr().out)["done"] == 2
+
+
+@pytest.mark.parametrize(("hours", "words"), [(2, "7200 s behind"), (-30, "108000 s ahead of"), (0, "")])
+def test_cameras_with_clocks_hours_apart_have_their_own_times_and_it_is_said(tmp_path, capsys, hours, words):
+    others = regular(40, START_NS - hours * 3600 * 10**9)
+    report, said = told(write(tmp_path / "d.mcap", regular(40), others=others), capsys)
+    for camera in report["cameras"].values():
+        assert (camera["frames"], camera["seconds"], camera["frames_per_second"], camera["lost"]) == (40, 3.9, 10, 0)
+    assert report["cameras"]["cam"]["clock_reason"] == ""
+    assert (f"timed by header time ({words} other cameras, which is kept)" in said) == bool(words)

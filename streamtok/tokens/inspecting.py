@@ -54,7 +54,8 @@ def inspect(
             return inspect_token_files(path, files)
         raise
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
-    return Inspection(report | {"cameras": survey_frames(drive, progress), "damage": drive.notes})
+    cameras = survey_frames(drive, progress)
+    return Inspection(report | {"cameras": cameras, "damage": drive.notes, "failure": drive.failure})
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
@@ -101,6 +102,7 @@ def inspect_recording(recording: Recording, progress: bool) -> Inspection:
         drive = McapDrive(Parts(recording.paths))
         report["cameras"] = survey_frames(drive, progress)
         recording.damage += [text for text in drive.notes if text not in recording.damage]
+        report["failure"] = drive.failure
     report["damage"] = recording.notes + recording.damage
     return Inspection(report, surveys)
 

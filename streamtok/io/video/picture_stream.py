@@ -259,7 +259,8 @@ class PictureStream:
         """The number of pictures that the file's index (as of MP4) places after the end of the file."""
         if is_url(self.target):
             return 0
-        size = Path(self.target).stat().st_size or math.inf  # a pipe has none
+        path = Path(self.target)
+        size = (path.exists() and path.stat().st_size) or math.inf  # a pipe has none, nor a file deleted meanwhile
         index = getattr(self.stream, "index_entries", ())  # older PyAV does not give it
         cut_off = sum(entry.pos >= size and not entry.is_discard for entry in index)
         if cut_off:

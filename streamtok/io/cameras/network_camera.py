@@ -17,13 +17,13 @@ from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.io.certificates import verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
-from streamtok.io.video.containers import demux, is_rtp, makes_up_times, open_container, read_rate
+from streamtok.io.video.containers import PLAYLIST, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.names import without_password
 
 log = logging.getLogger("streamtok.io")
 
-MULTIPART, PLAYLIST = "mpjpeg", "hls"
+MULTIPART = "mpjpeg"
 LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting

@@ -33,6 +33,7 @@ WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data a
 UNSEEKABLE = {"seekable": "0"}
 HEADER_BYTES, MXF = 4096, bytes.fromhex("060e2b34")
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
+PLAYLIST = "hls"  # the demuxer of playlists
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 # Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
 LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, makes_up_times, open_container, read_rate, video_streams
+from streamtok.io.video.containers import PLAYLIST, demux, makes_up_times, open_container, read_rate, video_streams
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
@@ -25,7 +25,7 @@ log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: unknown, progressive
-STEP_BACK_S = 1  # a fall of decoding times by more than this is a clock that restarts
+STEP_BACK_S = 1  # a fall of decoding times by more than this is a clock that restarts; in a playlist any fall
 
 
 class Numbered(NamedTuple):
@@ -193,7 +193,7 @@ class PictureStream:
 
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
         """The packets from here on, with None where the clock restarts; adds those with pictures to `numbers`."""
-        self._cut_short = False
+        self._cut_short, step_back = False, 0 if self.container.format.name == PLAYLIST else STEP_BACK_S
         packets, latest, self._order = demux(self.container, self.stream), None, -1
         while True:
             try:
@@ -209,7 +209,7 @@ class PictureStream:
                 raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts
             if packet.size and time is not None:
-                if not self.counted and latest is not None and (latest - time) * packet.time_base > STEP_BACK_S:
+                if not self.counted and latest is not None and (latest - time) * packet.time_base > step_back:
                     yield None
                 latest = time
             self._order += packet.size > 0

@@ -48,7 +48,12 @@ REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, H
     ),
     (av.error.HTTPForbiddenError, 403, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, 404, "there is nothing of that name (404): is the path of the URL right?"),
-    (av.error.ProtocolNotFoundError, None, "this PyAV's FFmpeg does not know that protocol"),
+    (
+        av.error.ProtocolNotFoundError,
+        None,
+        "this PyAV's FFmpeg does not know that protocol. Let an ffmpeg that does pass it on (ffmpeg -i URL -c copy "
+        "-f mpegts udp://127.0.0.1:5000) and read udp://127.0.0.1:5000",
+    ),
     (ConnectionRefusedError, None, "nothing listens at that address and port (connection refused)"),
     ((TimeoutError, av.error.ExitError), None, NO_ANSWER),
 ]
@@ -212,6 +217,9 @@ def explain_refusal(url: str, error: Exception) -> OSError:
         advice = f"the host {urlsplit(url).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(url):
         advice = "it answers, and offers no video: are the port and the path right, and does VLC show it?"
+    told = (getattr(error, "log", None) or ("",))[-1].strip()  # of FFmpeg's RTSP: which request failed, and how
+    if not advice and is_rtp(url) and told.startswith("method "):
+        advice = f"it refuses a request ({told}): does VLC show it, and are its transport and codec common ones?"
     reason = getattr(error, "strerror", None) or str(error)
     if not advice and isinstance(error, av.error.HTTPClientError | av.error.HTTPError | HTTPError):
         advice = f"the server refuses it or fails ({reason})"

@@ -346,7 +346,7 @@ def test_a_camera_that_speaks_rtmp_is_read(tmp_path):
 
 
 def test_a_protocol_that_this_ffmpeg_lacks_is_named_with_what_to_do():
-    with pytest.raises(OSError, match="does not know that protocol.* an ffmpeg that does"):
+    with pytest.raises(OSError, match=r"does not know that protocol.* an ffmpeg that does"):
         NetworkCamera("unknown://127.0.0.1:9").connect()
 
 

@@ -21,6 +21,7 @@ from av.format import Flags
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_tls_fault, tls_options, without_option
+from streamtok.io.video.mp4_boxes import lacks_index
 from streamtok.names import is_url, without_password
 
 log = logging.getLogger("streamtok.io")
@@ -86,7 +87,7 @@ def open_container(
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError as error:
         container.close()
-        raise (_explain(target, error) if _lacks_index(target) else error) from None
+        raise (_explain(target, error) if lacks_index(target) else error) from None
 
 
 def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
@@ -200,7 +201,7 @@ def _explain(target: str, error: Exception) -> Exception:
     reason = getattr(error, "strerror", None) or str(error)
     if Path(target).is_file() and not Path(target).stat().st_size:
         reason = "it is empty (0 bytes)"
-    elif _lacks_index(target):
+    elif lacks_index(target):
         reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
     elif isinstance(error, av.error.ArgumentError):
         reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
@@ -234,20 +235,3 @@ def _has_address(url: str) -> bool:
         return bool(socket.getaddrinfo(urlsplit(url).hostname, None))
     except OSError:
         return False
-
-
-def _lacks_index(target: str) -> bool:
-    """Whether a target is an MP4 or MOV file whose index (the moov box) is missing or cut off."""
-    path, at = Path(target), 0
-    if not path.is_file():  # a pipe cannot be read twice
-        return False
-    size = path.stat().st_size
-    kinds: list[bytes] = []
-    with path.open("rb") as file:
-        while at + 8 <= size and len(kinds) < 1000:
-            file.seek(at)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size - at
-            kinds.append(kind if at <= size else b"")
-    return b"ftyp" in kinds[:1] and not {b"moov", b"meta"} & {*kinds}  # HEIC has its own

@@ -24,7 +24,7 @@ from streamtok.io.source import open_source
 from tests.kit.models import VIDEO, build
 from tests.kit.ports import keep_port
 from tests.kit.rtmp import RtmpServer
-from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp
+from tests.kit.rtsp import NAMES, SDP, Camera, right_tick, stamped, to_rtp
 from tests.kit.threads import beside
 from tests.kit.videos import PLAIN, noisy, number_of, write_video
 from tests.kit.web import Server
@@ -84,6 +84,23 @@ def test_an_rtsp_camera_that_knows_udp_alone_is_read(clips):
         numbers = [number_of(device.grab().image) for _ in range(20)]
         device.release()
     assert numbers == [(numbers[0] + n) % COUNT for n in range(20)]
+
+
+def test_pictures_of_a_camera_whose_times_come_twice_are_not_missed(clips):
+    with Camera(clips["libx264"], tick=lambda number, fps: right_tick(number // 2 * 2, fps)) as camera:
+        frames, source = read(camera.url(), 40)
+    assert all(after.frame_id == before.frame_id + 1 for before, after in itertools.pairwise(frames))
+    assert source.counts["missed"] == 0
+
+
+@pytest.mark.parametrize("tick", [lambda number, fps: 5, lambda number, fps: number * 1000 // fps])
+def test_times_of_a_camera_that_stand_still_are_those_of_arrival(clips, tick):
+    with Camera(clips["libx264"], tick=tick) as camera:
+        device = NetworkCamera(camera.url())
+        device.connect()
+        grabbed = [device.grab() for _ in range(20)]
+        device.release()
+    assert not any(one.timed for one in grabbed[2:])  # FFmpeg may give the first one no time
 
 
 def on_this_clock(packets):

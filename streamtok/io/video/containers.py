@@ -22,7 +22,8 @@ from av.stream import Disposition
 
 from streamtok.io.certificates import find_tls_fault, tls_options, without_option
 from streamtok.io.video.mp4_boxes import lacks_index
-from streamtok.names import is_url, without_password
+from streamtok.names import is_url
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

@@ -118,7 +118,8 @@ def test_a_run_counts_what_it_did_itself(tmp_path, model):
     (drive,) = make_drives(tmp_path / "in", [5])
     fleet = Fleet([drive], str(tmp_path / "out"), FleetOptions(model=model), make_runner=Here)
     results = [fleet.run() for _ in range(3)]
-    assert [(result["done"], result["skipped"], result["frames"]) for result in results] == [(1, 0, 5), (0, 1, 0), (0, 1, 0)]
+    counts = [(one["done"], one["skipped"], one["frames"]) for one in results]
+    assert counts == [(1, 0, 5), (0, 1, 0), (0, 1, 0)]
 
 
 def test_what_is_done_is_skipped_and_what_changed_is_done_again(tmp_path, model):

@@ -5,7 +5,7 @@ from streamtok.io.codecs.nal_units import HEADER_UNITS, PARAMETER_UNIT, SLICES, 
 from streamtok.io.codecs.picture_order import read_sps
 
 BEFORE_SLICES = {"h264": (*HEADER_UNITS["h264"], *range(14, 19)), "hevc": HEADER_UNITS["hevc"]}
-"""Types of units that belong to the slice after them (H.264: 7.4.1.2.3), with those of scalable and multiview streams."""
+"""Types of units that belong to the slice after them, also in scalable and multiview H.264 (7.4.1.2.3)."""
 FIRST = {"h264": (1, 2, 5), "hevc": SLICES["hevc"]}
 """Types of slices that say in their first bit behind the unit's header whether they are the first of a picture."""
 HEADER_BYTES = {"h264": 1, "hevc": 2}

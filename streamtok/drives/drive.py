@@ -1,5 +1,6 @@
 """The base of all recorded drives: frames of several cameras in order of time, with gaps counted and damage noted."""
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -163,8 +164,9 @@ class Drive(ABC):
             yield from contents
         except OSError as error:
             self.failure = f"{name} can no longer be read: {error.strerror or error}"
-        if place.exists() and place.stat().st_size < self.sizes.get(place, 0):
-            self.failure = f"{name} became shorter while it was read"
+        with contextlib.suppress(OSError):
+            if place.stat().st_size < self.sizes.get(place, 0):
+                self.failure = f"{name} became shorter while it was read"
         self.note("", self.failure)
 
     @abstractmethod

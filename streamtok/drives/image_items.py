@@ -10,7 +10,7 @@ import numpy as np
 from streamtok.drives.clocks import Choice, Timed
 from streamtok.drives.item import Item
 from streamtok.io.codecs.access_units import AccessUnits
-from streamtok.io.codecs.nal_units import HEADER_UNITS, SLICES, holds_no_picture
+from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
 from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
 from streamtok.io.messages.depth import DepthRange, depth_picture
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
@@ -142,7 +142,7 @@ def split_pictures(units: AccessUnits, timed: Timed) -> Iterator[Timed]:
     """The pictures of a message; the first has its time, the others none."""
     image = timed.image
     codec = VIDEO_CODECS.get(image.encoding, "") if image is not None and image.kind == "video" else ""
-    first, *others = units.split(codec, bytes(image.data)) if image is not None and codec in SLICES else [b""]
+    first, *others = units.split(codec, bytes(image.data)) if image is not None and codec else [b""]
     if image is None or not others:
         yield timed
         return

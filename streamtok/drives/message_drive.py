@@ -255,7 +255,7 @@ class MessageDrive(Drive):
     def assemble(self, messages: Iterable[TopicMessage | Other]) -> Iterator[Item | Other]:
         """Turn messages into items: drop copies, fill in times, decode video. Other objects pass through in order."""
         maker = ItemMaker(self._find_depth, self.find_clock)
-        split = {name: partial(split_pictures, AccessUnits()) for name in self.streams}
+        split = {name: partial(split_pictures, AccessUnits(self.find_clock(name).shuffled)) for name in self.streams}
         fillers = {name: TimeFiller(self.twice, split[name]) for name in self.streams}
         headers = dict.fromkeys(self.streams, b"")
         for message in messages:

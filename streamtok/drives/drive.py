@@ -123,7 +123,8 @@ class Drive(ABC):
             self.counts[name].clear()
         progress = {name: self.start_progress(name) for name in names}
         stored = self._items(names)
-        for item in self._order(stored, REORDER_FRAMES * len(names)) if self.checked else stored:
+        depth = REORDER_FRAMES * len(names) if len(names) > 1 else 0  # each camera's own are in order by then
+        for item in self._order(stored, depth) if self.checked else stored:
             yield self.number(item, progress[item.stream])
 
     @property
@@ -181,7 +182,7 @@ class Drive(ABC):
 
     def find_clock(self, stream: str) -> Choice:
         """The clock of a camera."""
-        return self.clocks.get(stream, Choice())
+        return self.clocks.get(stream) or Choice()
 
     def number(self, item: Item, progress: Progress) -> Item:
         """The item with its frame number; counts the images that are missing before it."""

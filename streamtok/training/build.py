@@ -65,6 +65,8 @@ def _build_trainable(config: TrainConfig) -> Tokenizer:
             return _transfer(close_loop, source, sizes)
         theirs, ours = source.config.to_dict(), sizes.to_dict()
         differing = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+        if differing == ["corrector"]:
+            return _transfer(add_corrector, source, sizes)
         if differing and set(differing) <= {"decoder_blocks", "decoder_channels"}:
             return _transfer(cut_decoder, source, sizes)
         if differing:
@@ -111,6 +113,18 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
         weights["decoder.conv_out.bias"][len(channels) :] = GATE
     if learnt:
         raise ValueError(f"the model to train has no {', '.join(learnt)}, which the weights to start from have")
+    return model
+
+
+def add_corrector(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
+    """A tokenizer of `config`, with a corrector, that computes what `source` does until it learns.
+
+    ValueError if the source has one and `config` has none.
+    """
+    if not config.corrector:
+        raise ValueError("the model to train has no corrector, the one to start from has")
+    model = build(config)
+    model.load_state_dict(model.state_dict() | source.state_dict())
     return model
 
 

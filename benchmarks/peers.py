@@ -32,7 +32,7 @@ from streamtok.bench.measure import describe_machine
 from streamtok.bench.timing import time_calls
 from streamtok.engine.configuration import inspect_machine
 from streamtok.engine.optimized import apply_configuration
-from streamtok.engine.precision import plan_precision
+from streamtok.engine.planning import plan_precision
 from streamtok.names import parse_size
 from streamtok.weights.golden import reference_clip
 

@@ -2,6 +2,7 @@
 
 from streamtok.tokens.dataset import IterableTokenDataset, TokenDataset
 from streamtok.tokens.resuming import ResumableSampler
-from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter
+from streamtok.tokens.tokenfile import TokenFile
+from streamtok.tokens.tokenfile_writer import TokenFileWriter
 
 __all__ = ["IterableTokenDataset", "ResumableSampler", "TokenDataset", "TokenFile", "TokenFileWriter"]

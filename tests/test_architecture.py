@@ -18,7 +18,8 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
-    *("types", "names", "measures", "event_log", "extras", "config", "preprocessing", "settings"),
+    *("types", "names", "redaction", "measures", "times", "event_log", "extras", "config"),
+    *("preprocessing", "settings"),
     *("coding", "wire", "io"),
     *("model", "weights", "checkpoint", "engine", "compat", "ingest", "exporting"),
     *("recording", "drives", "tokens", "data"),

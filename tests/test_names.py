@@ -9,10 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from streamtok.names import MOST_TEXT, check_stream_name, clean_text, name_errors, without_password
+from streamtok.names import check_stream_name, name_errors
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
+from streamtok.redaction import MOST_TEXT, clean_text, without_password
 from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.export import ExportOptions, export
 from streamtok.tokens.lerobot_layout import VideoColumn

@@ -107,10 +107,10 @@ def check_capacity() -> Iterator[Check]:
         found = 'not measured on a GPU: its nodes run engine "auto", which is measured first'
         yield Check("carries", NOTE, found, "streamtok bench measures it")
         return
-    for options, (encoded, decoded, both) in measure_capacities(load("nano", engine="default", device="cpu")):
+    for options, cameras in measure_capacities(load("nano", engine="default", device="cpu")):
         found = "nano {}x{} at {:g} fps".format(*options.size, options.fps)
-        found += f": {encoded:.1f} cameras encoded, {decoded:.1f} decoded, {both:.1f} both"
-        advice = "" if encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
+        found += f": {cameras.encoded:.1f} cameras encoded, {cameras.decoded:.1f} decoded, {cameras.both:.1f} both"
+        advice = "" if cameras.encoded >= 1 else "use a smaller --size, or a lower rate; time goes with pixels"
         yield Check("carries", NOTE if advice else OK, found, advice)
 
 

@@ -10,16 +10,13 @@ from torch import Tensor
 from streamtok.bench.clips import read_clip
 from streamtok.bench.options import BenchOptions
 from streamtok.engine.configuration import EngineConfiguration
+from streamtok.engine.planning import INT8_UNITS, cpu_has, list_candidates, plan_precision
 from streamtok.engine.precision import (
-    GROUPS,
-    INT8_UNITS,
-    cpu_has,
+    complete_choice,
+    count_frames,
     format_trials,
-    list_candidates,
-    measure_kinds,
-    pick_configuration,
     pick_trial,
-    plan_precision,
+    try_kinds,
     try_precisions,
 )
 from streamtok.evaluation.layouts import video_to_unit
@@ -37,14 +34,14 @@ def compare_precisions(
     frames, decoded from its tokens by the float32 decoder. The comparison is empty unless the options ask for it.
     """
     auto = options.precision == "auto"
-    clip = read_clip(options.clip, options.size, 1 + (GROUPS - 1) * tok.group)
+    clip = read_clip(options.clip, options.size, count_frames(tok))
     if not (auto or options.compare):
-        return measure_kinds(tok, plan_precision(tok, machine, options.precision), clip, GROUPS)[0], {}
+        return try_kinds(tok, plan_precision(tok, machine, options.precision), clip).configuration, {}
     names = list_candidates(options.device) if auto else [options.precision]
     shown = ["int8"] if auto and options.device == "cpu" and cpu_has(INT8_UNITS) else []  # auto never chooses it
-    trials = try_precisions(tok, machine, [*names, *shown], clip, GROUPS)
+    trials = try_precisions(tok, machine, [*names, *shown], clip)
     chosen = pick_trial(trials, names)
-    engine = pick_configuration(tok, trials, names, clip) if auto else trials[chosen].configuration
+    engine = complete_choice(tok, trials, chosen, clip) if auto else trials[chosen].configuration
     for line in format_trials(trials, chosen):
         say(line)
     agreement = {name: trial.agreement for name, trial in trials.items()}

@@ -56,10 +56,10 @@ def _speed_rows(report: dict[str, Any]) -> list[str]:
         remark = shared.get("error") or f"{ratio:.2f} of a step for each, {shared['kernels']} kernels"
         rows.append(_row("all cameras in one step", "-" if "error" in shared else _range(shared), remark))
     share = f"with encoding {100 * decode['share_with_encoding']:.0f} % of a group's time"
-    encoded, decoded, both = count_cameras(latency, decode)
-    remark = f"{decoded:.1f} decoded, {both:.1f} both, in real time at {fps:g} frames per second"
+    cameras = count_cameras(latency, decode)
+    remark = f"{cameras.decoded:.1f} decoded, {cameras.both:.1f} both, in real time at {fps:g} frames per second"
     rows.append(_row("decode, p50 / p99", _range(decode), share))
-    return [*rows, _row("cameras carried", f"{encoded:.1f} encoded", remark)]
+    return [*rows, _row("cameras carried", f"{cameras.encoded:.1f} encoded", remark)]
 
 
 def _steady_rows(part: dict[str, Any]) -> list[str]:

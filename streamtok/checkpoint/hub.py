@@ -70,7 +70,7 @@ def push(tokenizer: Tokenizer, name: str, *, private: bool = True) -> str:
     api = HfApi()
     with tempfile.TemporaryDirectory() as folder:
         save(tokenizer, folder)
-        facts = {"config": tokenizer.config.name, "ratio": tokenizer.compression_ratio}
+        facts = {"config": tokenizer.config.name, "ratio": tokenizer.config.compression_ratio}
         card = CARD.format(name=name, fingerprint=tokenizer.fingerprint, **facts)
         Path(folder, "README.md").write_text(card, encoding="utf-8")
         url = api.create_repo(name, private=private, exist_ok=True)

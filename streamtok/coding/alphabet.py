@@ -30,20 +30,20 @@ class Alphabet:
         """Symbols (n, groups) -> tokens int64 (n,)."""
         return self.symbols.join(symbols)
 
-    def begin(self, before: np.ndarray) -> np.ndarray:
-        """Initial symbols (..., groups), right where nothing is coded for a cell; `put` fills in the others."""
+    def start_symbols(self, before: np.ndarray) -> np.ndarray:
+        """Initial symbols (..., groups), right where nothing is coded for a cell; `fill_in` fills in the others."""
         return np.zeros(before.shape, np.int64)
 
-    def coded(self, group: int, symbols: np.ndarray) -> Cells:
+    def find_coded_cells(self, group: int, symbols: np.ndarray) -> Cells:
         """Index of the cells whose symbol of this group is coded. `symbols` (n, groups): earlier groups are known."""
         return slice(None)
 
-    def values(self, group: int, symbols: np.ndarray) -> np.ndarray:
+    def to_values(self, group: int, symbols: np.ndarray) -> np.ndarray:
         """The coded values, below `sizes[group]`, of symbols (n,) of a group."""
         return symbols
 
-    def put(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
-        """Fill in a group of symbols (n, groups) from the values decoded for its `coded` cells."""
+    def fill_in(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
+        """Fill in a group of symbols (n, groups) from the values decoded for its coded cells."""
         symbols[cells, group] = values
 
     def word_intervals(self, tokens: np.ndarray, symbols: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class RefiningAlphabet(Alphabet):
         self._words = words.astype(np.int32)
 
     def split(self, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
-        symbols, redrawn = self.begin(before), tokens < self._content
+        symbols, redrawn = self.start_symbols(before), tokens < self._content
         symbols[redrawn, 0] = 0
         symbols[redrawn, 1:] = self._drawn.split(tokens[redrawn])
         return symbols
@@ -83,20 +83,20 @@ class RefiningAlphabet(Alphabet):
     def join(self, symbols: np.ndarray) -> np.ndarray:
         return self._drawn.join(symbols[:, 1:])
 
-    def begin(self, before: np.ndarray) -> np.ndarray:
+    def start_symbols(self, before: np.ndarray) -> np.ndarray:
         symbols = before.astype(np.int64)
         symbols[..., 0] = np.where(symbols[..., 0] > OLDEST, 1, np.minimum(symbols[..., 0] + 1, OLDEST))
         return symbols
 
-    def coded(self, group: int, symbols: np.ndarray) -> Cells:
+    def find_coded_cells(self, group: int, symbols: np.ndarray) -> Cells:
         return np.flatnonzero(symbols[:, 0] == 0) if group else slice(None)
 
-    def values(self, group: int, symbols: np.ndarray) -> np.ndarray:
+    def to_values(self, group: int, symbols: np.ndarray) -> np.ndarray:
         return symbols if group else np.minimum(symbols, 1)
 
-    def put(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
+    def fill_in(self, group: int, values: np.ndarray, cells: Cells, symbols: np.ndarray) -> None:
         if group:
-            super().put(group, values, cells, symbols)
+            super().fill_in(group, values, cells, symbols)
         else:
             symbols[:, 0] *= values
 

@@ -109,10 +109,10 @@ class TokenCoder:
 
         Symbols that are not coded get the whole interval, which costs no bits.
         """
-        cells = self.alphabet.coded(group, symbols)
+        cells = self.alphabet.find_coded_cells(group, symbols)
         intervals = np.array([[0], [1], [1]], np.int32).repeat(len(symbols), 1)
         frequencies = self.network.frequencies(logits[:, cells])
-        intervals[:, cells] = _intervals(frequencies, self.alphabet.values(group, symbols[cells, group]))
+        intervals[:, cells] = _intervals(frequencies, self.alphabet.to_values(group, symbols[cells, group]))
         return intervals
 
     def decode(self, data: bytes, size: tuple[int, int], past: Past = FRESH) -> tuple[np.ndarray, Past]:
@@ -140,15 +140,15 @@ class TokenCoder:
     def _decode(self, data: bytes, size: tuple[int, int], past: Past) -> tuple[np.ndarray, Past]:
         network, glance = self.network, self.network.look_back(past.match(size), *size)
         phases, known, decoder = glance.phases, network.blank(glance.phases), RangeDecoder(data)
-        ordered = self.alphabet.begin(glance.before)
+        ordered = self.alphabet.start_symbols(glance.before)
         for phase in range(len(phases.neighbours)):
             cells = slice(*phases.cuts[phase : phase + 2])
             heads, now, before = network.heads(phase, glance, known), ordered[cells], glance.before[cells]
             for group in range(len(self.alphabet.sizes)):
-                at = self.alphabet.coded(group, now)
+                at = self.alphabet.find_coded_cells(group, now)
                 frequencies = network.frequencies(network.logits(phase, group, heads[at]))
                 values = decoder.decode(np.ascontiguousarray(frequencies.T).cumsum(1, dtype=np.int32))
-                self.alphabet.put(group, values, at, now)
+                self.alphabet.fill_in(group, values, at, now)
                 network.say_later(group, now[:, group], before[:, group], heads)
             known[phases.inside[cells]] = network.say_around(now, before)
         tokens = self.alphabet.join(ordered)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from streamtok.commands.flags import parse_settings
-from streamtok.names import clean_text
 from streamtok.node.logs import log_to_stderr
 from streamtok.node.process import share_cores, stop_on_signals
+from streamtok.redaction import clean_text
 from streamtok.settings.errors import SettingsError
 from streamtok.settings.reading import Kind
 from streamtok.settings.shared import NodeSettings

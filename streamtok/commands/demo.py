@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streamtok.commands.command import make_main
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 from streamtok.settings.fields import Count, Device, Flag, Folder, Model, Seconds, Size, SourceSpec, option
 from streamtok.settings.shared import CommandSettings
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
 from streamtok.io.spec import split_file
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 from streamtok.settings.fields import Count, Flag, Folder, option
 from streamtok.settings.shared import CommandSettings
 
@@ -73,7 +73,7 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
     if named.suffix in (".yaml", ".yml") and named.is_file() and named.name != "metadata.yaml":  # that of a ROS bag
         raise ValueError(f"{source} is no source but a configuration: name a source of it, or run ingest --config")
     if is_drive(source):
-        report, _ = inspect(source, progress=True)
+        report = inspect(source, progress=True).report
         empty = is_empty(report)
         words = f"{format_contents(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}"
         print(settings.format_result({"ok": not empty, "source": source, **report}, words))

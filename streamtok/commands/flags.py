@@ -6,7 +6,7 @@ so that its value comes from --config FILE, else from the settings' defaults. Th
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Any, Literal, get_args, get_origin
 
@@ -76,16 +76,16 @@ def add_flags(parser: argparse.ArgumentParser, kind: type[Strict]) -> None:
 def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> None:
     """Add one flag or argument; its value is stored under `key`, the field's name in a YAML file."""
     parts = [*walk_annotation(field.annotation), *field.metadata]
-    flags = [vars(part).items() for part in parts if isinstance(part, Flag)]  # the type's first, then the field's own
-    flag = Flag(**{name: value for items in flags for name, value in items if value})
-    several = any(get_origin(part) is list for part in parts)
+    flag, several = merge_flags(parts), any(get_origin(part) is list for part in parts)
     choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": describe_flag(field, flag).replace("%", "%%")}
     if any(part is bool for part in parts):
         is_switch = flag.switch or field.default is False
         options["action"] = "store_true" if is_switch else argparse.BooleanOptionalAction
+    elif choices:
+        options["choices"] = choices
     else:
-        options |= {"choices": choices} if choices else {"metavar": flag.metavar or key.upper()}
+        options["metavar"] = flag.metavar or key.upper()
     if flag.positional:
         parser.add_argument(key, nargs="*" if several else "?", **options)
         return
@@ -93,6 +93,12 @@ def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> Non
         options |= {"nargs": flag.nargs} if flag.nargs else {"action": "append"}
     names = [flag.short] * bool(flag.short) + [flag.long or f"--{key.replace('_', '-')}"]
     parser.add_argument(*names, dest=key, **options)
+
+
+def merge_flags(parts: Iterable[Any]) -> Flag:
+    """The `Flag`s among the parts of an annotation as one: what the type says, then what the field says itself."""
+    given = [vars(part).items() for part in parts if isinstance(part, Flag)]
+    return Flag(**{name: value for items in given for name, value in items if value})
 
 
 def walk_annotation(annotation: Any) -> Iterator[Any]:

@@ -34,10 +34,10 @@ class InfoSettings(CommandSettings, ReadSettings):
 
 def run(settings: InfoSettings) -> int:
     """Inspect one file or folder; returns 1 if nothing of it can be read."""
-    reading = settings.clock, settings.depth_range
-    report, surveys = inspect(settings.path, settings.plot is not None, *reading, settings.progress)
+    found = inspect(settings.path, settings.clock, settings.depth_range, progress=settings.progress)
+    report = found.report
     if settings.plot:
-        plot_tokens(surveys, settings.plot)
+        plot_tokens(found.surveys, settings.plot)
     print(settings.format_result(report, format_contents(report)))
     if is_empty(report):
         print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)

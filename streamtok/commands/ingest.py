@@ -13,6 +13,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Annotated
@@ -71,44 +72,51 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: RigSettings) -> int:
     """Run the node until its sources have ended or it is told to stop; returns the exit status."""
     log_to_stderr(settings.log_format)
-    nodes: list[IngestNode] = []
-    with stop_on_signals(
-        lambda: end_node(nodes, settings),
-        lambda: show_summary(nodes, settings),
-        lambda: any(node.at_stake() for node in nodes),
-    ):
-        node = make_node(settings, on_update=lambda node: display.update())
-        nodes.append(node)
+    command = RunningCommand(settings)
+    with stop_on_signals(command.end, command.show_summary, command.at_stake):
+        node = command.node = make_node(settings, on_update=lambda node: display.update())
         title = f"{settings.node}: {settings.model} on {settings.bind}"
         try:
             with LiveDisplay(node.metrics, list(node.sources), title) as display:
                 node.run()
         except (OSError, RuntimeError):
             if node.at_stake():
-                show_summary(nodes, settings)
+                command.show_summary()
             raise
-        show_summary(nodes, settings)
+        command.show_summary()
     for failure in node.failures:
         print(f"streamtok ingest: {failure}", file=sys.stderr)
     return 1 if node.failures else 0
 
 
-def end_node(nodes: list[IngestNode], settings: RigSettings) -> None:
-    """Ask the node to end; if there is none yet, nothing is open and the process exits at once."""
-    if nodes:
-        nodes[0].stop()
-        return
-    try:
-        show_summary(nodes, settings)
-    finally:
-        os._exit(0)
+@dataclass
+class RunningCommand:
+    """The command while it runs; signals may come before it has made its `node`."""
 
+    settings: RigSettings
+    node: IngestNode | None = None
 
-def show_summary(nodes: list[IngestNode], settings: RigSettings) -> None:
-    """Print the node's summary, an empty one if there is no node yet."""
-    streams = [stream.name for stream in settings.streams]
-    summary = nodes[0].summary() if nodes else summarize(Metrics(), streams, None, 0.0)
-    print_result(settings.format_result(summary, format_ingest(summary)))
+    def end(self) -> None:
+        """Ask the node to end; if there is none yet, nothing is open and the process exits at once."""
+        if self.node is not None:
+            self.node.stop()
+            return
+        try:
+            self.show_summary()
+        finally:
+            os._exit(0)
+
+    def show_summary(self) -> None:
+        """Print the node's summary, an empty one if there is no node yet."""
+        if self.node is not None:
+            summary = self.node.summary()
+        else:
+            summary = summarize(Metrics(), [stream.name for stream in self.settings.streams], None, 0.0)
+        print_result(self.settings.format_result(summary, format_ingest(summary)))
+
+    def at_stake(self) -> bool:
+        """Whether something would be lost if the process ended now."""
+        return self.node is not None and self.node.at_stake()
 
 
 def make_node(

@@ -90,12 +90,12 @@ def format_or_dash(value: float | None, form: str) -> str:
 def prepare_machine(names: list[str], size: tuple[int, int], compile: bool, source: str | None) -> None:
     """Tune and store engines for models by name or folder, measured on the first frames of `source`."""
     from streamtok.bench.clips import read_clip
-    from streamtok.engine.precision import GROUPS
+    from streamtok.engine.precision import count_frames
     from streamtok.engine.tuning import prepare
 
     for name in names:
         tok = streamtok.load(name)
-        clip = None if source is None else read_clip(source, size, 1 + (GROUPS - 1) * tok.group)
+        clip = None if source is None else read_clip(source, size, count_frames(tok))
         engine = prepare(tok, size, compile=compile, clip=clip)
         for precision, share in engine.agreement.items():
             print(

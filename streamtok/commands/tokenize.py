@@ -23,7 +23,7 @@ from streamtok.settings.fields import Engine, File, Flag, NotNegative, Off, Posi
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
-    from streamtok.fleet.job import FleetOptions
+    from streamtok.fleet.model import FleetOptions
 
 
 class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
@@ -58,7 +58,7 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
 
     def fleet_options(self) -> "FleetOptions":
         """The options of every drive, with the engine fixed for all workers."""
-        from streamtok.fleet.job import FleetOptions, settle_engine
+        from streamtok.fleet.model import FleetOptions, settle_engine
 
         options = FleetOptions(**self.model_dump(include=set(DriveOptions.model_fields)))
         return settle_engine(options, self.engine)

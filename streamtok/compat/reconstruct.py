@@ -67,7 +67,7 @@ def reconstruct_file(
             raise
     for writer in writers:
         writer.close()
-    bits = 8 * tok.config.in_channels / tok.compression_ratio
+    bits = 8 * tok.config.in_channels / tok.config.compression_ratio
     return Reconstructed(source, str(out), count, size, psnr_from_mse(mse), round(bits, 4))
 
 

@@ -11,9 +11,9 @@ from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import MessageDrive, ReadOptions, Topic, TopicMessage
 from streamtok.extras import needs_extra
 from streamtok.io.messages.image_messages import image_kind
-from streamtok.measures import go_over_twice
 from streamtok.recording.packing import unpack_if_packed
 from streamtok.recording.parts import Parts, open_each
+from streamtok.times import go_over_twice
 
 with needs_extra("reading ROS bags", "ros"):
     import apsw  # noqa: F401 (of rosbags; `Db3File` reads by it)

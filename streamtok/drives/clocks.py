@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from streamtok.drives.camera_order import REORDER_FRAMES
 from streamtok.io.messages.image_messages import ImageMessage
-from streamtok.measures import is_uneven
+from streamtok.times import is_uneven
 
 ClockName = Literal["header", "publish", "log"]
 AskedClock = Literal["auto", "header", "publish", "log"]

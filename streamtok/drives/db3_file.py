@@ -13,8 +13,8 @@ import apsw
 from streamtok.drives.clocks import Span
 from streamtok.drives.message_drive import Topic, TopicMessage
 from streamtok.io.messages.image_messages import image_kind
-from streamtok.measures import go_over_twice
 from streamtok.recording.packing import read_head, unpack_if_packed
+from streamtok.times import go_over_twice
 
 MOST_MISSES = 20_000  # consecutive unreadable rows after which reading stops
 PAGE_SIZE_AT = 16  # offset of the page size in the file's header

@@ -15,7 +15,7 @@ from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
 from streamtok.io.images.stills import DamagedFrame
-from streamtok.measures import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, TimeJudge
+from streamtok.times import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, TimeJudge
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.drive")

@@ -14,7 +14,7 @@ from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
 from streamtok.io.messages.depth import DepthRange, depth_picture
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
-from streamtok.measures import GAP_STEPS, LOST_STEPS, TimeJudge
+from streamtok.times import GAP_STEPS, LOST_STEPS, TimeJudge
 
 CUT_JPEG = "a JPEG that is cut off"
 LONGEST_HEADERS = 1 << 20  # bytes of parameter sets and messages kept for a picture

@@ -32,8 +32,8 @@ from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.depth import DepthRange, is_depth
 from streamtok.io.messages.image_messages import ImageMessage, find_parser, image_kind
-from streamtok.measures import FAR_NS
 from streamtok.recording.packing import unpack_message
+from streamtok.times import FAR_NS
 
 SEQ_SAMPLE = 8  # header.seq is taken as the frame's id if it rises by one over this many first messages
 DEFAULT_DEPTH: DepthRange = (0.0, 10.0)

@@ -3,7 +3,6 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from tqdm import tqdm
 
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
-from streamtok.measures import EvenSample, entropy_bits, find_time_jumps, time_covered, usual_step
+from streamtok.measures import EvenSample, entropy_bits
+from streamtok.times import find_time_jumps, time_covered, usual_step
 from streamtok.types import TokenGroup
 
 MOST_GAPS = 100
@@ -54,11 +54,12 @@ class StreamTimes:
 
 
 class TokenSurvey:
-    """Collects statistics of one stream's groups (`add`) for `report`. `codes` is the size of the codebook, 0 for a
-    continuous stream. With `picture`, a bounded number of grids is kept for `plot_tokens`.
+    """Collects statistics of one stream's groups (`add`) for `report`, and a bounded number of grids for `plot_tokens`.
+
+    `codes` is the size of the codebook, 0 for a continuous stream.
     """
 
-    def __init__(self, codes: int, picture: bool = False) -> None:
+    def __init__(self, codes: int) -> None:
         self.codes = codes
         self.times = StreamTimes()
         self.counts: Counter[str] = Counter()
@@ -66,7 +67,6 @@ class TokenSurvey:
         self.hold = 0.0  # sum over groups
         self.usage = np.zeros(codes if 0 < codes <= MOST_CODES else 0, np.int64)
         self.columns = EvenSample[tuple[int, np.ndarray, float]](2 * PLOT_COLUMNS)
-        self._picture = picture
         self._last: np.ndarray | None = None
 
     def add(self, group: TokenGroup, nbytes: int | None = None, lost: int = 0) -> None:
@@ -79,8 +79,7 @@ class TokenSurvey:
         self.counts.update(gaps=int(group.dropped > 0 or lost > 0))
         if len(self.usage) and group.tokens.dtype.kind == "u":  # the latent of a continuous model has no codes
             self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
-        if self._picture:
-            self._keep_column(group)
+        self._keep_column(group)
 
     def report(self) -> dict[str, Any]:
         """Plain values: counts, seconds, rates per second, gaps [(at, seconds)].
@@ -151,15 +150,3 @@ def plot_tokens(surveys: dict[str, TokenSurvey], path: str | Path) -> None:
         below.plot(seconds, changed, linewidth=0.8)
         below.set(xlim=span, ylim=(0, 1), xlabel="seconds", ylabel="changed")
     figure.savefig(path, dpi=100)
-
-
-def survey_tokens(
-    groups: Iterable[tuple[TokenGroup, int, int]], codes: dict[str, int], picture: bool = False
-) -> dict[str, TokenSurvey]:
-    """A survey per stream of (group, bytes of its payload, messages lost before it); `codes` are codebook sizes."""
-    surveys: dict[str, TokenSurvey] = {}
-    for group, nbytes, lost in groups:
-        if group.stream not in surveys:
-            surveys[group.stream] = TokenSurvey(codes.get(group.stream, 0), picture)
-        surveys[group.stream].add(group, nbytes, lost)
-    return surveys

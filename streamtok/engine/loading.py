@@ -10,7 +10,7 @@ from streamtok.checkpoint import load_checkpoint
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.optimized import apply_configuration, describe_engine
-from streamtok.engine.precision import plan_precision
+from streamtok.engine.planning import plan_precision
 from streamtok.engine.tuning import MODES, Engine, optimize
 from streamtok.model import Tokenizer
 from streamtok.names import parse_device

@@ -56,9 +56,7 @@ def optimize(
 def _measure_and_store(
     tok: Tokenizer, machine: EngineConfiguration, precision: str, because: str, clip: Tensor | None = None
 ) -> Tokenizer:
-    chosen, table = choose(tok, machine, precision, clip=clip)
-    for line in table:
-        log.info("%s", line)
+    chosen = choose(tok, machine, precision, clip)
     try:
         stored = str(store(chosen))
     except OSError as error:

@@ -76,10 +76,7 @@ class ClipSet:
     def read(self, file: ClipFile) -> Clip:
         """Read and resize one clip; ValueError names a file without pictures, or with pictures that are too small."""
         if split_file(str(file.paths[0]))[0].suffix.lower() in VIDEO_SUFFIXES:
-            frames, fps, damaged = read_video(file.paths[0], self.frames)
-            if damaged:
-                self.damaged[file.name] = damaged
-                log.warning("event=damaged clip=%s left_out=%d kept=%d", file.name, damaged, len(frames))
+            frames, fps = self._read_video(file)
         else:
             frames, fps = _read_images(file, self.frames), file.fps
         keep = 1 + (len(frames) - 1) // self.group * self.group
@@ -88,6 +85,18 @@ class ClipSet:
         if min(height, width) < SSIM_SIDE:
             raise ValueError(f"{file.name} is judged at {height}x{width}, sides of {SSIM_SIDE} pixels are needed")
         return Clip(file.name, fitted, fps)
+
+    def _read_video(self, file: ClipFile) -> tuple[list[np.ndarray], float | None]:
+        """The first frames of a video, uint8 RGB (H, W, 3), and its frame rate; ValueError if it has no frame."""
+        with open_reader(file.paths[0]) as video:
+            images = [frame.image for frame in itertools.islice(video, self.frames)]
+            damaged = video.counts["damaged"]
+        if not images:
+            raise ValueError(f"{file.paths[0]} holds no frame that can be decoded ({damaged} are damaged)")
+        if damaged:
+            self.damaged[file.name] = damaged
+            log.warning("event=damaged clip=%s left_out=%d kept=%d", file.name, damaged, len(images))
+        return images, video.fps
 
 
 def find_clips(places: Sequence[str | Path], *, images: bool | None = None) -> list[ClipFile]:
@@ -133,19 +142,6 @@ def fit(image: np.ndarray, lines: int | None, multiple: int) -> np.ndarray:
         raise ValueError(f"a picture of {height}x{width} is smaller than the token grid's step of {multiple} pixels")
     top, left = (height - out_height) // 2, (width - out_width) // 2
     return np.ascontiguousarray(image[top : top + out_height, left : left + out_width])
-
-
-def read_video(path: str | Path, frames: int) -> tuple[list[np.ndarray], float | None, int]:
-    """The first frames of a video, uint8 RGB (H, W, 3), its frame rate, and how many damaged frames were left out.
-
-    ValueError names a file without any frame.
-    """
-    with open_reader(path) as video:
-        images = [frame.image for frame in itertools.islice(video, frames)]
-        damaged = video.counts["damaged"]
-    if not images:
-        raise ValueError(f"{path} holds no frame that can be decoded ({damaged} are damaged)")
-    return images, video.fps, damaged
 
 
 def _read_images(file: ClipFile, frames: int) -> list[np.ndarray]:

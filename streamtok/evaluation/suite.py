@@ -105,8 +105,10 @@ def run_suite(
 
     Raises ValueError if no clip can be read, or if a weight file does not fit.
     """
-    with contextlib.ExitStack() as stack:
-        suite = _Suite(tok, options, progress or (lambda name: None), stack)
+    if options.side_by_side is not None:
+        options.side_by_side.parent.mkdir(parents=True, exist_ok=True)
+    with SideBySide(options.side_by_side) if options.side_by_side else contextlib.nullcontext() as video:
+        suite = _Suite(tok, options, progress or (lambda name: None), video)
         evaluation = evaluate_clips(
             tok,
             clips,
@@ -123,24 +125,18 @@ class _Suite:
     """Accumulates results clip by clip, so that only one clip is in memory."""
 
     def __init__(
-        self, tok: Tokenizer, options: SuiteOptions, progress: Callable[[str], None], stack: contextlib.ExitStack
+        self, tok: Tokenizer, options: SuiteOptions, progress: Callable[[str], None], video: SideBySide | None
     ):
-        self.tok, self.options, self.progress = tok, options, progress
-        self.config = tok.config
-        self.device = tok.device
+        self.tok, self.config, self.options, self.progress, self.video = tok, tok.config, options, progress, video
         self.scores: dict[str, list[Baseline]] = {}  # by baseline
         self.seams: list[Seam] = []
         self.pictures: list[np.ndarray] = []
-        self.moving: Clip | None = None
+        self.first_video: Clip | None = None
         self.samples: list[SheetRow] = []
-        load = functools.partial(FeaturePairs, device=self.device)
+        load = functools.partial(FeaturePairs, device=tok.device)
         self.video_pairs = load(options.i3d, video=True) if options.i3d else None
         self.image_pairs = load(options.inception, video=False) if options.inception else None
-        self.video = None
-        if options.side_by_side is not None:
-            options.side_by_side.parent.mkdir(parents=True, exist_ok=True)
-            self.video = stack.enter_context(SideBySide(options.side_by_side))
-        self.exact = make_unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
+        self.unrounded = make_unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
 
     def metrics(self) -> list[Metric]:
         """The further metrics of each clip."""
@@ -177,15 +173,15 @@ class _Suite:
             result.extra["late_gain"] = self.seams[-1].gain
         if len(self.pictures) < STILL_PICTURES:
             self.pictures.append(clip.frames[0])
-        if self.moving is None:
-            self.moving = clip
+        if self.first_video is None:
+            self.first_video = clip
 
     def _score_baselines(self, clip: Clip, original: Tensor, coded_bits: float | None) -> None:
         """Score all baselines on a clip; original (T, 3, H, W) in 0..1, coded_bits per token if there is a coder."""
         group, step = self.config.temporal_compression, self.config.spatial_compression
         self._score("token-grid average + bicubic", clip, original, average_grid(clip, group, step), None)
-        if self.exact is not None:
-            self._score("the same net, not rounded", clip, original, self.exact(clip), None)
+        if self.unrounded is not None:
+            self._score("the same net, not rounded", clip, original, self.unrounded(clip), None)
         if self.config.bits_per_token is None:
             return
         height, width = clip.frames.shape[1:3]
@@ -217,7 +213,7 @@ class _Suite:
         if self.pictures:
             self.progress("held stills")
             result.still = measure_still(self.tok, self.pictures)
-        if self.moving and options.drift_groups:
+        if self.first_video and options.drift_groups:
             self.progress(f"{options.drift_groups} groups without a keyframe")
-            result.drift = measure_drift(self.tok, self.moving, options.drift_groups)
+            result.drift = measure_drift(self.tok, self.first_video, options.drift_groups)
         return result

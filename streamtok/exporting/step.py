@@ -85,7 +85,7 @@ class ExportedStep(nn.Module):
             "image_size": list(self.size),
             "grid": list(self.grid),
             "levels": list_levels(config),
-            "codebook_size": self.tokenizer.codebook_size,
+            "codebook_size": config.codebook_size,
             "temporal_compression": self.tokenizer.group,
             "spatial_compression": config.spatial_compression,
             "context": config.context,

@@ -1,7 +1,7 @@
 """Tokenizes many drives to token files: parallel, resumable, with the same bytes however often it was interrupted.
 
     from streamtok.fleet.fleet import Fleet, RunOptions
-    from streamtok.fleet.job import FleetOptions
+    from streamtok.fleet.model import FleetOptions
 
     result = Fleet(["a.mcap", "b.mcap"], "tokens", FleetOptions(model="nano"), RunOptions(workers=2)).run()
     print(result["done"], result["broken"])
@@ -13,7 +13,6 @@ Every drive becomes a folder of the output, which appears once it is complete. I
 import json
 import logging
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +22,10 @@ from tqdm import tqdm
 
 from streamtok.drives.drive import describe_losses
 from streamtok.drives.drive_names import list_drives
-from streamtok.fleet.job import FleetOptions, Job, Outcome, find_record, hash_path, load_for_fleet, make_job
+from streamtok.fleet.job import Job, Outcome, find_record, hash_path, make_job
+from streamtok.fleet.job_queue import JobQueue
 from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.model import FleetOptions, load_for_fleet
 from streamtok.fleet.options import RunOptions
 from streamtok.fleet.ray_runner import RayRunner
 from streamtok.fleet.store import open_store
@@ -60,12 +61,8 @@ class Fleet:
         self.run_options = run or RunOptions()
         self.make_runner = make_runner or LocalRunner
         self.manifest: dict[str, dict[str, Any]] = {}
-        self._attempts: Counter[str] = Counter()
-        self._waiting: deque[Job] = deque()
-        self._suspects: deque[Job] = deque()
-        self._running: dict[str, Job] = {}
-        self._alone = self._stopping = False
-        self._frames = 0
+        self._stopping = False
+        self._skipped = self._frames = 0
         self._losses: dict[str, list[str]] = {}  # by drive of this run: lines on what was left out or guessed
 
     def stop(self) -> None:
@@ -77,36 +74,32 @@ class Fleet:
         self.store = open_store(self.out)
         self.store.clean()
         started = time.monotonic()
-        skipped = self._plan()
+        queue = JobQueue(self._find_jobs(), self.run_options.workers, self.run_options.retries)
         try:
-            if self._waiting:
-                self._work()
+            if queue:
+                self._work(queue)
         finally:
             self._save()
             self.store.clean()
-        return self._result(skipped, time.monotonic() - started)
+        return self._result(len(queue), time.monotonic() - started)
 
-    def _plan(self) -> int:
-        """Find the drives that are left to do; returns how many are done."""
-        fingerprint = load_for_fleet(self.options).fingerprint
-        skipped = 0
+    def _find_jobs(self) -> Iterator[Job]:
+        """Yield the jobs that are left to do; those that are done go into the manifest, and are counted."""
+        fingerprint, (index, count) = load_for_fleet(self.options).fingerprint, self.run_options.shard
         for drive in dict.fromkeys(self._list_drives()):
             try:
                 job = make_job(drive)
             except (OSError, ValueError, ImportError) as error:
                 self._note_broken(drive, str(error))
                 continue
-            if hash_path(job.drive) % self.run_options.shard[1] != self.run_options.shard[0]:
+            if hash_path(job.drive) % count != index:
                 continue
             record = find_record(self.store, job, self.options, fingerprint, self.run_options.check)
             if record is None:
-                self._waiting.append(job)
+                yield job
             else:
-                skipped += 1
+                self._skipped += 1
                 self.manifest[job.drive] = {"status": "done"} | record
-        # Long drives first, so that no worker is left alone with one at the end.
-        self._waiting = deque(sorted(self._waiting, key=lambda job: (-job.size, job.drive)))
-        return skipped
 
     def _list_drives(self) -> Iterator[str]:
         """The drives that were given; a folder of several separate drives yields each of them."""
@@ -122,65 +115,44 @@ class Fleet:
                 except (OSError, ValueError, ImportError) as error:
                     self._note_broken(drive, str(error))
 
-    def _work(self) -> None:
-        total = sum(job.size for job in self._waiting)
-        settled, started = 0, time.monotonic()
+    def _work(self, queue: JobQueue) -> None:
+        total, settled, started = queue.size, 0, time.monotonic()
         saved = started
         hidden = None if self.run_options.progress else True  # None: shown on a terminal only
         runner = self.make_runner(self.out, self.options, self.run_options.workers)
         with closing(runner), tqdm(None, "tokenize", total, unit="B", unit_scale=True, disable=hidden) as bar:
-            while (self._waiting or self._suspects or self._running) and not self._stopping:
-                self._submit(runner)
+            while queue and not self._stopping:
+                for job in queue.start():
+                    runner.submit(job)
                 for outcome in runner.collect(0.2):
-                    settled += self._take(outcome)
-                self._show(bar, runner.running(), settled, started)
+                    if queue.take(outcome):
+                        self._note(outcome)
+                        settled += outcome.job.size
+                self._show(bar, queue, runner.running(), settled, started)
                 if time.monotonic() - saved > SAVE_S:
                     self._save()
                     saved = time.monotonic()
 
-    def _submit(self, runner: Runner) -> None:
-        """Start jobs on idle workers. Drives that ran while a worker died run alone, to find the one that kills it."""
-        if self._suspects or self._alone:
-            if not self._running and self._suspects:
-                self._alone = True
-                self._start(runner, self._suspects.popleft())
+    def _note(self, outcome: Outcome) -> None:
+        """Enter a settled drive into the manifest, and count what it gave."""
+        drive, record = outcome.job.drive, outcome.record
+        if record is None:
+            self._note_broken(drive, outcome.error)
             return
-        while self._waiting and len(self._running) < self.run_options.workers:
-            self._start(runner, self._waiting.popleft())
+        self.manifest[drive] = {"status": "done"} | record
+        lines = [*describe_losses(record["cameras"]), *record["notes"][:MOST_TOLD]]
+        self._losses |= {drive: lines} if lines else {}
+        self._frames += sum(file.get("frames", 0) for file in record["files"])
 
-    def _start(self, runner: Runner, job: Job) -> None:
-        self._running[job.name] = job
-        runner.submit(job)
-
-    def _take(self, outcome: Outcome) -> int:
-        """Note how a job ended; returns its size in bytes if it is settled, 0 if it runs again."""
-        job = outcome.job
-        del self._running[job.name]
-        self._alone = False
-        if outcome.record is not None:
-            self.manifest[job.drive] = {"status": "done"} | outcome.record
-            lines = [*describe_losses(outcome.record["cameras"]), *outcome.record["notes"][:MOST_TOLD]]
-            self._losses |= {job.drive: lines} if lines else {}
-            self._frames += sum(file.get("frames", 0) for file in outcome.record["files"])
-            return job.size
-        if outcome.died and not outcome.sure:
-            self._suspects.append(job)
-            return 0
-        self._attempts[job.name] += 1
-        log.warning("drive=%s attempt=%d error=%r", job.drive, self._attempts[job.name], outcome.error)
-        if self._attempts[job.name] <= self.run_options.retries:
-            (self._suspects if outcome.died else self._waiting).append(job)
-            return 0
-        self._note_broken(job.drive, outcome.error)
-        return job.size
-
-    def _show(self, bar: tqdm, running: dict[str, tuple[int, float]], settled: int, started: float) -> None:
+    def _show(
+        self, bar: tqdm, queue: JobQueue, running: dict[str, tuple[int, float]], settled: int, started: float
+    ) -> None:
         frames = self._frames + sum(count for count, _ in running.values())
-        part = sum(self._running[name].size * share for name, (_, share) in running.items() if name in self._running)
+        part = sum(queue.running[name].size * share for name, (_, share) in running.items() if name in queue.running)
         broken = sum(record["status"] == "broken" for record in self.manifest.values())
-        left = len(self._waiting) + len(self._suspects) + len(self._running)
         rate = frames / max(1e-9, time.monotonic() - started)
-        bar.set_postfix_str(f"{left} drives left, {broken} broken, {frames} frames, {rate:.0f} frames/s", refresh=False)
+        told = f"{len(queue)} drives left, {broken} broken, {frames} frames, {rate:.0f} frames/s"
+        bar.set_postfix_str(told, refresh=False)
         bar.update(max(0, min(bar.total, settled + int(part)) - bar.n))
 
     def _note_broken(self, drive: str, error: str) -> None:
@@ -193,15 +165,15 @@ class Fleet:
         lines = [json.dumps(self.manifest[drive], sort_keys=True) for drive in sorted(self.manifest)]
         self.store.write(name, "".join(f"{line}\n" for line in lines).encode())
 
-    def _result(self, skipped: int, seconds: float) -> dict[str, Any]:
+    def _result(self, left: int, seconds: float) -> dict[str, Any]:
         broken = {drive: record["error"] for drive, record in self.manifest.items() if record["status"] == "broken"}
-        done = sum(record["status"] == "done" for record in self.manifest.values()) - skipped
+        done = sum(record["status"] == "done" for record in self.manifest.values()) - self._skipped
         return {
             "done": done,
-            "skipped": skipped,
+            "skipped": self._skipped,
             "broken": broken,
             "losses": self._losses,
-            "left": len(self._waiting) + len(self._suspects) + len(self._running),
+            "left": left,
             "frames": self._frames,
             "seconds": round(seconds, 2),
             "fps": round(self._frames / seconds, 2) if seconds else 0.0,

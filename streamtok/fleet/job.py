@@ -5,18 +5,12 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from streamtok.drives.drive_names import parse_drive, resolve_drive
 from streamtok.drives.folders import find_kind
-from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.loading import default_engine, load, pick_device
-from streamtok.engine.optimized import describe_engine
-from streamtok.fleet.options import DriveOptions
+from streamtok.fleet.model import FleetOptions
 from streamtok.fleet.store import Store, local_copy, measure_size, open_store
 from streamtok.io.messages.image_messages import image_kind
 from streamtok.io.suffixes import is_image
@@ -24,9 +18,7 @@ from streamtok.io.video import VideoReader
 from streamtok.model import Tokenizer
 from streamtok.names import is_url
 from streamtok.node.replay_node import ReplayNode
-from streamtok.preprocessing.preprocessor import fit_rectangles
 from streamtok.recording.mcap_file import McapFile
-from streamtok.settings.errors import blame_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.shared import FrameSettings, ReadSettings
 from streamtok.tokens.stream_files import find_stream_name
@@ -36,12 +28,6 @@ RECORD = "drive.json"
 MOST_NOTES = 100
 Report = Callable[[int, float], bool]
 """Called with the frames done so far and the share of the drive (0..1, 0 if unknown); returns whether to go on."""
-
-
-class FleetOptions(DriveOptions):
-    """All that decides a drive's tokens: if it changes, the drive is done again. `engine`: see `settle_engine`."""
-
-    engine: EngineConfiguration | None = None
 
 
 class Job(NamedTuple):
@@ -76,39 +62,6 @@ def make_job(drive: str) -> Job:
 def hash_path(path: str) -> int:
     """A 32-bit hash of a path, the same on every machine; it spreads drives evenly over shards."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
-
-
-def load_for_fleet(options: FleetOptions) -> Tokenizer:
-    """Load the model on its device, with the options' threads; SettingsError if `size` is not on its grid."""
-    torch.set_num_threads(options.threads)
-    device = pick_device(options.device).type
-    engine = options.engine or EngineConfiguration(device=device, threads=options.threads)
-    engine = replace(engine, torch_version=torch.__version__)
-    tokenizer = load(options.model, options.deterministic, engine=engine, device=options.device)
-    check_on_grid(options, tokenizer)
-    return tokenizer
-
-
-def check_on_grid(options: FleetOptions, tokenizer: Tokenizer) -> None:
-    """Raise SettingsError if the tokenizer's grid does not fit the options' size, as each drive would."""
-    if options.size is not None:
-        with blame_settings():
-            fit_rectangles(options.size, options.size, options.fit, tokenizer.config.spatial_compression)
-
-
-def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
-    """Fix the engine configuration for all workers; `choice` is the value of `--engine`, as for `load`.
-
-    Facts and measurements of this machine are left out, for drives are compared by what decides their tokens.
-    """
-    if options.deterministic or choice == "eager":
-        return options
-    tokenizer = load(options.model)
-    check_on_grid(options, tokenizer)  # before anything is measured for it
-    size = options.size or (256, 448)
-    fast = load(tokenizer, engine=choice or default_engine(options.device), size=size, device=options.device)
-    engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=options.threads)
-    return options.model_copy(update={"engine": engine})
 
 
 def run_job(

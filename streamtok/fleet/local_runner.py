@@ -15,7 +15,8 @@ from functools import partial
 from multiprocessing.queues import SimpleQueue
 from typing import ClassVar
 
-from streamtok.fleet.job import FleetOptions, Job, Outcome, Stopped, load_for_fleet, try_job
+from streamtok.fleet.job import Job, Outcome, Stopped, try_job
+from streamtok.fleet.model import FleetOptions, load_for_fleet
 
 REPORT_S = 0.5
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -7,8 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamtok.fleet.job import FleetOptions, find_record, load_for_fleet, make_job, run_job
+from streamtok.fleet.job import find_record, make_job, run_job
 from streamtok.fleet.local_runner import limit_threads
+from streamtok.fleet.model import FleetOptions, load_for_fleet
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
 from streamtok.io.source import open_source
@@ -79,14 +80,31 @@ def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, pr
     try:
         # In a spawned process, like a worker: libraries fix their number of threads when they load.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            measured, size, check = pool.submit(measure_worker, options, fps).result()
+            worker = pool.submit(measure_worker, options, fps).result()
     finally:
         restore()
-    return FleetPlan(hours, fps, round(rate or measured, 2), rate is None, size, check, price)
+    return FleetPlan(
+        hours=hours,
+        fps=fps,
+        frames_per_second=round(rate or worker.frames_per_second, 2),
+        measured=rate is None,
+        token_bytes_per_hour=worker.token_bytes_per_hour,
+        check_seconds=worker.check_seconds,
+        price=price,
+    )
 
 
-def measure_worker(options: FleetOptions, fps: float) -> tuple[float, float, float]:
-    """Measure one worker on 720x1280 video: frames per second, token file bytes per hour, seconds to check a drive.
+@dataclass(frozen=True)
+class WorkerRates:
+    """What one worker does on 720x1280 video; the fields are as in `FleetPlan`."""
+
+    frames_per_second: float
+    token_bytes_per_hour: float
+    check_seconds: float
+
+
+def measure_worker(options: FleetOptions, fps: float) -> WorkerRates:
+    """Measure one worker on a synthetic drive.
 
     On a CPU the clock is CPU time, so that other processes on the machine do not count.
     """
@@ -111,4 +129,4 @@ def measure_worker(options: FleetOptions, fps: float) -> tuple[float, float, flo
         check = (time.process_time() - start) / CHECKS
     done = sum(file["frames"] for file in record["files"])
     size = sum(file["bytes"] for file in record["files"])
-    return done / seconds, size / done * fps * 3600, check
+    return WorkerRates(done / seconds, size / done * fps * 3600, check)

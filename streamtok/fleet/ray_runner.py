@@ -4,7 +4,8 @@ from collections import deque
 from typing import Any
 
 from streamtok.extras import needs_extra
-from streamtok.fleet.job import FleetOptions, Job, Outcome, load_for_fleet, try_job
+from streamtok.fleet.job import Job, Outcome, try_job
+from streamtok.fleet.model import FleetOptions, load_for_fleet
 
 
 class RayRunner:

@@ -105,23 +105,22 @@ class Batch:
         A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and an
         error or None. The error names slots with a latent that is not finite, whose grids are invalid.
         """
-        active = [lane is not None and lane in lanes for lane in self.slots]
-        fresh = [lane is not None and lane in lanes and lane.fresh for lane in self.slots]
-        for lane in lanes:
-            buffer, count = self.find_buffer(lane), len(lane.frame_ids)
-            buffer[:, count : lane.needed] = buffer[:, count - 1 : count]
-        self._encoder.reset([slot for slot, starts in enumerate(fresh) if starts])
-        held = [self.slots.index(lane) for lane in lanes] if self._holds else []
-        for slot, lane in zip(held, lanes, strict=False):
-            self._encoder.hold(lane.budget.hold, [slot])
-        error = None
+        stepped = {self.slots.index(lane): lane for lane in lanes}
+        for slot, lane in stepped.items():
+            frames, count = self._frames[slot], len(lane.frame_ids)
+            frames[:, count : lane.needed] = frames[:, count - 1 : count]
+            if self._holds:
+                self._encoder.hold(lane.budget.hold, [slot])
+        fresh = [slot for slot, lane in stepped.items() if lane.fresh]
+        self._encoder.reset(fresh)
+        slots, error = range(len(self.slots)), None
         try:
-            out = self._step(active, fresh)
+            out = self._step([slot in stepped for slot in slots], [slot in fresh for slot in slots])
         except NonFiniteError as raised:
             if not isinstance(raised.out, Encoded):
                 raise
             out, error = raised.out, raised
-        for slot, lane in zip(held, lanes, strict=False):
+        for slot, lane in stepped.items() if self._holds else ():
             margin = 0.0 if lane.fresh else lane.budget.hold
             lane.budget.note_cost(margin, self._measure_noise(out, slot) if margin else 0.0)
         return take_grids(out, self._tokenizer.config), error

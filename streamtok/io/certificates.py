@@ -13,7 +13,7 @@ import ssl
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

@@ -22,9 +22,10 @@ from streamtok.io.source import open_source
 from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import demux, open_container, read_rate, video_streams
 from streamtok.io.video.source import VideoSource
-from streamtok.measures import TimeJudge, usual_step
-from streamtok.names import is_url, without_password
+from streamtok.names import is_url
 from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
+from streamtok.redaction import without_password
+from streamtok.times import TimeJudge, usual_step
 from streamtok.types import Frame
 
 LIVE_S, READ_S = 10.0, 1.0

@@ -189,13 +189,15 @@ class ClipCoder(Network):
         A small clip, or one with gradients, runs as one part, a longer one in parts of bounded memory. In deterministic
         mode every row and every step runs alone, as in a stream of one slot.
         """
-        limit, alone, steps = self._limit(context), self.deterministic, extent.steps
-        batch = 1 if alone else extent.rows
-        length = 1 if alone else max(1, MOST_PIXELS // (batch * extent.pixels))
-        length = steps if torch.is_grad_enabled() and not alone else min(length, steps)
-        keep = limit or steps
-        if not alone:  # a clip in one part needs no attention state
-            keep = min(steps, keep) if length < steps or self.config.closed_loop else 0
+        limit, steps = self._limit(context), extent.steps
+        if self.deterministic:
+            batch, length, keep = 1, 1, limit or steps
+        else:
+            batch = extent.rows
+            most = steps if torch.is_grad_enabled() else max(1, MOST_PIXELS // (batch * extent.pixels))
+            length = min(most, steps)
+            # a clip in one part needs no attention state
+            keep = min(steps, limit or steps) if length < steps or self.config.closed_loop else 0
         out = []
         for row in range(0, extent.rows, batch):
             state, parts = init(StateSpec(batch, keep, self.dtype, self.device), *extent.size), []

@@ -32,21 +32,6 @@ class Weights(nn.Module):
         return self.config.temporal_compression
 
     @property
-    def compression_ratio(self) -> float:
-        """Bits of raw 8-bit RGB divided by bits of tokens."""
-        return self.config.compression_ratio
-
-    @property
-    def bits_per_token(self) -> float | None:
-        """log2 of the codebook size; None for continuous models."""
-        return self.config.bits_per_token
-
-    @property
-    def codebook_size(self) -> int | None:
-        """How many values an index can take; None for continuous models."""
-        return self.config.codebook_size
-
-    @property
     def parameters_count(self) -> int:
         """Number of weights."""
         return sum(parameter.numel() for parameter in self.parameters())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from streamtok.names import MOST_TEXT, clean_text
+from streamtok.redaction import MOST_TEXT, clean_text
 
 KEY = re.compile(r"(?:^|\s)(\w+)=")
 PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # a placeholder of one argument

@@ -22,12 +22,12 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from streamtok.measures import go_over_twice
 from streamtok.recording import mcap_records as spec
 from streamtok.recording.mcap_contents import Contents, read_contents
 from streamtok.recording.mcap_records import MAGIC, RECORD, Chunk, RawMessage, read_chunk, read_message
 from streamtok.recording.mcap_walk import walk_records
 from streamtok.recording.packing import unpack_if_packed
+from streamtok.times import go_over_twice
 
 CACHED_CHUNKS = 64  # of about a megabyte each, for all files that a process reads by `message_at`
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])

@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from streamtok.names import NAME, parse_device, parse_endpoint, parse_size, without_password
+from streamtok.names import NAME, parse_device, parse_endpoint, parse_size
+from streamtok.redaction import without_password
 
 Value = TypeVar("Value")
 MAX_METADATA = 1 << 15  # bytes as msgpack: half of what a header may have, so that the rest of an info has room

@@ -45,12 +45,11 @@ class GroupCoder:
     """Codes the grids of one file in order, each from those before it, or by itself if `independent`."""
 
     def __init__(self, coder: TokenCoder, independent: bool):
-        self.coder, self.independent, self.nbytes = coder, independent, 0
+        self.coder, self.independent = coder, independent
         self._past: Past = FRESH
 
-    def encode(self, group: TokenGroup) -> tuple[bytes, int, int]:
-        """Code a group's grid (h, w); returns the payload, its offset in the `coded` column, and the grid's CRC-32."""
-        fresh, start = group.keyframe or self.independent, self.nbytes
+    def encode(self, group: TokenGroup) -> tuple[bytes, int]:
+        """Code a group's grid (h, w); returns the payload, and the grid's CRC-32."""
+        fresh = group.keyframe or self.independent
         payload, self._past = self.coder.encode(group.tokens, FRESH if fresh else self._past)
-        self.nbytes += len(payload)
-        return payload, start, grid_checksum(group.tokens)
+        return payload, grid_checksum(group.tokens)

@@ -18,18 +18,28 @@ when they are opened. Token files know every gap.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.measures import usual_step
+from streamtok.times import usual_step
 from streamtok.tokens.grids import Grids, Track, select_grids
 from streamtok.tokens.resuming import Resumable, check_rank
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
 BLOCK = 32  # neighbouring windows that a shuffle keeps together, so that reading stays mostly sequential
+
+
+@dataclass(frozen=True)
+class Series:
+    """Tracks that are read together: windows are cut from the first, and the others are aligned with it in time."""
+
+    tracks: list[Track]
+    windows: np.ndarray  # (n, 2) int64: the first grid and the end of each window
+    tolerance_ns: int  # within which a grid of another track belongs to one of the first
 
 
 class TokenDataset(Dataset):
@@ -46,8 +56,7 @@ class TokenDataset(Dataset):
         stream, file            names, for looking things up
 
     With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
-    and so on, `stream` a list. The mask is also False where a camera has no grid within `tolerance_ns` (None: half
-    the usual step).
+    and so on, `stream` a list. The mask is also False where a camera has no grid within half the usual step.
 
     At gaps that the index of a recording does not show, `gaps="mask"` masks the rest of the window, and "cut" starts a
     new window. With `align`, "cut" applies to the first stream alone; gaps of the others are masked.
@@ -63,7 +72,6 @@ class TokenDataset(Dataset):
         *,
         streams: Sequence[str] | None = None,
         align: bool = False,
-        tolerance_ns: int | None = None,
         gaps: Literal["mask", "cut"] = "mask",
     ) -> None:
         stride = window if stride is None else stride
@@ -75,17 +83,13 @@ class TokenDataset(Dataset):
             raise ValueError(f"gaps is {gaps!r}: expected 'mask' or 'cut'")
         self.window, self.stride, self.align = window, stride, align
         drives = open_drives(source, streams, together=align)
-        self.identity = drives[0][0].identity
-        # Windows are cut from the first track of each series; the others are aligned with it in time.
-        self._series = [[track] for tracks in drives for track in tracks]
-        self._tolerances_ns: list[int] = []
         if align:
-            self._series = [order_by_stream(tracks, streams or ()) for tracks in drives]
-            half_steps = (int(usual_step(tracks[0].times_ns) / 2) for tracks in self._series)
-            self._tolerances_ns = [half if tolerance_ns is None else tolerance_ns for half in half_steps]
-        breaks = [tracks[0].find_gaps() if gaps == "cut" else tracks[0].breaks for tracks in self._series]
-        self._starts = [_cut_windows(gap_starts, window, stride) for gap_starts in breaks]
-        self._ends = np.cumsum([len(starts) for starts in self._starts])
+            together = [order_by_stream(tracks, streams or ()) for tracks in drives]
+        else:
+            together = [[track] for tracks in drives for track in tracks]
+        self.identity = together[0][0].identity
+        self._series = [_make_series(tracks, window, stride, gaps) for tracks in together]
+        self._ends = np.cumsum([len(series.windows) for series in self._series])
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -95,12 +99,12 @@ class TokenDataset(Dataset):
     @property
     def facts(self) -> Facts:
         """The tokenizer's fingerprint, name and FSQ levels, and a grid's shape and dtype in the files."""
-        return read_facts(self._series[0][0])
+        return read_facts(self._series[0].tracks[0])
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Levels of each FSQ dimension of the tokenizer; empty for other quantizers."""
-        return tuple(self._series[0][0].meta.get("levels", ()))
+        return tuple(self._series[0].tracks[0].meta.get("levels", ()))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -110,14 +114,15 @@ class TokenDataset(Dataset):
             raise IndexError(f"window {index} of {len(self)}")
         index %= len(self)
         at = int(np.searchsorted(self._ends, index, side="right"))
-        (first, *others), starts = self._series[at], self._starts[at]
-        start, stop = starts[index - int(self._ends[at])]
+        series = self._series[at]
+        first, *others = series.tracks
+        start, stop = series.windows[index - int(self._ends[at])]
         items = [self._read_window(first, np.arange(start, stop))]
         if not self.align:
             return items[0] | {"stream": first.stream, "file": str(first.path)}
         times = first.times_ns[start:stop]
         for track in others:
-            items.append(self._read_window(track, nearest_times(track.times_ns, times, self._tolerances_ns[at])))
+            items.append(self._read_window(track, nearest_times(track.times_ns, times, series.tolerance_ns)))
         stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
         return stacked | {"stream": [track.stream for track in (first, *others)], "file": str(first.path)}
 
@@ -250,6 +255,12 @@ def nearest_times(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int
     closer = np.abs(times_ns[right] - wanted_ns) < np.abs(times_ns[left] - wanted_ns)
     found = np.where(closer, right, left)
     return np.where(np.abs(times_ns[found] - wanted_ns) <= tolerance_ns, found, -1)
+
+
+def _make_series(tracks: list[Track], window: int, stride: int, gaps: Literal["mask", "cut"]) -> Series:
+    first = tracks[0]
+    breaks = first.find_gaps() if gaps == "cut" else first.breaks
+    return Series(tracks, _cut_windows(breaks, window, stride), int(usual_step(first.times_ns) / 2))
 
 
 def _cut_windows(gaps: np.ndarray, window: int, stride: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Reports what a recording, a token file or a drive holds, as plain values, with surveys of its token streams."""
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive_names import measure_drive
 from streamtok.drives.mcap_drive import McapDrive
 from streamtok.drives.open_drive import find_recording, open_drive
-from streamtok.drives.survey import TokenSurvey, survey_frames, survey_tokens
+from streamtok.drives.survey import TokenSurvey, survey_frames
 from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
@@ -17,30 +18,37 @@ from streamtok.tokens.tokenfile import TokenFile, is_token_file
 from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
-Inspected = tuple[dict[str, Any], dict[str, TokenSurvey]]  # a report of plain values, and a survey per token stream
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file or folder holds: a `report` of plain values, and a survey of each token stream, by name."""
+
+    report: dict[str, Any]
+    surveys: dict[str, TokenSurvey] = field(default_factory=dict)
 
 
 def inspect(
     path: str | Path,
-    picture: bool = False,
     clock: AskedClock = "auto",
     depth_range: DepthRange | None = None,
+    *,
     progress: bool = False,
-) -> Inspected:
-    """Inspect a recording, a token file or any drive; returns a report of plain values, and a survey per token stream.
+) -> Inspection:
+    """Inspect a recording, a token file or any drive.
 
-    `clock` and `depth_range` are as for `open_drive`. With `picture` the surveys keep what `plot_tokens` draws, with
-    `progress` a bar is shown on a terminal. Raises ValueError or OSError for what cannot be opened.
+    `clock` and `depth_range` are as for `open_drive`. With `progress` a bar is shown on a terminal. Raises ValueError
+    or OSError for what cannot be opened.
     """
     path = Path(path)
     if path.is_file() and is_token_file(path):
-        return inspect_token_file(path, picture)
+        return inspect_token_file(path)
     if (recording := find_recording(path)) is not None:
-        return inspect_recording(recording, picture, progress)
+        return inspect_recording(recording, progress)
     drive = open_drive(path, None, clock, depth_range)
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
-    return report | {"cameras": survey_frames(drive, progress), "damage": drive.notes}, {}
+    return Inspection(report | {"cameras": survey_frames(drive, progress), "damage": drive.notes})
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
@@ -61,22 +69,18 @@ def to_group(message: TokenMessage) -> TokenGroup:
     )
 
 
-def inspect_recording(recording: Recording, picture: bool, progress: bool) -> Inspected:
-    """Inspect a recording that holds tokens."""
+def inspect_recording(recording: Recording, progress: bool) -> Inspection:
+    """Inspect a recording that holds tokens; `progress` is as in `inspect`."""
     infos = recording.first_infos()
-    codes = {name: math.prod(info.levels) if info.levels else 0 for name, info in infos.items()}
-    sessions: dict[str, set[str]] = {}
-
-    def groups() -> Iterator[tuple[TokenGroup, int, int]]:
-        for message in recording.messages():
-            sessions.setdefault(message.stream, set()).add(message.header.session)
-            yield to_group(message), len(message.payload), message.lost
-
-    surveys = survey_tokens(groups(), codes, picture)
+    surveys = {name: TokenSurvey(math.prod(info.levels) if info.levels else 0) for name, info in infos.items()}
+    sessions: dict[str, set[str]] = defaultdict(set)
+    for message in recording.messages():
+        surveys[message.stream].add(to_group(message), len(message.payload), message.lost)
+        sessions[message.stream].add(message.header.session)
     streams: dict[str, Any] = {}
     for name, info in infos.items():
-        facts = {fact: getattr(info, fact) for fact in FACTS} | {"sessions": len(sessions.get(name, ()))}
-        streams[name] = facts | (surveys[name].report() if name in surveys else {"groups": 0})
+        found = surveys[name].report() if sessions[name] else {"groups": 0}
+        streams[name] = {fact: getattr(info, fact) for fact in FACTS} | {"sessions": len(sessions[name])} | found
     report: dict[str, Any] = {
         "kind": "recording",
         "files": [str(path) for path in recording.paths],
@@ -92,19 +96,19 @@ def inspect_recording(recording: Recording, picture: bool, progress: bool) -> In
         report["cameras"] = survey_frames(drive, progress)
         recording.damage += [text for text in drive.notes if text not in recording.damage]
     report["damage"] = recording.notes + recording.damage
-    return report, surveys
+    return Inspection(report, surveys)
 
 
-def inspect_token_file(path: Path, picture: bool) -> Inspected:
+def inspect_token_file(path: Path) -> Inspection:
     """Inspect a token file; ValueError if it is damaged."""
     file = TokenFile(path)
     file.check()
     levels = file.meta.get("levels") or file.meta.get("config", {}).get("levels") or []
-    stream = file.meta.get("stream", "cam0")
-    groups = ((group, group.tokens.nbytes, 0) for group in file)
-    surveys = survey_tokens(groups, {stream: math.prod(levels) if levels else 0}, picture)
+    survey = TokenSurvey(math.prod(levels) if levels else 0)
+    for group in file:
+        survey.add(group)
     facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
-    margin = {"hold_margin": file.meta.get("hold", 0.0)}
-    streams = {name: facts | survey.report() | margin for name, survey in surveys.items()}
+    stream, margin = str(file.meta.get("stream", "cam0")), {"hold_margin": file.meta.get("hold", 0.0)}
+    streams = {stream: facts | survey.report() | margin}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
-    return report, surveys
+    return Inspection(report, {stream: survey})

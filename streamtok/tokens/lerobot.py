@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.measures import usual_step
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
+from streamtok.times import usual_step
 from streamtok.tokens.dataset import nearest_times
 from streamtok.tokens.files import load_matching, picture_size
 from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers

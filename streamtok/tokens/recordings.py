@@ -9,9 +9,9 @@ import numpy as np
 
 from streamtok.coding.epochs import CodedGrid, EpochReader
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.measures import find_time_jumps
 from streamtok.recording.format import TOKENS, from_text, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
+from streamtok.times import find_time_jumps
 from streamtok.tokens.grids import Grids, Track, find_changes
 from streamtok.wire.header import Coding
 from streamtok.wire.message import TokenMessage, unpack
@@ -35,16 +35,24 @@ class RecordingTrack(Track):
 
     def read(self, indices: np.ndarray) -> Grids:
         tokens = np.zeros((len(indices), *self.identity["grid"]), self.identity["dtype"])
-        numbers = np.zeros((6, len(indices)), np.int64)
-        keyframe = np.zeros(len(indices), bool)
+        headers = []
         for at, index in enumerate(indices.tolist()):
             message = self._read_message(index)
-            header, ids = message.header, message.header.frame_ids
             tokens[at] = self._epochs.read(index) if message.grid is None else message.grid
-            keyframe[at] = header.keyframe
-            numbers[:, at] = header.epoch, ids[0], ids[-1], len(ids), header.dropped, header.capture_ns[-1]
-        columns = dict(zip(("epoch", "first_id", "last_id", "frames", "dropped", "capture_ns"), numbers, strict=True))
-        return Grids(tokens, keyframe, **columns, time_ns=self.times_ns[indices], session=self._runs[indices])
+            headers.append(message.header)
+
+        return Grids(
+            tokens=tokens,
+            keyframe=np.array([header.keyframe for header in headers], bool),
+            epoch=np.array([header.epoch for header in headers], np.int64),
+            first_id=np.array([header.frame_ids[0] for header in headers], np.int64),
+            last_id=np.array([header.frame_ids[-1] for header in headers], np.int64),
+            frames=np.array([len(header.frame_ids) for header in headers], np.int64),
+            dropped=np.array([header.dropped for header in headers], np.int64),
+            capture_ns=np.array([header.capture_ns[-1] for header in headers], np.int64),
+            time_ns=self.times_ns[indices],
+            session=self._runs[indices],
+        )
 
     def _load_coded(self, index: int) -> CodedGrid:
         """Load a coded message for `EpochReader`, which also decodes the earlier grids that it depends on."""

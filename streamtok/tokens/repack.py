@@ -8,7 +8,8 @@ from streamtok.coding.coder import FILE, TokenCoder, load_coder
 from streamtok.coding.library import SHIPPED, coder_for
 from streamtok.names import name_errors
 from streamtok.recording.recode import recode_recording
-from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
+from streamtok.tokens.tokenfile import TokenFile, is_token_file
+from streamtok.tokens.tokenfile_writer import TokenFileWriter
 
 ABOUT_CODING = ("coder", "independent")
 ADDED = ("format", "version", "groups", "frames", "repeated", "dropped", "crc32")  # which the writer adds again

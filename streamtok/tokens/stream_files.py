@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from streamtok.ingest.core import IngestCore
 from streamtok.ingest.token_grid import list_levels
-from streamtok.tokens.tokenfile import TokenFileWriter
+from streamtok.tokens.tokenfile_writer import TokenFileWriter
 from streamtok.types import StreamInfo, TokenGroup
 
 

@@ -1,4 +1,4 @@
-"""Reads and writes token files: one stream's token grids with the times of their frames, in one safetensors file.
+"""Reads token files: one stream's token grids with the times of their frames, in one safetensors file.
 
 Columns, for N groups of F frames in all (group i holds frames `frame_start[i]` to `frame_start[i + 1]`):
 
@@ -19,29 +19,20 @@ In a coded file three columns replace `tokens` (docs/wire-protocol.md, "Coded pa
 
 The header's metadata says how they were made (fingerprint, config, sizes, the rectangle of the picture): text as it is,
 everything else as JSON. `crc32` has the CRC-32 of each column's bytes. Any safetensors reader opens these files.
-Writing takes constant memory: columns are spooled to temporary files beside the output, which appears under its name
-only when it is complete.
+`tokenfile_writer` writes them.
 """
 
-import contextlib
-import json
 import math
-import os
-import shutil
-import struct
-import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 
-from streamtok.coding.coder import TokenCoder
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.names import name_errors
-from streamtok.tokens.coded import CodedTokens, GroupCoder
-from streamtok.tokens.file_header import pack_meta, read_columns, read_header, unpack_meta
+from streamtok.tokens.coded import CodedTokens
+from streamtok.tokens.file_header import read_columns, read_header, unpack_meta
 from streamtok.types import TokenGroup
 
 FORMAT, VERSION = "streamtok-tokens", 1
@@ -50,135 +41,6 @@ CODES = {np.dtype(name): code for code, name in DTYPES.items()}
 OTHERS = ("keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
 COLUMNS = ("tokens", *OTHERS)
 CODED_COLUMNS = ("coded", "coded_start", "grid_crc32", *OTHERS)
-
-
-class TokenFileWriter:
-    """Writes the groups of one stream; `close` (or leaving the `with`) makes the file appear, an error leaves none.
-
-    `meta` goes into the header; `format`, `version`, `groups`, `frames`, `repeated`, `dropped` and `crc32` are added.
-    With `coder` the grids are coded, each by itself if `independent`.
-    """
-
-    def __init__(
-        self, path: str | Path, meta: Mapping[str, Any], coder: TokenCoder | None = None, independent: bool = False
-    ) -> None:
-        self.path = Path(path)
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(f"{self.path}: folder {self.path.parent} does not exist; create it first")
-        self.meta = dict(meta)
-        self.groups = self.frames = self.repeated = self.dropped = 0
-        self._grid: tuple[tuple[int, ...], np.dtype] | None = None
-        self._size = 0, 0
-        self._coder = GroupCoder(coder, independent) if coder else None
-        self._columns = CODED_COLUMNS if coder else COLUMNS
-        if coder:
-            self.meta |= {"coder": coder.fingerprint, "independent": independent}
-        self._crc32 = dict.fromkeys(self._columns, 0)
-        # Unnamed files beside the output: they are on the same disk, and a killed process leaves nothing behind.
-        self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in self._columns}  # noqa: SIM115
-
-    def write(self, group: TokenGroup) -> None:
-        """Append the next group; its picture size, grid shape and dtype must be those of the first."""
-        tokens = np.ascontiguousarray(group.tokens)
-        grid = (tokens.shape, tokens.dtype)
-        if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
-            raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
-        if self._grid is not None and (*grid, group.image_size) != (*self._grid, self._size):
-            raise ValueError(
-                f"token grid {grid} of pictures of {group.image_size} does not match {self._grid} of {self._size} "
-                "before it: a token file holds one size"
-            )
-        ids, times = len(group.frame_ids), len(group.capture_ns)
-        if not ids or ids != times:
-            raise ValueError(f"group has {ids} frame ids and {times} times: expected one each")
-        self._grid, self._size = grid, group.image_size
-        integers = {name: [getattr(group, name)] for name in ("epoch", "dropped", "repeated")}
-        integers |= {"frame_start": [self.frames], "frame_ids": group.frame_ids, "capture_ns": group.capture_ns}
-        if self._coder is None:
-            self._put("tokens", tokens.tobytes())
-        else:
-            payload, start, checksum = self._coder.encode(group)
-            self._put("coded", payload)
-            integers |= {"coded_start": [start], "grid_crc32": [checksum]}
-        self._put("keyframe", bytes([bool(group.keyframe)]))
-        for name, values in integers.items():
-            self._integers(name, values)
-        self.groups += 1
-        self.frames += ids
-        self.repeated += group.repeated
-        self.dropped += group.dropped
-
-    @property
-    def grid_shape(self) -> tuple[int, ...]:
-        """The shape of one group's tokens, () before the first."""
-        return self._grid[0] if self._grid else ()
-
-    def close(self) -> None:
-        """Assemble the file from the spools and move it into place; ValueError if no group was written."""
-        if not self._spools:
-            return
-        if self._grid is None:
-            self.abort()
-            raise ValueError(f"{self.path}: no token group was written: there was no frame that could be encoded")
-        self._integers("frame_start", [self.frames])
-        if self._coder is not None:
-            self._integers("coded_start", [self._coder.nbytes])
-        self.meta["grid"] = self._grid[0]
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        try:
-            with name_errors(self.path), open(partial, "wb") as out:
-                self._assemble(out)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(partial, self.path)
-        finally:
-            partial.unlink(missing_ok=True)
-            self.abort()
-
-    def abort(self) -> None:
-        """Discard the spools; the file does not appear."""
-        for spool in self._spools.values():
-            with contextlib.suppress(OSError):  # closing flushes, which fails on a full disk
-                spool.close()
-        self._spools = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, error_type: type[BaseException] | None, *rest: object) -> None:
-        self.abort() if error_type else self.close()
-
-    def _integers(self, name: str, values: list[int]) -> None:
-        self._put(name, struct.pack(f"<{len(values)}q", *values))
-
-    def _put(self, name: str, data: bytes) -> None:
-        with name_errors(self.path):
-            self._spools[name].write(data)
-        self._crc32[name] = zlib.crc32(data, self._crc32[name])
-
-    def _assemble(self, out: BinaryIO) -> None:
-        shape, dtype = self._grid  # type: ignore[misc]
-        counts = dict.fromkeys(self._columns, self.groups) | {"frame_start": self.groups + 1}
-        counts |= {"frame_ids": self.frames, "capture_ns": self.frames, "coded_start": self.groups + 1}
-        counts |= {"coded": self._coder.nbytes if self._coder else 0}
-        kinds = dict.fromkeys(self._columns, "I64") | {"tokens": CODES[dtype], "keyframe": "BOOL", "coded": "U8"}
-        counted = {name: getattr(self, name) for name in ("groups", "frames", "repeated", "dropped")}
-        meta = self.meta | counted | {"format": FORMAT, "version": VERSION, "crc32": self._crc32}
-        header: dict[str, Any] = {"__metadata__": pack_meta(meta)}
-        # Widest dtype first, so that every column is aligned.
-        order = sorted(self._columns, key=lambda name: (-np.dtype(DTYPES[kinds[name]]).itemsize, name))
-        offset = 0
-        for name in order:
-            dims = [counts[name], *(shape if name == "tokens" else ())]
-            size = int(np.prod(dims, dtype=np.int64)) * np.dtype(DTYPES[kinds[name]]).itemsize
-            header[name] = {"dtype": kinds[name], "shape": dims, "data_offsets": [offset, offset + size]}
-            offset += size
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        out.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            self._spools[name].seek(0)
-            shutil.copyfileobj(self._spools[name], out, 1 << 20)
 
 
 class TokenFile:

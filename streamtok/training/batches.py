@@ -2,27 +2,43 @@
 
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.training.cache import Cache, Stored
 from streamtok.training.config import DataConfig, PhaseConfig
-from streamtok.training.data import Cache, Stored
+
+MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride, or for another segment
+DRIFT = 8  # drift is in 1/8 pixel per frame; crops lie at whole pixels
+
+Number = TypeVar("Number")
+
+
+class Place(NamedTuple, Generic[Number]):
+    """Where one clip of a batch is cut out of the cache."""
+
+    offset: Number  # row of the cache at which the stored clip begins
+    height: Number  # of the stored frames
+    width: Number
+    start: Number  # first frame
+    stride: Number  # frames from one to the next; negative if reversed, 0 for a held one
+    top: Number  # of the crop in the first frame
+    left: Number
+    down: Number  # drift per frame, in 1/DRIFT pixel
+    right: Number
+    flip: Number  # 1 if mirrored
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch before it is cut: places (B, 10) int64, in columns OFFSET to FLIP, and colours (B, C + 1) float32, the
-    gains of channels and an offset."""
+    """A batch before it is cut: `places` (B, 10) int64, a `Place` each, and `colours` (B, C + 1) float32, the gains of
+    channels and an offset."""
 
     places: np.ndarray
     colours: np.ndarray
-
-
-MOST_CLIPS = 0.6  # share of the clips that must be long enough for a stride, or for another segment
-DRIFT = 8  # drift is in 1/8 pixel per frame; crops lie at whole pixels
-OFFSET, HEIGHT, WIDTH, START, STRIDE, TOP, LEFT, DOWN, RIGHT, FLIP = range(10)
 
 
 def make_generator(seed: int, step: int, purpose: int = 0) -> np.random.Generator:
@@ -35,12 +51,8 @@ class Sampler:
 
     def __init__(self, cache: Cache, config: DataConfig, seed: int):
         self.cache, self.config, self.seed = cache, config, seed
-        short = [min(s.height, s.width) for s in cache.stored]
-        self.by_clip = [
-            [(s, max(1, config.scales.count(size))) for s, size in zip(cache.stored, short, strict=True) if s.clip == i]
-            for i in range(len(cache.names))
-        ]
-        self.lengths = np.array([max(places[0][0].runs) for places in self.by_clip])
+        self.by_clip = [[s for s in cache.stored if s.clip == clip] for clip in range(len(cache.names))]
+        self.lengths = np.array([max(sizes[0].runs) for sizes in self.by_clip])
 
     def draw(self, step: int, batch: int, frames: int, crop: int) -> Plan:
         """Draw a plan of `batch` clips of `frames` frames of crop x crop pixels; ValueError if no clip is so long."""
@@ -59,14 +71,14 @@ class Sampler:
 
     def _pick_place(
         self, rng: np.random.Generator, fitting: np.ndarray, frames: int, stride: int, crop: int
-    ) -> list[int]:
-        """Draw a row of `Plan.places` from the clips `fitting`; a held frame may come from any, also a single image."""
+    ) -> Place[int]:
+        """Draw a place in the clips `fitting`; a held frame may come from any, also a single image."""
         config = self.config
         if rng.random() < config.still:
             fitting, stride = np.arange(len(self.by_clip)), 0
-        choices = self.by_clip[int(rng.choice(fitting))]
-        weights = np.array([weight for _, weight in choices], dtype=float)
-        stored: Stored = choices[int(rng.choice(len(choices), p=weights / weights.sum()))][0]
+        sizes = self.by_clip[int(rng.choice(fitting))]
+        weights = np.array([max(1, config.scales.count(stored.short_side)) for stored in sizes], float)
+        stored = sizes[int(rng.choice(len(sizes), p=weights / weights.sum()))]
         start = _pick_start(rng, stored.runs, (frames - 1) * stride)
         chance = rng.random(3)
         if chance[0] < config.reverse:
@@ -75,7 +87,7 @@ class Sampler:
         top = self._pick_edge(rng, stored.height - crop, down * (frames - 1) // DRIFT)
         left = self._pick_edge(rng, stored.width - crop, right * (frames - 1) // DRIFT)
         flip = int(chance[2] < config.flip)
-        return [stored.offset, stored.height, stored.width, start, stride, top, left, down, right, flip]
+        return Place(stored.offset, stored.height, stored.width, start, stride, top, left, down, right, flip)
 
     def _pick_drift(self, rng: np.random.Generator, stored: Stored, frames: int, crop: int) -> tuple[int, int]:
         """Draw a drift down and right that stays inside, in 1/DRIFT pixels per frame; slow is as likely as fast."""
@@ -100,16 +112,16 @@ class Sampler:
     def cut(self, plan: Plan, first: int, frames: int, crop: int) -> Tensor:
         """Cut frames [first, first + frames) of a plan -> (B, C, frames, crop, crop) float32 in -1..1."""
         device = self.cache.pixels.device
-        p = torch.from_numpy(plan.places).to(device, non_blocking=True)
-        t = torch.arange(first, first + frames, device=device)
+        rows = torch.from_numpy(plan.places).to(device, non_blocking=True)
+        place = Place(*(column.view(-1, 1, 1, 1) for column in rows.unbind(1)))
+        time = torch.arange(first, first + frames, device=device).view(1, -1, 1, 1)
         edge = torch.arange(crop, device=device)
-        column = {i: p[:, i].view(-1, 1, 1, 1) for i in range(10)}
-        time, row, across = t.view(1, -1, 1, 1), edge.view(1, 1, -1, 1), edge.view(1, 1, 1, -1)
-        across = torch.where(column[FLIP] > 0, crop - 1 - across, across)
-        y = column[TOP] + column[DOWN] * time // DRIFT + row
-        x = column[LEFT] + column[RIGHT] * time // DRIFT + across
-        z = column[START] + column[STRIDE] * time
-        index = column[OFFSET] + (z * column[HEIGHT] + y) * column[WIDTH] + x
+        down, across = edge.view(1, 1, -1, 1), edge.view(1, 1, 1, -1)
+        across = torch.where(place.flip > 0, crop - 1 - across, across)
+        y = place.top + place.down * time // DRIFT + down
+        x = place.left + place.right * time // DRIFT + across
+        z = place.start + place.stride * time
+        index = place.offset + (z * place.height + y) * place.width + x
         video = self.cache.pixels[index].float().div_(127.5).sub_(1)  # (B, T, crop, crop, C)
         colours = torch.from_numpy(plan.colours).to(device, non_blocking=True).view(-1, 1, 1, 1, plan.colours.shape[1])
         video = video.mul_(colours[..., :-1]).add_(colours[..., -1:]).clamp_(-1, 1)
@@ -139,13 +151,12 @@ class Course:
 
         T is the phase's frames, or one less if clips continue, because these have had their keyframe.
         """
-        rng = make_generator(sampler.seed, step, purpose=1)
-        if not self.segments and rng.random() < sampler.config.image_fraction:
-            images = phase.batch * min(4, phase.frames)  # a single frame costs less
-            return sampler.cut(sampler.draw(step, images, 1, phase.crop), 0, 1, phase.crop), False
         if not self.segments:
-            self.start, self.segment = step, 0
-            self.segments = _count_segments(rng, sampler, phase)
+            rng = make_generator(sampler.seed, step, purpose=1)
+            if rng.random() < sampler.config.image_fraction:
+                images = phase.batch * min(4, phase.frames)  # a single frame costs less
+                return sampler.cut(sampler.draw(step, images, 1, phase.crop), 0, 1, phase.crop), False
+            self.start, self.segment, self.segments = step, 0, _count_segments(rng, sampler, phase)
         per_segment = phase.frames - 1
         plan = sampler.draw(self.start, phase.batch, 1 + self.segments * per_segment, phase.crop)
         continuing = self.segment > 0

@@ -1,6 +1,5 @@
 """Builds the model of a run, a preset with overrides, from random weights or a checkpoint, and exports it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,32 +48,53 @@ def build_model(config: TrainConfig) -> Tokenizer:
 
 
 def _build_trainable(config: TrainConfig) -> Tokenizer:
-    if config.init and "model" not in config.model_fields_set and not config.model_overrides:
-        return load_checkpoint(config.init)
+    """The tokenizer of a run, all of whose weights take gradients."""
+    torch.manual_seed(config.seed)
+    if not config.init:
+        return _build_anew(_choose_sizes(config))
+    source = load_checkpoint(config.init)
+    if "model" not in config.model_fields_set and not config.model_overrides:
+        return source
+    sizes = _choose_sizes(config)
+    try:
+        if sizes.predictive and not source.config.predictive:
+            return close_loop(source, sizes)
+        differing = _list_differences(sizes, source.config)
+        if not differing:
+            return source
+        if differing == ["corrector"]:
+            return add_corrector(source, sizes)
+        if set(differing) <= {"decoder_blocks", "decoder_channels"}:
+            return cut_decoder(source, sizes)
+    except ValueError as error:
+        theirs = f"{{decoder_channels: {list(source.config.decoder_channels)}, decoder_blocks: "
+        theirs += f"{list(source.config.decoder_blocks)}}}"
+        raise SettingsError(f"init does not fit: {error}; its decoder has model_overrides: {theirs}") from error
+    raise SettingsError(
+        f"init {config.init!r} and model {config.model!r} are two architectures (they differ in "
+        f"{', '.join(differing)}): leave out model and model_overrides to go on with init's"
+    )
+
+
+def _choose_sizes(config: TrainConfig) -> TokenizerConfig:
+    """The preset of a run with its overrides; SettingsError for an unknown preset or override."""
     if config.model not in PRESETS:
         raise SettingsError(f"model {config.model!r} is no preset; presets: {', '.join(PRESETS)}")
-    torch.manual_seed(config.seed)
     overrides: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model_overrides.items()}
     try:
-        sizes = replace(PRESETS[config.model], **overrides)
+        return replace(PRESETS[config.model], **overrides)
     except TypeError as error:
         raise SettingsError(f"model_overrides: {error}") from error
-    if config.init:
-        source = load_checkpoint(config.init)
-        if sizes.predictive and not source.config.predictive:
-            return _transfer(close_loop, source, sizes)
-        theirs, ours = source.config.to_dict(), sizes.to_dict()
-        differing = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
-        if differing == ["corrector"]:
-            return _transfer(add_corrector, source, sizes)
-        if differing and set(differing) <= {"decoder_blocks", "decoder_channels"}:
-            return _transfer(cut_decoder, source, sizes)
-        if differing:
-            raise SettingsError(
-                f"init {config.init!r} and model {config.model!r} are two architectures (they differ in "
-                f"{', '.join(differing)}): leave out model and model_overrides to go on with init's"
-            )
-        return source
+
+
+def _list_differences(ours: TokenizerConfig, theirs: TokenizerConfig) -> list[str]:
+    """The names of the fields in which two configurations differ, sorted."""
+    one, other = ours.to_dict(), theirs.to_dict()
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+
+
+def _build_anew(sizes: TokenizerConfig) -> Tokenizer:
+    """A tokenizer with random weights."""
     model = build(sizes)
     weights = dict(model.named_parameters())
     first = "encoder.conv_in.spatial.weight" if model.config.video else "encoder.conv_in.weight"
@@ -83,17 +103,6 @@ def _build_trainable(config: TrainConfig) -> Tokenizer:
     for parameter in model.decoder.conv_out.parameters():  # start from a grey picture, not from loud noise
         torch.nn.init.zeros_(parameter)
     return model
-
-
-def _transfer(
-    change: Callable[[Tokenizer, TokenizerConfig], Tokenizer], source: Tokenizer, sizes: TokenizerConfig
-) -> Tokenizer:
-    try:
-        return change(source, sizes)
-    except ValueError as error:
-        theirs = f"{{decoder_channels: {list(source.config.decoder_channels)}, decoder_blocks: "
-        theirs += f"{list(source.config.decoder_blocks)}}}"
-        raise SettingsError(f"init does not fit: {error}; its decoder has model_overrides: {theirs}") from error
 
 
 def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:

@@ -129,9 +129,9 @@ class CoderModel(nn.Module):
         """Heads (n, groups * HEAD) and symbols (n, groups) of a phase's cells -> bits (n,)."""
         total = torch.zeros(len(symbols))
         for group, layer in enumerate(cast(nn.ModuleList, self.symbols[phase])):
-            cells = self.alphabet.coded(group, symbols.numpy())
+            cells = self.alphabet.find_coded_cells(group, symbols.numpy())
             logits = layer(heads[cells, group * HEAD : (group + 1) * HEAD]) / NAT
-            values = torch.from_numpy(self.alphabet.values(group, symbols[cells, group].numpy()))
+            values = torch.from_numpy(self.alphabet.to_values(group, symbols[cells, group].numpy()))
             total[cells] = total[cells] + F.cross_entropy(logits, values, reduction="none") / math.log(2)
         return total
 

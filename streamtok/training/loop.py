@@ -12,15 +12,15 @@ from streamtok.engine.loading import pick_device
 from streamtok.io.suffixes import is_image
 from streamtok.model import PredictiveTokenizer, Tokenizer
 from streamtok.model.frames import match_channels
-from streamtok.model.state import State
 from streamtok.settings.errors import SettingsError
-from streamtok.training.batches import Course, Sampler
+from streamtok.training.batches import Sampler
+from streamtok.training.cache import Cache, load_cache
 from streamtok.training.config import TrainConfig
-from streamtok.training.data import Cache, list_media, load_cache, split_holdout
 from streamtok.training.footage import WHOLE
 from streamtok.training.journal import Journal, find_first_validation, plot_curves
+from streamtok.training.media import list_media, split_holdout
 from streamtok.training.optimizer import cosine
-from streamtok.training.saving import LAST, load_run, prepare_folder, save_run
+from streamtok.training.saving import LAST, Progress, load_run, prepare_folder, save_run
 from streamtok.training.step import TrainingStep
 from streamtok.training.validation import judge_weights
 
@@ -61,42 +61,68 @@ def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> t
     return load_cache(paths, data, smallest, device, (0.0, kept), channels=channels), validation
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """The outcome of one step."""
+
+    losses: dict[str, Tensor]  # scalars by name, with `grad_norm`
+    lr_scale: float  # the learning rate as a fraction of its peak
+    frames: int
+
+    def values(self) -> dict[str, float]:
+        """The figures as the journal names them; this waits for the device."""
+        return {("" if name == "grad_norm" else "loss_") + name: value.item() for name, value in self.losses.items()}
+
+
 @dataclass
 class _Run:
-    """The state of the loop between steps; `number` is the next step."""
+    """The parts of a run; `progress` changes from step to step. `began` is as if it had never been interrupted."""
 
     config: TrainConfig
-    step: TrainingStep
+    training: TrainingStep
     sampler: Sampler
     held: Cache | None
-    course: Course
-    state: State | None  # of the current clips, if they continue in the next step
-    number: int
-    phase: int
-    used: float  # seconds before this run was resumed
-    began: float
+    progress: Progress
     journal: Journal
+    began: float
 
     def elapsed(self) -> float:
-        return self.used + time.monotonic() - self.began
+        return time.monotonic() - self.began
 
-    def progress(self) -> float:
+    def share_done(self) -> float:
         """The fraction of the schedule that is done, by steps or by time, whichever is further."""
-        by_steps = self.number / self.config.steps
+        by_steps = self.progress.step / self.config.steps
         limit = self.config.max_seconds
         return by_steps if limit is None else max(by_steps, self.elapsed() / limit)
 
     def save(self) -> None:
-        position = {"step": self.number, "phase": self.phase, "seconds": self.elapsed()}
-        save_run(self.config, self.step, self.course, self.state, position)
+        self.progress.seconds = self.elapsed()
+        save_run(self.config, self.training, self.progress)
 
     def validate(self) -> dict[str, float]:
-        """Judge the averaged weights on the held-out clips."""
+        """Judge the averaged weights on the held-out clips; empty if there are none."""
         if not self.held:
             return {}
-        result = judge_weights(self.step, self.held, self.config, self.number)
-        self.journal.write("validate", self.number, seconds=self.elapsed(), **result)
+        result = judge_weights(self.training, self.held, self.config, self.progress.step)
+        self.journal.write("validate", self.progress.step, seconds=self.elapsed(), **result)
         return result
+
+    def take_step(self, done: float) -> _Taken:
+        """Draw a batch and train on it; `done` is that of `share_done`."""
+        config, progress = self.config, self.progress
+        index = config.phase_at(done)
+        if index != progress.phase:
+            progress.phase = index
+            progress.course.leave()
+        phase = config.phases[index]
+        video, continuing = progress.course.next_batch(self.sampler, progress.step, phase)
+        video = match_channels(video, self.training.model.config.in_channels)
+        scale = phase.lr_scale * cosine(progress.step, done, config.optimizer)
+        self.training.optimizer.set_lr(scale)
+        weights = config.losses if phase.losses is None else phase.losses
+        losses, state = self.training(progress.step, video, progress.state if continuing else None, weights)
+        progress.state = state if progress.course.segments else None
+        return _Taken(losses, scale, video.shape[0] * video.shape[2])
 
 
 def train(
@@ -114,33 +140,36 @@ def train(
     given, if there is none to resume, or if memory is too small. NonFiniteTraining names the step and tensor of a NaN.
     """
     prepare_folder(Path(config.out), resume, overwrite)
-    run = _start_run(config, model, resume)
+    began = time.monotonic()
+    run = _start_run(config, model, resume, began)
+    progress, first = run.progress, run.progress.step
     before = find_first_validation(Path(config.out)) if resume else run.validate() if config.init else {}
-    meter, first = _Meter(run.number), run.number
+    meter = _Meter(first)
     while True:
-        progress = run.progress()
-        late = stop_after is not None and run.elapsed() - run.used >= stop_after
-        stops = progress >= 1 or (late and run.number > first)
-        if stops or (run.number > first and run.number % config.save_every == 0):
+        done = run.share_done()
+        late = stop_after is not None and time.monotonic() - began >= stop_after
+        stops = done >= 1 or (late and progress.step > first)
+        if stops or (progress.step > first and progress.step % config.save_every == 0):
             run.save()
-        if stops or (run.number > first and run.number % config.sample_every == 0):
+        if stops or (progress.step > first and progress.step % config.sample_every == 0):
             validation = run.validate()
         if stops:
             break
-        terms, scale = _take_step(run, progress, meter)
-        if run.number % config.log_every == 0:
-            losses = {("" if n == "grad_norm" else "loss_") + n: v.item() for n, v in terms.items()}
-            place = {"lr_scale": scale, "phase": run.phase, "progress": progress, "seconds": run.elapsed()}
-            run.journal.write("train", run.number, **losses, **place, **meter.rates(run.number))
-        run.number += 1
+        taken = run.take_step(done)
+        meter.frames += taken.frames
+        if progress.step % config.log_every == 0:
+            place = {"lr_scale": taken.lr_scale, "phase": progress.phase, "progress": done, "seconds": run.elapsed()}
+            run.journal.write("train", progress.step, **taken.values(), **place, **meter.rates(progress.step))
+        progress.step += 1
 
     plot_curves(Path(config.out))
-    run.step.average.swap()
-    return Summary(run.number, run.elapsed(), progress >= 1, validation, before)
+    run.training.average.swap()
+    return Summary(progress.step, run.elapsed(), done >= 1, validation, before)
 
 
-def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
-    device, began = pick_device(config.device), time.monotonic()
+def _start_run(config: TrainConfig, model: Tokenizer, resume: bool, now: float) -> _Run:
+    """Load data and optimizer, and the run to `resume`; `now` is the monotonic time, s, from which its time counts."""
+    device = pick_device(config.device)
     torch.use_deterministic_algorithms(config.deterministic)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not config.deterministic
@@ -149,36 +178,16 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool) -> _Run:
     model.to(device).train()
     if isinstance(model, PredictiveTokenizer):
         model.reference_noise = config.reference_noise
-    step = TrainingStep(model, config)
-    course, state, position = Course(), None, {"step": 0, "phase": 0, "seconds": 0.0}
+    training = TrainingStep(model, config)
     if resume:
-        course, state, position = load_run(config, step)
+        progress = load_run(config, training)
     else:
+        progress = Progress()
         (Path(config.out) / LAST).unlink(missing_ok=True)  # the overwritten run must not be resumed
     size = sum(p.numel() for p in model.parameters())
-    log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, position["step"], len(cache.names))
-    sampler = Sampler(cache, config.data, config.seed)
-    number, phase = int(position["step"]), int(position["phase"])
-    journal = Journal(Path(config.out), number)
-    return _Run(config, step, sampler, held, course, state, number, phase, position["seconds"], began, journal)
-
-
-def _take_step(run: _Run, progress: float, meter: "_Meter") -> tuple[dict[str, Tensor], float]:
-    """Draw a batch and train on it -> losses by name, and the learning rate as a fraction of its peak."""
-    config, index = run.config, run.config.phase_at(progress)
-    if index != run.phase:
-        run.phase = index
-        run.course.leave()
-    phase = config.phases[index]
-    video, continuing = run.course.next_batch(run.sampler, run.number, phase)
-    video = match_channels(video, run.step.model.config.in_channels)
-    scale = phase.lr_scale * cosine(run.number, progress, config.optimizer)
-    run.step.optimizer.set_lr(scale)
-    weights = config.losses if phase.losses is None else phase.losses
-    terms, state = run.step(run.number, video, run.state if continuing else None, weights)
-    run.state = state if run.course.segments else None
-    meter.frames += video.shape[0] * video.shape[2]
-    return terms, scale
+    log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, progress.step, len(cache.names))
+    sampler, journal = Sampler(cache, config.data, config.seed), Journal(Path(config.out), progress.step)
+    return _Run(config, training, sampler, held, progress, journal, now - progress.seconds)
 
 
 @dataclass

@@ -14,8 +14,9 @@ from streamtok.config import TokenizerConfig
 from streamtok.model import RefiningTokenizer, Tokenizer, build
 from streamtok.model.refining import AGES, BOOK_STEP, GREY, SIZE_STEP, measure_contrast, measure_detail, to_cells
 from streamtok.training.batches import Sampler
+from streamtok.training.cache import load_cache
 from streamtok.training.config import DataConfig
-from streamtok.training.data import list_media, load_cache, split_holdout
+from streamtok.training.media import list_media, split_holdout
 
 ITERATIONS = 10  # of k-means
 SAMPLES = 150_000  # cells that a codebook is fitted to

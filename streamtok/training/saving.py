@@ -1,7 +1,7 @@
 """Saves and loads training checkpoints: all that the next step depends on, in one file, replaced atomically."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,30 +29,40 @@ def prepare_folder(out: Path, resume: bool, overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def save_run(
-    config: TrainConfig, step: TrainingStep, course: Course, state: State | None, position: dict[str, float]
-) -> Path:
-    """Write out/last.pt; `position` holds the next step, the phase and the seconds used."""
+@dataclass
+class Progress:
+    """How far a run has come: what its next step depends on besides weights, optimizer and data."""
+
+    step: int = 0  # number of the next one
+    phase: int = 0
+    seconds: float = 0.0  # used, over all resumes
+    course: Course = field(default_factory=Course)
+    state: State | None = None  # of the current clips, if they continue in the next step
+
+
+def save_run(config: TrainConfig, training: TrainingStep, progress: Progress) -> Path:
+    """Write out/last.pt; returns its path."""
     path = Path(config.out) / LAST
-    content = {name: getattr(step, name).state_dict() for name in PARTS}
-    content |= {"position": position, "course": asdict(course), "state": state}
+    content = {name: getattr(training, name).state_dict() for name in PARTS}
+    content["position"] = {"step": progress.step, "phase": progress.phase, "seconds": progress.seconds}
+    content |= {"course": asdict(progress.course), "state": progress.state}
     content["run"] = {"model": config.model, "seed": config.seed}
-    content["dtype"] = str(step.optimizer.dtype).removeprefix("torch.")  # resuming must not measure anew
+    content["dtype"] = str(training.optimizer.dtype).removeprefix("torch.")  # resuming must not measure anew
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     os.replace(partial, path)
     return path
 
 
-def load_run(config: TrainConfig, step: TrainingStep) -> tuple[Course, State | None, dict[str, float]]:
-    """Load out/last.pt into `step` -> (course, carried state, position); SettingsError if it is another run's."""
+def load_run(config: TrainConfig, training: TrainingStep) -> Progress:
+    """Load out/last.pt into `training`; returns how far the run has come. SettingsError if it is another run's."""
     path = Path(config.out) / LAST
-    content = torch.load(path, map_location=step.device, weights_only=True)
+    content = torch.load(path, map_location=training.device, weights_only=True)
     run = {"model": config.model, "seed": config.seed}
     if content["run"] != run:
         raise SettingsError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
     if config.dtype == "auto" and "dtype" in content:
-        step.optimizer.dtype = getattr(torch, content["dtype"])
+        training.optimizer.dtype = getattr(torch, content["dtype"])
     for name in PARTS:
-        getattr(step, name).load_state_dict(content[name])
-    return Course(**content["course"]), content["state"], content["position"]
+        getattr(training, name).load_state_dict(content[name])
+    return Progress(**content["position"], course=Course(**content["course"]), state=content["state"])

@@ -12,8 +12,8 @@ from streamtok.io.images.stills import show_channels, write_png
 from streamtok.measures import entropy_bits
 from streamtok.model.decoding import to_uint8
 from streamtok.model.frames import match_channels
+from streamtok.training.cache import Cache
 from streamtok.training.config import TrainConfig
-from streamtok.training.data import Cache
 from streamtok.training.step import TrainingStep
 
 

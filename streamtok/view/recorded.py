@@ -126,6 +126,7 @@ class Player:
         self._show, self._line, self._page = show, show.line, page
         self._next = 0
         self._seek: float | None = None
+        self._due = time.monotonic()
         self._closed = False
         self._changed = threading.Condition()
         recording = self._line.recording
@@ -160,27 +161,34 @@ class Player:
         self.pictures.close()
 
     def _run(self) -> None:
-        due = time.monotonic()
-        while not self._closed:
+        """Go to what is sought at once, and show each next message when it is due."""
+        while self._wait_for_turn():
             with self._changed:
                 seek, self._seek = self._seek, None
-                self.playing = self.playing and (seek is not None or self._next < len(self._line))
-                if seek is None and not self.playing:
-                    self._changed.wait()
-                    due = time.monotonic()
-                    continue
-                if seek is None and (wait_s := due - time.monotonic()) > 0:
-                    self._changed.wait(wait_s)
-                    continue
-            if seek is not None:
-                with outlive(self._events):
-                    self._go_to(seek)
-                due = time.monotonic()
-                continue
             with outlive(self._events):
-                self._show_message(self._next)
-            self._next += 1
-            due = max(due, time.monotonic() - LATE_S) + self._step_s()
+                if seek is None:
+                    self._show_message(self._next)
+                else:
+                    self._go_to(seek)
+            if seek is None:
+                self._next += 1
+                self._due = max(self._due, time.monotonic() - LATE_S) + self._step_s()
+            else:
+                self._due = time.monotonic()
+
+    def _wait_for_turn(self) -> bool:
+        """Wait until the page seeks, or plays and the next message is due; False once the player is closed."""
+        with self._changed:
+            while not self._closed and self._seek is None:
+                self.playing = self.playing and self._next < len(self._line)
+                if not self.playing:
+                    self._changed.wait()
+                    self._due = time.monotonic()
+                elif (wait_s := self._due - time.monotonic()) > 0:
+                    self._changed.wait(wait_s)
+                else:
+                    break
+            return not self._closed
 
     def _step_s(self) -> float:
         """Seconds of playing time from the last message to the next one."""

@@ -54,7 +54,7 @@ def recording(tmp_path):
 
 
 def test_a_recording_is_described_by_numbers(recording):
-    report, _ = inspect(recording)
+    report = inspect(recording).report
     stream, camera = report["streams"]["cam0"], report["cameras"]["cam0"]
     assert (stream["groups"], stream["keyframes"], stream["lost"]) == (18, 1, 2)
     assert stream["grid"] == [4, 6]
@@ -78,7 +78,7 @@ def test_a_token_file_counts_the_codes_that_refine(tmp_path):
     for number in range(9):
         write_png(folder / f"{number}.png", frame.image)
     encode_file(f"images:{folder}?fps=10", path, "nano-r")
-    [stream] = inspect(str(path), picture=False)[0]["streams"].values()
+    [stream] = inspect(str(path)).report["streams"].values()
     assert (stream["codes"], stream["bits_per_token"]) == (65_536, 16)
     values = [np.unique(group.tokens) for group in TokenFile(path)]
     assert values[-1].max() >= 64_000
@@ -86,9 +86,9 @@ def test_a_token_file_counts_the_codes_that_refine(tmp_path):
 
 
 def test_a_bag_is_described_by_its_cameras(tmp_path):
-    report, surveys = inspect(write_bag1(tmp_path / "d.bag", rig(10)))
-    assert {name: camera["frames"] for name, camera in report["cameras"].items()} == {"front": 10, "rear": 10}
-    assert not surveys
+    found = inspect(write_bag1(tmp_path / "d.bag", rig(10)))
+    assert {name: camera["frames"] for name, camera in found.report["cameras"].items()} == {"front": 10, "rear": 10}
+    assert not found.surveys
 
 
 def test_the_info_command_prints_and_plots(recording, tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_gaps_are_steps_much_longer_than_usual_and_steps_back():
 def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
     from streamtok.types import TokenGroup
 
-    survey = TokenSurvey(64, picture=True)
+    survey = TokenSurvey(64)
     grid = np.zeros((2, 3), np.uint16)
     for number in range(7000):
         survey.add(TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24)))

@@ -10,7 +10,7 @@ from torch import nn
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.cpu import winograd
+from streamtok.engine.cpu import eight_bit, winograd
 from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.rings import roll, unroll
 from streamtok.model import NonFiniteError, build
@@ -23,12 +23,15 @@ TINY = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (
 KINDS = ("nano", "nano-p", "nano-r", "nano-pr", "cosmos-cv4x8x8")
 CASES = [("nano", "direct"), ("nano", "winograd"), ("nano-p", "winograd"), ("cosmos-cv4x8x8", "direct")]
 COSMOS = {"context": 3, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
+on_every_engine = pytest.mark.parametrize("case", [*CASES, ("nano", "int8")], ids="-".join, indirect=True)
 
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request):
-    """A tokenizer, and the convolutions that its engine has."""
+    """A tokenizer, and the convolutions that its engine has, or "int8"."""
     name, convolutions = request.param
+    if convolutions == "int8" and not eight_bit.products_are_exact("cpu"):
+        pytest.skip("this processor cuts sums to 16 bits")
     return build_tiny(name), convolutions
 
 
@@ -47,7 +50,8 @@ def fast(case, monkeypatch):
     """The same on its engine; with Winograd's convolutions all layers count as wide, and images as large."""
     monkeypatch.setattr(winograd, "WIDE", 0)
     monkeypatch.setattr(winograd, "LARGE", 0)
-    return apply_configuration(case[0], EngineConfiguration(kernels="interleaved", convolutions=case[1]))
+    chosen = {"precision": "int8"} if case[1] == "int8" else {"convolutions": case[1]}
+    return apply_configuration(case[0], EngineConfiguration(kernels="interleaved", **chosen))
 
 
 def groups(tok, count, slots=1):
@@ -109,6 +113,7 @@ def test_snapshots_pass_between_engines(tok, fast):
     torch.testing.assert_close(plain.step(last).latent, found, rtol=0, atol=1e-5)
 
 
+@on_every_engine
 def test_slots_are_independent_and_idle_ones_do_not_move(tok, fast):
     rig, alone = fast.stream(2, *SIZE), [fast.stream(1, *SIZE) for _ in range(2)]
     running = [[True, True], [True, False], [False, True], [True, True], [True, True]]
@@ -125,6 +130,7 @@ def test_slots_are_independent_and_idle_ones_do_not_move(tok, fast):
                 assert all(torch.equal(after[name][slot], before[name][slot]) for name in before)
 
 
+@on_every_engine
 def test_frames_that_are_not_finite_leave_no_trace(tok, fast):
     stream, clean = fast.stream(1, *SIZE), fast.stream(1, *SIZE)
     first, second, third = (group.float() / 127.5 - 1 for group in groups(tok, 3))
@@ -136,6 +142,7 @@ def test_frames_that_are_not_finite_leave_no_trace(tok, fast):
         assert torch.equal(stream.step(group).latent, clean.step(group).latent)
 
 
+@on_every_engine
 def test_keyframe_that_is_not_finite_leaves_its_slot_fresh(tok, fast):
     stream, fresh = (fast.stream(2, *SIZE) for _ in range(2))
     first, second = (torch.cat([group.float() / 127.5 - 1] * 2) for group in groups(tok, 2))

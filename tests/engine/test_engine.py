@@ -11,7 +11,8 @@ from streamtok.engine import EngineConfiguration, EngineError, optimize, precisi
 from streamtok.engine.compile_cache import use_folder
 from streamtok.engine.configuration import cache_folder, inspect_machine, load_stored, store
 from streamtok.engine.optimized import apply_configuration, describe_engine
-from streamtok.engine.precision import choose, compare_tokens, list_candidates
+from streamtok.engine.planning import list_candidates
+from streamtok.engine.precision import Trial, choose, compare_tokens
 from streamtok.model import build
 from streamtok.weights.golden import reference_clip
 
@@ -147,47 +148,51 @@ def test_configuration_for_a_gpu_says_that_none_is_here(tok):
         apply_configuration(tok, EngineConfiguration(device="cuda", graph=True))
 
 
-def test_choice_prints_agreement_and_speed_of_all(tok):
-    chosen, table = choose(tok, inspect_machine(tok.fingerprint, SIZE), groups=3)
-    assert len(table) == len(chosen.agreement) == len(chosen.measured_ms)
-    assert sum("chosen" in line for line in table) == 1
+def test_choice_logs_agreement_and_speed_of_all(tok, caplog):
+    with caplog.at_level("INFO", "streamtok.engine"):
+        chosen = choose(tok, inspect_machine(tok.fingerprint, SIZE), clip=reference_clip(9, *SIZE))
+    assert len(caplog.messages) == len(chosen.agreement) == len(chosen.measured_ms)
+    assert sum("chosen" in line for line in caplog.messages) == 1
     assert chosen.agreement["float32"] == 1.0
 
 
-def test_winograd_is_chosen_where_it_is_faster_and_its_agreement_is_said(tok, monkeypatch):
-    def measure(tok, configuration, frames, groups):
+def test_winograd_is_chosen_where_it_is_faster_and_its_agreement_is_said(tok, monkeypatch, caplog):
+    def measure(tok, configuration, clip):
         slow = configuration.convolutions == "direct"
-        return torch.tensor([1, 2, 3, 4 if slow else 5]), 9.0 if slow else 7.0
+        return Trial(configuration, torch.tensor([1, 2, 3, 4 if slow else 5]), 9.0 if slow else 7.0)
 
     monkeypatch.setattr(precision, "_measure", measure)
     monkeypatch.setattr(precision, "_choose_threads", lambda *args: 1)
     monkeypatch.setattr(precision, "FLOOR", 0.7)
-    chosen, table = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32")
+    with caplog.at_level("INFO", "streamtok.engine"):
+        chosen = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32")
     assert (chosen.kernels, chosen.convolutions, chosen.agreement["float32 winograd"]) == (
         "interleaved",
         "winograd",
         0.75,
     )
-    assert "convolutions=winograd ms_per_group=7.00 tokens_equal_to_float32=0.7500 chosen" in table[1]
+    assert "convolutions=winograd ms_per_group=7.00 tokens_equal_to_float32=0.7500 chosen" in caplog.messages[1]
 
 
 def test_the_faster_kind_of_attention_is_taken(monkeypatch):
     measured = {"flash": 3.0, "strips": 2.0, "plain": 1.0}
 
-    def measure(tok, configuration, frames, groups):
-        return frames, measured[configuration.over_space if configuration.kernels == "fused" else "plain"]
+    def measure(tok, configuration, clip):
+        return Trial(
+            configuration, clip, measured[configuration.over_space if configuration.kernels == "fused" else "plain"]
+        )
 
     monkeypatch.setattr(precision, "_measure", measure)
     tok, clip = build(replace(PRESETS["nano"], mid_attention=True)), reference_clip(1, *SIZE)
     fused = EngineConfiguration(device="cuda", precision="bfloat16", graph=True, kernels="fused")
-    chosen, _, ms = precision.measure_kinds(tok, fused, clip, 1)
-    assert (chosen.over_space, ms) == ("strips", 2.0)
-    assert precision.measure_kinds(tok, replace(fused, kernels="plain"), clip, 1)[2] == 1.0
+    trial = precision.try_kinds(tok, fused, clip)
+    assert (trial.configuration.over_space, trial.ms) == ("strips", 2.0)
+    assert precision.try_kinds(tok, replace(fused, kernels="plain"), clip).ms == 1.0
 
 
 def test_threads_are_chosen_among_those_allowed_and_put_back(tok):
     torch.set_num_threads(2)
-    chosen, _ = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32", groups=3)
+    chosen = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32", reference_clip(9, *SIZE))
     assert chosen.threads in (1, 2)
     assert torch.get_num_threads() == 2
     assert describe_engine(optimize(optimize(tok, chosen), chosen)) == chosen
@@ -196,7 +201,7 @@ def test_threads_are_chosen_among_those_allowed_and_put_back(tok):
 def test_precision_agreement_is_above_its_floor(tok):
     if "bfloat16" not in list_candidates("cpu"):
         pytest.skip("this processor has no bfloat16")
-    chosen, _ = choose(tok, inspect_machine(tok.fingerprint, SIZE), "bfloat16", groups=4)
+    chosen = choose(tok, inspect_machine(tok.fingerprint, SIZE), "bfloat16", reference_clip(13, *SIZE))
     assert chosen.agreement["bfloat16"] > 0.85
 
 

@@ -25,18 +25,9 @@ from streamtok.engine.loading import load
 from streamtok.engine.optimized import describe_engine
 from streamtok.fleet import fleet as fleet_module
 from streamtok.fleet.fleet import Fleet, RunOptions
-from streamtok.fleet.job import (
-    FleetOptions,
-    Job,
-    Outcome,
-    find_record,
-    hash_path,
-    load_for_fleet,
-    make_job,
-    run_job,
-    settle_engine,
-)
+from streamtok.fleet.job import Job, Outcome, find_record, hash_path, make_job, run_job
 from streamtok.fleet.local_runner import LocalRunner
+from streamtok.fleet.model import FleetOptions, load_for_fleet, settle_engine
 from streamtok.fleet.plan import plan
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
@@ -413,7 +404,7 @@ def test_a_folder_of_recordings_is_a_drive_each_and_what_was_lost_is_told_in_the
     for command in (info, replay):
         assert command.main([str(folder / "b_morning.mcap"), *(["--model", model] if command is replay else [])]) == 0
         assert words in capsys.readouterr().out.splitlines()
-    report, _ = info.inspect(folder / "b_morning.mcap")
+    report = info.inspect(folder / "b_morning.mcap").report
     record = json.loads((tmp_path / "out" / make_job(str(folder / "b_morning.mcap")).name / "drive.json").read_text())
     assert record["cameras"]["front"].items() <= report["cameras"]["front"].items()
 

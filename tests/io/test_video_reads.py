@@ -15,8 +15,8 @@ from streamtok.evaluation.dataset import ClipSet, find_clips
 from streamtok.io.source import count_from_start, open_source
 from streamtok.io.video import VideoReader
 from streamtok.io.video.picture_numbers import PictureNumbers
+from streamtok.training.cache import load_cache
 from streamtok.training.config import DataConfig
-from streamtok.training.data import load_cache
 from streamtok.training.footage import Footage, survey
 from tests.kit.videos import ORDERED, PLAIN, damage, noisy, number_of, numbered, write_video
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamtok.tokens.tokenfile import TokenFileWriter
+from streamtok.tokens.tokenfile_writer import TokenFileWriter
 from streamtok.types import TokenGroup
 
 GRID = (3, 4)

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from streamtok.commands import ingest
-from streamtok.names import MOST_TEXT
 from streamtok.node.logs import JsonFormatter, TextFormatter, log_to_stderr
+from streamtok.redaction import MOST_TEXT
 
 
 @pytest.fixture

@@ -438,6 +438,6 @@ def test_held_levels_a_bitrate_and_keyframes_by_drift_are_replayed_from_the_head
     infos = open_recording(tmp_path / "d.mcap").first_infos()
     assert (infos["held"].hold, infos["held"].bitrate) == (0.25, None)
     assert (infos["cheap"].hold, infos["cheap"].bitrate) == (0.5, 8000)
-    shown = inspect(tmp_path / "d.mcap")[0]["streams"]
+    shown = inspect(tmp_path / "d.mcap").report["streams"]
     assert (shown["cheap"]["bitrate"], shown["drifts"]["hold_margin"]) == (8000, 0)
     assert shown["held"]["hold_margin"] == pytest.approx(0.25 * 10 / 11, abs=1e-3)  # the keyframe is not held

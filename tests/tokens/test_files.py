@@ -84,7 +84,7 @@ def test_tokens_are_those_of_the_whole_clip(tmp_path, model, hold):
     clip = torch.from_numpy(np.stack(frames).transpose(3, 0, 1, 2)[None])
     want = streamtok.load(model, deterministic=True).encode(clip, hold=hold).indices[0]
     np.testing.assert_array_equal(TokenFile(tmp_path / "t.safetensors").tokens, want.numpy())
-    assert inspect(tmp_path / "t.safetensors")[0]["streams"]["cam0"]["hold_margin"] == hold
+    assert inspect(tmp_path / "t.safetensors").report["streams"]["cam0"]["hold_margin"] == hold
 
 
 def test_decoded_pictures_are_those_of_the_whole_clip(tmp_path, model):

@@ -46,7 +46,7 @@ def test_a_token_file_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fol
     windows = [list(TokenDataset(path, window=3)) for path in (plain, coded)]
     assert len(windows[0]) == len(windows[1]) > 0
     assert all(np.array_equal(a["tokens"], b["tokens"]) for a, b in zip(*windows, strict=True))
-    assert inspect(coded)[0]["streams"] == inspect(plain)[0]["streams"]
+    assert inspect(coded).report["streams"] == inspect(plain).report["streams"]
     assert main([str(coded), "-o", str(back), "--compression", "none"]) == 0
     assert back.read_bytes() == plain.read_bytes()
     with safe_open(coded, "numpy") as stored:
@@ -63,7 +63,7 @@ def test_tokens_that_refine_are_coded_by_the_coder_that_ships(tmp_path):
         assert (TokenFile(coded).tokens[:] >= 64_000).any()
         assert main([str(coded), "-o", str(back), "--compression", "none"]) == 0
         assert back.read_bytes() == plain.read_bytes()
-    assert inspect(coded)[0]["streams"] == inspect(plain)[0]["streams"]
+    assert inspect(coded).report["streams"] == inspect(plain).report["streams"]
 
 
 def test_a_recording_is_coded_read_anywhere_and_plain_again(tmp_path, coder_folder):

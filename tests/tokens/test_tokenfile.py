@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from streamtok.tokens.tokenfile import TokenFile, TokenFileWriter, is_token_file
+from streamtok.tokens.tokenfile import TokenFile, is_token_file
+from streamtok.tokens.tokenfile_writer import TokenFileWriter
 from streamtok.tokens.tracks import FileTrack
 from tests.kit.tokens import META, random_grids
 from tests.kit.tokens import group_of as group

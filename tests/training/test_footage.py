@@ -9,8 +9,8 @@ import torch
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Sampler
+from streamtok.training.cache import load_cache
 from streamtok.training.config import DataConfig
-from streamtok.training.data import load_cache
 from streamtok.training.loop import load_data
 from tests.kit.training import config as run_config
 from tests.kit.videos import write_video

@@ -23,7 +23,7 @@ import numpy as np
 from streamtok.io.base import GRAB_S, EndOfSource, Source
 from streamtok.io.capture import Capture
 from streamtok.io.watch import FreezeWatch
-from streamtok.measures import TimeJudge, count_between
+from streamtok.times import TimeJudge, count_between
 from streamtok.types import Frame
 
 log = logging.getLogger("streamtok.io")

@@ -23,7 +23,7 @@ import numpy as np
 from streamtok.io.base import EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.stream_clock import StreamClock
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 
 LAUNCH = "gst-launch-1.0"
 TO_RGB = "!", "videoconvert", "!", "video/x-raw,format=RGB"

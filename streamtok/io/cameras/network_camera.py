@@ -19,7 +19,7 @@ from streamtok.io.certificates import verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
 from streamtok.io.video.containers import demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

@@ -13,7 +13,7 @@ from streamtok.io.images.stills import DamagedFrame, decode_image_file
 from streamtok.io.spec import parse_rate, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.video.containers import OPEN_S, explain_refusal
-from streamtok.names import without_password
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

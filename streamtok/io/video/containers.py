@@ -21,7 +21,8 @@ from av.format import Flags
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_tls_fault, tls_options, without_option
-from streamtok.names import is_url, without_password
+from streamtok.names import is_url
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

@@ -19,7 +19,8 @@ from streamtok.io.video.containers import demux, makes_up_times, open_container,
 from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
-from streamtok.names import is_url, without_password
+from streamtok.names import is_url
+from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 

@@ -5,24 +5,19 @@ A clip is a video or a single image, stored at several sizes; `batches` cuts cro
 
 import logging
 import os
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
-from streamtok.io.spec import split_file
-from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video
-from streamtok.model.frames import check_channels, picture_channels
+from streamtok.model.frames import picture_channels
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
+from streamtok.training.decoding import DecodedClip, decode_clip, sizes_for
 from streamtok.training.footage import WHOLE, Footage, survey
 
-SUFFIXES = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 log = logging.getLogger("streamtok.training")
 
 
@@ -39,6 +34,11 @@ class Stored:
     height: int
     width: int
     runs: tuple[int, ...]
+
+    @property
+    def short_side(self) -> int:
+        """The smaller of height and width."""
+        return min(self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -57,92 +57,10 @@ class Cache:
     def clip(self, name: str, lines: int) -> Tensor:
         """The whole clip `name` at the stored size nearest to `lines` -> (T, C, H, W) uint8."""
         index = self.names.index(name)
-        best = min((s for s in self.stored if s.clip == index), key=lambda s: abs(min(s.height, s.width) - lines))
+        best = min((s for s in self.stored if s.clip == index), key=lambda s: abs(s.short_side - lines))
         size = best.frames * best.height * best.width
         pixels = self.pixels[best.offset : best.offset + size]
         return pixels.view(best.frames, best.height, best.width, -1).permute(0, 3, 1, 2)
-
-
-def list_media(paths: tuple[str, ...]) -> list[str]:
-    """Every video and image file in `paths`, searching folders in name order; images:DIR and synthetic: are kept.
-
-    SettingsError for a path that does not exist, or if no such file is found.
-    """
-    found: list[str] = []
-    for path in paths:
-        if path.startswith(("synthetic:", "images:")):
-            found.append(path)
-        elif Path(path).is_dir():
-            found += [str(file) for file in sorted(Path(path).rglob("*")) if is_image(file) or is_video(file)]
-        elif split_file(path)[0].is_file():
-            found.append(path)
-        else:
-            raise SettingsError(f"data path {path!r} is neither a folder nor a file; give folders of videos or images")
-    if not found:
-        raise SettingsError(f"no video or image in {list(paths)}; known endings: {', '.join(sorted(SUFFIXES))}")
-    return found
-
-
-def sizes_for(height: int, width: int, scales: tuple[int, ...], smallest: int) -> list[tuple[int, int]]:
-    """The (height, width) at which to store a clip: no scale above its own short side, and none below `smallest`.
-
-    A source too small for all of them is stored once, enlarged if needed so that a crop fits.
-    """
-    short = min(height, width)
-    wanted = sorted({s for s in scales if smallest <= s <= short}) or [max(smallest, min(short, min(scales)))]
-    return [(max(s, round(height * s / short)), max(s, round(width * s / short))) for s in wanted]
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """One clip at each size, (T, H, W, C) uint8, with the lengths of its runs of consecutive frames.
-
-    `damaged` counts frames that were left out.
-    """
-
-    sizes: list[np.ndarray]
-    runs: tuple[int, ...]
-    damaged: int = 0
-
-
-def _decode(file: Footage, config: DataConfig, smallest: int, channels: int) -> _Decoded:
-    """Decode a clip at every size; it has no runs if no frame can be decoded, or if it has other channels."""
-    arrays: list[np.ndarray] = []
-    runs: Counter[int] = Counter()
-    left_out: Counter[str] = Counter()
-    count = 0
-    try:
-        for run, frame in file.read(left_out):
-            if not arrays:
-                shape = frame.shape
-                check_channels(shape[2], channels)
-                sizes = sizes_for(shape[0], shape[1], config.scales, smallest)
-                arrays = [np.empty((file.taken, *size, shape[2]), np.uint8) for size in sizes]  # free until touched
-            if frame.shape != shape:
-                log.warning("event=size_changed file=%s kept=%d", file.path, count)
-                break
-            for array in arrays:
-                array[count] = _resize(frame, array.shape[1], array.shape[2])
-            runs[run] += 1
-            count += 1
-    except ValueError as error:
-        log.warning("event=damaged_file file=%s kept=%d reason=%r", file.path, count, str(error))
-    if left_out["damaged"]:
-        log.warning("event=damaged_frames file=%s left_out=%d kept=%d", file.path, left_out["damaged"], count)
-    if file.frames > file.taken or (not file.frames and count == file.taken):
-        there = file.frames or "unknown"
-        log.warning("event=shortened file=%s frames=%d of=%s stretches=%d", file.path, count, there, len(runs))
-    return _Decoded([array[:count] for array in arrays], tuple(runs.values()), left_out["damaged"])
-
-
-def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a frame (H, W, C), channel by channel if there are more than the four that OpenCV takes."""
-    if frame.shape[:2] == (height, width):
-        return frame
-    method = cv2.INTER_AREA if height <= frame.shape[0] else cv2.INTER_CUBIC
-    if frame.shape[2] <= 4:
-        return cv2.resize(frame, (width, height), interpolation=method)
-    return np.stack([cv2.resize(plane, (width, height), interpolation=method) for plane in np.moveaxis(frame, 2, 0)], 2)
 
 
 def load_cache(
@@ -163,7 +81,7 @@ def load_cache(
     with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
         files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))
         _check_memory(files, config, smallest, device, channels)
-        clips = list(pool.map(lambda file: _decode(file, config, smallest, channels), files))
+        clips = list(pool.map(lambda file: decode_clip(file, config, smallest, channels), files))
     names: list[str] = []
     stored: list[Stored] = []
     offset = 0
@@ -185,7 +103,7 @@ def load_cache(
     return cache
 
 
-def _join_pixels(clips: list[_Decoded], shape: tuple[int, int], device: torch.device) -> Tensor:
+def _join_pixels(clips: list[DecodedClip], shape: tuple[int, int], device: torch.device) -> Tensor:
     """All pixels in order, (N, C) = `shape`; each array is freed once it is copied, so that little is held twice."""
     pixels = torch.empty(shape, dtype=torch.uint8, device=device)
     offset = 0
@@ -226,15 +144,3 @@ def free_memory(device: torch.device) -> int:
     except (OSError, KeyError):  # no Linux
         host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(host, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else host
-
-
-def split_holdout(paths: list[str], holdout: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(training paths, held-out paths); SettingsError if a name fits no clip, or if all clips are held out."""
-    for name in holdout:
-        if not any(Path(path).stem.startswith(name) for path in paths):
-            known = ", ".join(sorted(Path(path).stem for path in paths)[:20])
-            raise SettingsError(f"data.holdout {name!r} fits no clip; clips: {known}")
-    held = [path for path in paths if Path(path).stem.startswith(holdout)] if holdout else []
-    if len(held) == len(paths):
-        raise SettingsError(f"data.holdout {list(holdout)} keeps every clip from training; leave some out of it")
-    return [path for path in paths if path not in held], held

@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace, reader: Subscription) -> None:
     """Act every 1 / rate seconds on what has arrived by then."""
     described = describe(reader, arguments.cameras)
     policy = Policy(described.levels, len(arguments.cameras)).eval()
-    window = streamtok.TokenWindow(arguments.cameras, arguments.steps, max_skew_ns=int(arguments.max_skew * 1e9))
+    skew_ns = None if arguments.max_skew is None else int(arguments.max_skew * 1e9)
+    window = streamtok.TokenWindow(arguments.cameras, arguments.steps, max_skew_ns=skew_ns)
     period, late, freshness = 1 / arguments.rate, 0, Freshness()
     deadline = time.monotonic() + period
     for tick in range(arguments.ticks) if arguments.ticks else itertools.count():
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stream", action="append", dest="cameras", help="in the policy's order (default cam0)")
     parser.add_argument("--rate", type=float, default=10, help="actions per second")
     parser.add_argument("--steps", type=int, default=8, help="token grids per camera that the policy sees")
-    parser.add_argument("--max-skew", type=float, default=0.05, help="seconds between cameras of one step")
+    parser.add_argument("--max-skew", type=float, help="seconds between cameras of one step (default: by their rates)")
     parser.add_argument("--max-age", type=float, default=1.0, help="hold when the newest step is older, in seconds")
     parser.add_argument("--ticks", type=int, default=0, help="end after this many actions (default: Ctrl-C)")
     parser.add_argument("--curve", metavar="DIR", help="keys, where the node demands them")

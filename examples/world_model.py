@@ -2,6 +2,7 @@
 
     python examples/world_model.py                     # tokenizes a synthetic drive first; two minutes on a laptop
     python examples/world_model.py recordings/         # on your own recordings or token files
+    python examples/world_model.py --save model.pt     # examples/sample_world_model.py then shows what it predicts
 
 Each grid is predicted from the grids before it, every token as its FSQ digits, one after another, so that 64,000 codes
 need a few dozen outputs. The loss is cross-entropy in bits per token. The baseline is the entropy of the held-out
@@ -83,17 +84,20 @@ class WorldModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, N, h, w) int -> float (B, N - 1, h, w), in bits."""
-        digits = self.digits(tokens)
-        embedded = [table(digit) for table, digit in zip(self.embed, digits, strict=True)]
-        x = sum(embedded)[:, :-1].permute(0, 4, 1, 2, 3)  # (B, C, N - 1, h, w)
-        for block in self.blocks:
-            x = block(x)
-        known, bits = self.norm(x).permute(0, 2, 3, 4, 1), []
+        digits, bits = self.digits(tokens), []
+        known = self.look_back([digit[:, :-1] for digit in digits])
         for k, (changed, before, now) in enumerate(self.transitions(digits)):
             odds = self.heads[k](known) + self.counted[k][changed, before]
             bits.append(F.cross_entropy(odds.movedim(-1, 1), now, reduction="none") / math.log(2))
-            known = known + embedded[k][:, 1:]  # later digits are conditioned on this one
+            known = known + self.embed[k](now)  # later digits are conditioned on this one
         return torch.stack(bits).sum(0)
+
+    def look_back(self, digits: list[Tensor]) -> Tensor:
+        """Digits (B, N, h, w) each -> what each grid and those before it say of the next, (B, N, h, w, C)."""
+        x = sum(table(digit) for table, digit in zip(self.embed, digits, strict=True)).permute(0, 4, 1, 2, 3)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x).permute(0, 2, 3, 4, 1)
 
     def digits(self, tokens: Tensor) -> list[Tensor]:
         """Split tokens (B, N, h, w) into FSQ digits, least significant first: a tensor (B, N, h, w) for each level."""
@@ -247,6 +251,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--window", type=int, default=8, help="grids in a window (default: 8)")
     add("--max-seconds", type=float, default=90, help="how long to train (default: 90)")
     add("--out", type=Path, default=Path("out/world_model"), help="where the synthetic drives' tokens go")
+    add("--save", type=Path, help="write the model to this file, for examples/sample_world_model.py")
     add("--json", action="store_true", help="print the result as one JSON object")
     return parser.parse_args(argv)
 
@@ -264,6 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     model = WorldModel(data.levels)
     model.count(training)
     course = train(model, training, args.max_seconds, held_out)
+    if args.save:
+        torch.save({"levels": model.levels, "weights": model.state_dict()}, args.save)
     coded, baseline = coder_bits(data, held_out), frequency_entropy(held_out)
     learned_from = sum(int(item["tokens"][item["mask"]].numel()) for item in windows_of(training))
     result = {

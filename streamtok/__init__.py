@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamtok import checkpoint, data
     from streamtok.checkpoint import from_cosmos, save
     from streamtok.checkpoint.hub import push
     from streamtok.config import TokenizerConfig, list_presets
@@ -26,6 +27,8 @@ __all__ = [
     "TokenWindow",
     "Tokenizer",
     "TokenizerConfig",
+    "checkpoint",
+    "data",
     "from_cosmos",
     "list_presets",
     "load",
@@ -33,6 +36,8 @@ __all__ = [
     "save",
     "subscribe",
 ]
+
+_MODULES = ("checkpoint", "data")
 
 _HOMES = {
     "NonFiniteError": "model",
@@ -49,7 +54,13 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module."""
+    """Import a public name from its module, or a public module; `__version__` is that of the installed package."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("streamtok")
+    if name in _MODULES:
+        return importlib.import_module(f"streamtok.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'streamtok' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"streamtok.{_HOMES[name]}"), name)

@@ -101,6 +101,15 @@ def test_the_page_on_the_api_names_what_can_be_imported():
     assert all(hasattr(locate("streamtok.Tokenizer"), name) for name in members)
 
 
+def test_names_on_the_pages_are_reached_by_importing_streamtok_alone():
+    pages = [TEXT, *(page.read_text() for page in (ROOT / "docs").glob("*.md"))]
+    named = set(re.findall(r"\bstreamtok\.(?:data|checkpoint)\.(?!\w+\.)\w+", "\n".join(pages)))
+    assert "streamtok.data.TokenDataset" in named
+    program = "; ".join(["import streamtok", *sorted(named), "streamtok.__version__"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_metric_is_on_the_page_on_operations():
     page = (ROOT / "docs" / "operations.md").read_text()
     assert set(HELP) <= set(re.findall(r"`streamtok_(\w+?)(?:_total)?`", page))

@@ -1,9 +1,11 @@
 """The frame of every command: settings from the command line, signals, errors as one line, and the exit status."""
 
+import errno
 import functools
 import importlib
 import io
 import os
+import re
 import select
 import sys
 import threading
@@ -18,6 +20,8 @@ from streamtok.settings.errors import SettingsError
 from streamtok.settings.reading import Kind
 from streamtok.settings.shared import NodeSettings
 
+# Words of libraries that get no memory, or no thread for want of it, and do not raise MemoryError.
+NO_MEMORY = re.compile("allocate memory|bad_alloc|failed to map segment|start new thread")
 Main = Callable[..., int]  # of (argv: list[str] | None = None)
 
 
@@ -75,7 +79,9 @@ def tell_error(name: str, error: Exception) -> int:
     """Print one line on why a command fails; returns its exit status."""
     if isinstance(error, BrokenPipeError) and reader_has_left():
         return 141
-    reason = clean_text(str(error)) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+    reason = clean_text(str(error)) or type(error).__name__
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or NO_MEMORY.search(reason):
+        reason = f"out of memory ({reason}): raise the limit (ulimit -v, a container's) or take a smaller size or model"
     print(f"streamtok {name}: {reason}", file=sys.stderr)
     return 2 if isinstance(error, SettingsError) else 1
 

@@ -34,7 +34,7 @@ def new_parser(name: str, words: str | None, *kinds: type[Strict]) -> argparse.A
         "--config",
         metavar="FILE",
         default=argparse.SUPPRESS,
-        help="YAML with these names (max_frames: 100); flags override it",
+        help="YAML with these names, _ for - (keyframe_interval: 5); flags override it",
     )
     for kind in kinds:
         add_flags(parser, kind)

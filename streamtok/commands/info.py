@@ -33,12 +33,15 @@ class InfoSettings(CommandSettings, ReadSettings):
 
 
 def run(settings: InfoSettings) -> int:
-    """Inspect one file or folder; returns 1 if nothing of it can be read."""
+    """Inspect one file or folder; returns 1 if nothing of it can be read, or a file no longer."""
     found = inspect(settings.path, settings.clock, settings.depth_range, progress=settings.progress)
     report = found.report
     if settings.plot:
         plot_tokens(found.surveys, settings.plot)
     print(settings.format_result(report, format_contents(report)))
+    if report.get("failure"):
+        print(f"streamtok info: {settings.path}: {report['failure']}", file=sys.stderr)
+        return 1
     if is_empty(report):
         print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)
         return 1

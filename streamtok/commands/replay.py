@@ -23,7 +23,7 @@ from streamtok.settings.replay import ReplaySettings
 
 
 def run(settings: ReplaySettings) -> int:
-    """Replay and print the summary; returns 1 if it failed, or tokens differ or were not all compared."""
+    """Replay and print the summary; returns 1 if it or a file failed, or tokens differ or were not all compared."""
     from streamtok.node.replay_node import ReplayNode, format_replay
     from streamtok.node.rig import check_binding
 
@@ -38,6 +38,9 @@ def run(settings: ReplaySettings) -> int:
         print(f"streamtok replay: {note}", file=sys.stderr)
     verification = node.verification if settings.verify else None
     print(settings.format_result(summary, format_replay(summary, verification)))
+    if node.failure:
+        print(f"streamtok replay: {settings.path}: {node.failure}", file=sys.stderr)
+        return 1
     if node.empty:
         print(f"streamtok replay: {settings.path}: not one frame of it could be encoded", file=sys.stderr)
         return 1

@@ -36,6 +36,9 @@ class BagRecord(NamedTuple):
 def salvage_bag1(path: Path, note: Callable[[str], None]) -> Iterator[TopicMessage]:
     """Every intact message of a ROS 1 bag, in file order; `note` is called with what is left out."""
     connections: Connections = {}
+    if not path.stat().st_size:
+        note("the bag is empty")
+        return
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as bag:
         for record in _walk(bag, lambda text: None):
             if record.header.get("op") == OP_CONNECTION:  # the index repeats those of chunks, which may be damaged

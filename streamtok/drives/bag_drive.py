@@ -1,5 +1,6 @@
 """Read ROS 1 and ROS 2 bags without ROS, by rosbags and SQLite, and recover messages of damaged ones."""
 
+import itertools
 import struct
 import weakref
 from collections import Counter
@@ -34,14 +35,14 @@ class Bag1File:
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self._unpacked, reason = unpack_if_packed(path)
-        self._place = Path(self._unpacked.name) if self._unpacked else path
+        self.place = Path(self._unpacked.name) if self._unpacked else path
         self.path, self._note, self.damage = path, note, ""
         if reason:
-            note(f"{path.name}: {reason}")
+            note(reason)
         self.span: Span | None = None
         self.set_back: set[Topic] = set()
         try:
-            with rosbag1.Reader(self._place) as reader:
+            with rosbag1.Reader(self.place) as reader:
                 self.topics = set(map(_topic_of, reader.connections))
                 there = sum((Counter(info.connection_counts) for info in reader.chunk_infos), Counter())
                 if there != (listed := Counter({c.id: c.msgcount for c in reader.connections})):
@@ -53,12 +54,16 @@ class Bag1File:
                     self.set_back |= {_topic_of(c)} if go_over_twice([entry.time for entry in written]) else set()
         except UNREADABLE as error:
             self.damage = str(error)
-            self.topics = {message.topic for message in salvage_bag1(self._place, lambda text: None)} if undo else set()
+            self.topics = {message.topic for message in salvage_bag1(self.place, lambda text: None)} if undo else set()
             if undo and not self.topics:
                 raise ValueError(f"{path}: no message can be read from this bag: {error}") from error
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """Messages by the index up to damage, then those that can be recovered without one, in order of writing."""
+        """Messages by the index up to damage, then those that can be recovered without one, in order of writing.
+
+        Raises OSError if the file is gone.
+        """
+        self.place.stat()
         last, given = -1, set[Topic]()  # the latest time, and the topics with a message at that time
         if not self.damage and self.set_back.isdisjoint(topics):
             try:
@@ -69,13 +74,13 @@ class Bag1File:
                 return
             except UNREADABLE as error:
                 self._note(f"the bag is damaged ({error}); going on with what can be read after it")
-        for message in salvage_bag1(self._place, self._note):
+        for message in salvage_bag1(self.place, self._note):
             after = message.log_ns > last or (message.log_ns == last and message.topic not in given)
             if message.topic in topics and after:
                 yield message
 
     def _read_by_index(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        with rosbag1.Reader(self._place) as reader:
+        with rosbag1.Reader(self.place) as reader:
             wanted = [c for c in reader.connections if _topic_of(c) in topics]
             for c, log_ns, data in reader.messages(connections=wanted) if wanted else ():
                 yield TopicMessage(_topic_of(c), log_ns, data)
@@ -95,10 +100,13 @@ class BagDrive(MessageDrive):
         self.kind = kind
         super().__init__(path or parts.paths[0], parts.notes)
         drive = weakref.proxy(self)  # else files and drive hold each other, and what was unpacked stays
-        self.files, faults = open_each(parts.paths, lambda each: FILES[kind](each, lambda text: drive.note("", text)))
+        names = {each: f"{each.name}: " if len(parts.paths) > 1 else "" for each in parts.paths}
+        self.files, faults = open_each(
+            parts.paths, lambda each: FILES[kind](each, lambda text: drive.note("", names[each] + text))
+        )
+        self.sizes = {file.place: file.place.stat().st_size for file in self.files}
         for file in filter(lambda file: file.damage, self.files):
-            name = f"{file.path.name}: " if len(self.files) > 1 else ""
-            faults.append(f"{name}it has no usable index ({file.damage}); reading what is there")
+            faults.append(f"{names[file.path]}it has no usable index ({file.damage}); reading what is there")
         for text in faults:
             self.note("", text)
         topics = dict.fromkeys(topic for file in self.files for topic in sorted(file.topics))
@@ -107,4 +115,5 @@ class BagDrive(MessageDrive):
         self.find_twice((file.topics, file.span, not file.set_back.isdisjoint(self.topics)) for file in self.files)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        return (message for file in self.files for message in file.messages(topics))
+        parts = (self.read_file(file.path.name, file.place, file.messages(topics)) for file in self.files)
+        return itertools.chain.from_iterable(parts)

@@ -5,7 +5,7 @@ The rules are in docs/drives.md, "Which clock".
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal, NamedTuple, TypeVar
@@ -86,14 +86,23 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    for name, shift_ns in _find_shifts(samples, choices).items():
+    shifts, apart = _find_shifts(samples, choices)
+    for name, shift_ns in shifts.items():
         choices[name].shift_ns = shift_ns
         choices[name].reason = f"{shift_ns / 1e9:+.3f} s, as other cameras have another clock"
+    for name, behind_ns in apart.items():
+        where = "behind" if behind_ns > 0 else "ahead of"
+        choices[name].reason = f"{abs(behind_ns) / 1e9:.0f} s {where} other cameras, which is kept"
     return choices
 
 
-def _find_shifts(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> dict[Camera, int]:
-    """What to add to the stamps of cameras whose clock surely differs from that of logging, which others keep, ns."""
+def _find_shifts(
+    samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]
+) -> tuple[dict[Camera, int], dict[Camera, int]]:
+    """What to add to the stamps of cameras whose clock surely differs from that of logging, which others keep, ns.
+
+    The second result is how far other cameras' stamps are behind it (negative: ahead), if that is over a minute.
+    """
     lags: dict[Camera, int] = {}  # of times behind the log
     for name, choice in choices.items():
         pairs = [(ns, each.log) for each in samples[name] if 0 < (ns := getattr(each, choice.clock)) <= MOST_NS]
@@ -102,12 +111,15 @@ def _find_shifts(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Ca
     kept = min(lags.values(), key=abs, default=0)
     dead = any(choice.clock != "header" for choice in choices.values())
     shifts: dict[Camera, int] = {}
+    apart: dict[Camera, int] = {}
     for name in [name for name in lags if choices[name].clock == "header" and abs(kept) < SAME_BASE_NS]:
         behind = lags[name] - kept
         known = [ns for ns in (*AHEAD_NS, *shifts.values()) if abs(behind - ns) < SAME_SHIFT_NS]
         if known or (abs(behind) >= SAME_BASE_NS and (dead or behind > BOOT_NS)):
             shifts[name] = known[0] if known else behind
-    return shifts
+        elif abs(behind) >= SAME_BASE_NS:
+            apart[name] = behind
+    return shifts, apart
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:
@@ -179,11 +191,15 @@ class TimeFiller:
 
     `RecentImages` finds copies. An image without a time, or with the time of the one before, gets one between its
     neighbours', in proportion to their log times. Images before the first known time are placed by their log times. If
-    that would be before the clock's zero, the clock began with the first image.
+    that would be before the clock's zero, the clock began with the first image. `split` makes several images of a
+    message.
     """
 
-    def __init__(self, twice: Sequence[Span] = ()) -> None:
+    def __init__(
+        self, twice: Sequence[Span] = (), split: Callable[[Timed], Iterable[Timed]] = lambda one: [one]
+    ) -> None:
         self.copies = 0
+        self._split = split
         self._known: Timed | None = None
         self._stamp_ns = 0  # of the latest image with a time of its own
         self._waiting: list[Timed] = []
@@ -194,6 +210,10 @@ class TimeFiller:
         if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.log_ns, timed.image):
             self.copies += 1
             return
+        for picture in self._split(timed):
+            yield from self._push(picture)
+
+    def _push(self, timed: Timed) -> Iterator[Timed]:
         if not timed.time_ns or timed.time_ns == self._stamp_ns:
             self._waiting.append(timed._replace(time_ns=0))
             if len(self._waiting) > MOST_WAITING:

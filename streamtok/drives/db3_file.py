@@ -53,10 +53,10 @@ class Db3File:
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self.path, self._note = path, note
         self._unpacked, reason = unpack_if_packed(path)
-        self._place = Path(self._unpacked.name) if self._unpacked else path
+        self.place = Path(self._unpacked.name) if self._unpacked else path
         self._copies = self._copy_to_read(undo)
         if reason:
-            note(f"{path.name}: {reason}")
+            note(reason)
         self.damage = "the last page is cut off" if self._ends_within_page() else ""
         try:
             self._topics = self._read_topics(strict=bool(self.damage))
@@ -74,34 +74,34 @@ class Db3File:
         """
         log, journal = self._beside("-wal"), self._beside("-journal")
         undo = undo and journal is not None and read_head(journal, len(JOURNAL_MAGIC)) == JOURNAL_MAGIC
-        if not undo and (log is None or os.access(self._place.parent, os.W_OK)):
+        if not undo and (log is None or os.access(self.place.parent, os.W_OK)):
             return None
         folder = tempfile.TemporaryDirectory(prefix="streamtok-")
         try:
-            for path in filter(None, (self._place, log, journal)):
+            for path in filter(None, (self.place, log, journal)):
                 shutil.copyfile(path, Path(folder.name, path.name))
         except OSError as error:
             self._note(
-                f"{self.path.name}: read without its {'-journal' if undo else '-wal'} file, since it cannot be copied "
+                f"read without its {'-journal' if undo else '-wal'} file, since it cannot be copied "
                 f"to {folder.name} ({error.strerror}; TMPDIR says where else)"
             )
             folder.cleanup()
             return None
-        self._place = Path(folder.name, self._place.name)
-        with suppress(apsw.Error), closing(apsw.Connection(str(self._place))) as database:
+        self.place = Path(folder.name, self.place.name)
+        with suppress(apsw.Error), closing(apsw.Connection(str(self.place))) as database:
             database.execute("PRAGMA schema_version")  # any read rolls back
         return folder
 
     def _ends_within_page(self) -> bool:
         """Whether the file is cut off within a page: SQLite would not notice, and fill it up with zeros."""
-        with self._place.open("rb") as stream:
+        with self.place.open("rb") as stream:
             stream.seek(PAGE_SIZE_AT)
             size = int.from_bytes(stream.read(2), "big")
-        return size >= 512 and self._place.stat().st_size % size > 0  # 1 stands for 65536
+        return size >= 512 and self.place.stat().st_size % size > 0  # 1 stands for 65536
 
     def _beside(self, suffix: str) -> Path | None:
         """SQLite's file with this suffix beside the database, if it exists and is not empty."""
-        path = self._place.with_name(self._place.name + suffix)
+        path = self.place.with_name(self.place.name + suffix)
         return path if os.path.isfile(path) and path.stat().st_size else None  # a Path refuses names that are too long
 
     @property
@@ -124,7 +124,11 @@ class Db3File:
         return {self._topics[number] for number, each in times.items() if go_over_twice(each)}
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        """Messages of the topics by time; after damage, those that can still be read, in order of insertion."""
+        """Messages of the topics by time; after damage, those that can still be read, in order of insertion.
+
+        Raises OSError if the file is gone.
+        """
+        self.place.stat()  # SQLite would not say that the file is gone
         ids = [number for number, topic in self._topics.items() if topic in topics]
         given = set[int]()
         order = "timestamp, id" if self.set_back.isdisjoint(topics) else "id"
@@ -134,7 +138,7 @@ class Db3File:
                 given.add(key)
                 yield TopicMessage(self._topics[topic], time_ns or 0, data or b"")
             elif topic not in self._topics:
-                self._note(f"{self.path.name}: messages of topic {topic}, which nothing describes, are left out")
+                self._note(f"messages of topic {topic}, which nothing describes, are left out")
 
     def _read(self, ids: list[int], order: str) -> Iterator[Row]:
         """Rows of the topics, and rows of unknown topics; after damage, all that can be read."""
@@ -143,12 +147,12 @@ class Db3File:
                 yield from self._query(ids, order)
                 return
             except apsw.Error as error:
-                self._note(f"{self.path.name}: the bag is damaged ({error}); going on with what can be read after it")
+                self._note(f"the bag is damaged ({error}); going on with what can be read after it")
         try:
             with closing(self._connect(strict=True)) as database:
                 yield from _read_rows(database, self._note)
         except apsw.Error as error:
-            self._note(f"{self.path.name}: the database cannot be read: {error}")
+            self._note(f"the database cannot be read: {error}")
 
     def _query(self, ids: list[int], order: str) -> Iterator[Row]:
         wanted, known = (",".join(map(str, each)) for each in (ids, self._topics))
@@ -166,7 +170,7 @@ class Db3File:
 
     def _connect(self, strict: bool) -> apsw.Connection:
         """Open the database read-only; as immutable if it has no write-ahead log, or if `strict`."""
-        place = self._place.resolve().as_uri()
+        place = self.place.resolve().as_uri()
         alone = strict or self._beside("-wal") is None
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
         database = apsw.Connection(f"{place}{'?immutable=1' if alone else ''}", flags, VFS_NAME if strict else None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
@@ -18,6 +18,7 @@ from streamtok.io.images.stills import DamagedFrame
 from streamtok.times import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, TimeJudge
 from streamtok.types import Frame
 
+Content = TypeVar("Content")
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
@@ -81,7 +82,8 @@ class Drive(ABC):
     Images without a number of their own are counted, and gaps in time by the frames that fit there. `streams` are the
     camera names. `counts[stream]` is of the last iteration: `frames`, those `lost` by gaps in number or time, and the
     images left out, by reason (`LEFT_OUT`). Frames and images left out add up to the images in the file. `clocks` is
-    the clock of each camera, if the file has several. `problems` is what was left out or guessed so far.
+    the clock of each camera, if the file has several. `problems` is what was left out or guessed so far. `failure` says
+    which file could no longer be read, if one vanished or its disk failed; the others are read on.
     """
 
     kind = ""
@@ -93,6 +95,8 @@ class Drive(ABC):
         self.problems: list[Problem] = []
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.streams}
         self.clocks: dict[str, Choice] = {}
+        self.failure = ""
+        self.sizes: dict[Path, int] = {}  # of its files when they were opened, bytes
 
     def __enter__(self) -> Self:
         return self
@@ -149,6 +153,19 @@ class Drive(ABC):
         if len(self.problems) < LOGGED_PROBLEMS:
             log.warning("path=%s stream=%s problem=%r", self.path, stream or "-", text)
         self.problems.append(problem)
+
+    def read_file(self, name: str, place: Path, contents: Iterable[Content]) -> Iterator[Content]:
+        """Pass on what is read of a file, at `place`.
+
+        The drive's `failure` is noted if that ends with an OSError, or if the file became shorter since it was opened.
+        """
+        try:
+            yield from contents
+        except OSError as error:
+            self.failure = f"{name} can no longer be read: {error.strerror or error}"
+        if place.exists() and place.stat().st_size < self.sizes.get(place, 0):
+            self.failure = f"{name} became shorter while it was read"
+        self.note("", self.failure)
 
     @abstractmethod
     def _items(self, streams: list[str]) -> Iterator[Item]:

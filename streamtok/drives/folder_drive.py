@@ -230,6 +230,11 @@ def _picture_items(path: Path, options: dict[str, Any], drive: Drive, stream: st
 
 
 def _video_items(path: Path, options: dict[str, Any], drive: Drive, stream: str) -> Iterator[Item]:
+    drive.sizes.setdefault(path, path.stat().st_size)
+    return drive.read_file(path.name, path, _decode_video(path, options, drive, stream))
+
+
+def _decode_video(path: Path, options: dict[str, Any], drive: Drive, stream: str) -> Iterator[Item]:
     with VideoReader(path, **options, keep_packets=True) as video:
         for picture in video:
             capture_ns = round(picture.seconds * 1_000_000_000)

@@ -9,7 +9,8 @@ import numpy as np
 
 from streamtok.drives.clocks import Choice, Timed
 from streamtok.drives.item import Item
-from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
+from streamtok.io.codecs.access_units import AccessUnits
+from streamtok.io.codecs.nal_units import HEADER_UNITS, SLICES, holds_no_picture
 from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
 from streamtok.io.messages.depth import DepthRange, depth_picture
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
@@ -135,6 +136,19 @@ def take_header(timed: Timed, headers: dict[str, bytes]) -> Timed | None:
         headers[timed.stream] = data
         return None
     return timed._replace(image=dataclasses.replace(image, data=data))
+
+
+def split_pictures(units: AccessUnits, timed: Timed) -> Iterator[Timed]:
+    """The pictures of a message; the first has its time, the others none."""
+    image = timed.image
+    codec = VIDEO_CODECS.get(image.encoding, "") if image is not None and image.kind == "video" else ""
+    first, *others = units.split(codec, bytes(image.data)) if image is not None and codec in SLICES else [b""]
+    if image is None or not others:
+        yield timed
+        return
+    yield timed._replace(image=dataclasses.replace(image, data=first))
+    for data in others:
+        yield timed._replace(time_ns=0, frame_id=None, image=dataclasses.replace(image, data=data))
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

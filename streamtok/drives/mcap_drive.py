@@ -1,5 +1,6 @@
 """Read cameras from MCAP files: ROS 1 and ROS 2 messages, Foxglove messages, and streamtok's own recordings."""
 
+import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,7 @@ class McapDrive(MessageDrive):
     def __init__(self, parts: Parts, options: ReadOptions | None = None, path: Path | None = None) -> None:
         self.files, faults = open_each(parts.paths, McapFile)
         super().__init__(path or parts.paths[0], [*parts.notes, *faults])
+        self.sizes = {file.place: file.place.stat().st_size for file in self.files}
         self._note_damage()
         channels = [(self._topic_of(file, c), c) for file in self.files for c in file.channels.values()]
         encodings = {topic: channel.message_encoding for topic, channel in channels}
@@ -41,7 +43,10 @@ class McapDrive(MessageDrive):
             self.find_twice((ids.values(), file.span, file.was_set_back(ids)) for file, ids in cameras)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        read = (self._read(file, topics, as_written=not self.checked) for file in self.files)
+        read = (
+            self.read_file(file.path.name, file.place, self._read(file, topics, as_written=not self.checked))
+            for file in self.files
+        )
         return (each for messages in read for each in messages if isinstance(each, TopicMessage))
 
     def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
@@ -51,7 +56,11 @@ class McapDrive(MessageDrive):
         """
         progress = {name: self.start_progress(name) for name in streams}
         topics, tokens = {t for t, name in self.topics.items() if name in streams}, {TOKENS + name for name in streams}
-        messages = (each for file in self.files for each in self._read(file, topics, tokens, as_written=True))
+        read = (
+            self.read_file(file.path.name, file.place, self._read(file, topics, tokens, as_written=True))
+            for file in self.files
+        )
+        messages = itertools.chain.from_iterable(read)
         for each in self.assemble(messages):
             if isinstance(each, TokenData):
                 yield each

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -26,9 +27,10 @@ from streamtok.drives.clocks import (
     choose_clocks,
 )
 from streamtok.drives.drive import GUESSED, Drive
-from streamtok.drives.image_items import ItemMaker, take_header
+from streamtok.drives.image_items import ItemMaker, split_pictures, take_header
 from streamtok.drives.item import Item
 from streamtok.drives.topics import Topics, choose_topics
+from streamtok.io.codecs.access_units import AccessUnits
 from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.depth import DepthRange, is_depth
 from streamtok.io.messages.image_messages import ImageMessage, find_parser, image_kind
@@ -253,7 +255,8 @@ class MessageDrive(Drive):
     def assemble(self, messages: Iterable[TopicMessage | Other]) -> Iterator[Item | Other]:
         """Turn messages into items: drop copies, fill in times, decode video. Other objects pass through in order."""
         maker = ItemMaker(self._find_depth, self.find_clock)
-        fillers = {name: TimeFiller(self.twice) for name in self.streams}
+        split = {name: partial(split_pictures, AccessUnits()) for name in self.streams}
+        fillers = {name: TimeFiller(self.twice, split[name]) for name in self.streams}
         headers = dict.fromkeys(self.streams, b"")
         for message in messages:
             if not isinstance(message, TopicMessage):

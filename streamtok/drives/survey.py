@@ -3,16 +3,18 @@
 import math
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from streamtok.drives.clocks import SAME_BASE_NS
 from streamtok.drives.drive import Drive
 from streamtok.extras import needs_extra
 from streamtok.measures import EvenSample, entropy_bits
-from streamtok.times import find_time_jumps, time_covered, usual_step
+from streamtok.times import DAY_NS, find_time_jumps, time_covered, usual_step
 from streamtok.types import TokenGroup
 
 MOST_GAPS = 100
@@ -51,6 +53,31 @@ class StreamTimes:
             "time_gaps": [[round(at, 3), round(step, 3)] for at, step in gaps[:MOST_GAPS]],
             "time_gap_count": len(gaps),
         }
+
+
+class DriveTime:
+    """The time of a drive, `now`, ns since its first image, as its cameras' images come.
+
+    A camera has a clock of its own if its first time is over a minute away from the others'. Its time then counts from
+    there, and so it does where its clock was set, back or by over a day.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self._shared: int | None = None  # offset of the first camera, ns
+        self._seen: dict[str, tuple[int, int]] = {}  # latest time and offset by camera
+
+    def see(self, stream: str, times: Sequence[int]) -> int:
+        """Take the times of a camera's next images; returns `now`."""
+        for time_ns in times:
+            last, offset = self._seen.get(stream, (time_ns, self._shared))
+            is_far = stream not in self._seen and abs(time_ns + (offset or 0) - self.now) > SAME_BASE_NS
+            if offset is None or is_far or not 0 <= time_ns - last <= DAY_NS:
+                offset = self.now - time_ns
+            self._shared = offset if self._shared is None else self._shared
+            self._seen[stream] = time_ns, offset
+            self.now = max(self.now, time_ns + offset)
+        return self.now
 
 
 class TokenSurvey:

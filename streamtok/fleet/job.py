@@ -71,11 +71,13 @@ def run_job(
 
     Raises:
         Stopped: if `report` returned False.
-        ValueError, OSError: if nothing of the drive can be read; the record lists damage within a drive.
+        ValueError, OSError: if nothing of the drive can be read, or a file of it no longer; the record lists damage.
     """
     store = open_store(out)
     with local_copy(job.drive) as path, store.workspace(job.name) as folder:
         summary = _replay_drive(path, folder, options, tok, report)
+        if summary["failure"]:
+            raise OSError(f"{job.drive}: {summary['failure']}")
         files = [_describe_file(file) for file in sorted(folder.glob("*.safetensors"))]
         if not files:
             reasons = "; ".join(summary["notes"]) or "it is empty"

@@ -55,7 +55,12 @@ class VideoPictures(PictureWriter):
         # The container refuses two frames with the same tick.
         self._last = max(self._last + 1, round(time_ns * TICKS / 1e9))
         frame.pts, frame.time_base = self._last, Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(frame))
+        try:
+            packets = self._stream.encode(frame)
+        except av.FFmpegError as error:
+            size = "x".join(map(str, image.shape[:2]))
+            raise OSError(f"cannot encode {self.path}, {size}: {error}; too large, or no memory?") from error
+        self._container.mux(packets)
 
     def close(self) -> None:
         self._container.mux(self._stream.encode())

@@ -36,7 +36,7 @@ from streamtok.names import is_camera_path, parse_size
 from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.types import Frame
 
-URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "rtp", "tcp", "srt")
+URL_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp", "srt")
 DRIVE_SUFFIXES = (".mcap", ".bag", ".db3")
 SPEC_HELP = (
     "a video or image file, - for standard input, a URL (rtsp://...), a camera in /dev (/dev/video0, "

@@ -15,13 +15,14 @@ FAR_OUTSIDE = 16  # on the [-1, 1] scale: more than overshoot or normal noise, l
 
 
 class NonFiniteError(ValueError):
-    """An output held NaN or infinity. `slots` lists its slots (or batch rows), which did not advance; `out` has the
-    other slots' output, or None."""
+    """An output held NaN or infinity. `slots` lists its slots, which did not advance, or a clip's batch rows; `out` has
+    the other slots' output, or None."""
 
-    def __init__(self, slots: list[int], out: object, what: str = "the latent of slots"):
+    def __init__(self, slots: list[int], out: object, kind: str = "slots"):
+        more = "; then reset these slots, which did not advance" if kind == "slots" else ""
         super().__init__(
-            f"{what} {slots} is not finite (NaN or infinity), expected finite numbers; those did not advance: "
-            "check their frames for NaN, then reset them"
+            f"the latent of {kind} {slots} is not finite (NaN or infinity), expected finite numbers: check "
+            f"their frames for NaN{more}"
         )
         self.slots, self.out = slots, out
 
@@ -114,7 +115,7 @@ def check_finite(latent: Tensor) -> None:
     """NonFiniteError naming the rows of a latent (B, ...) that are not finite."""
     if not torch.compiler.is_compiling() and not torch.isfinite(latent).all():
         bad = (~torch.isfinite(latent).flatten(1).all(1)).nonzero().flatten().tolist()
-        raise NonFiniteError(bad, None, "the latent of batch rows")
+        raise NonFiniteError(bad, None, "batch rows")
 
 
 def check_indices(tokens: Tensor, config: TokenizerConfig) -> bool:

@@ -5,12 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import chain, islice, takewhile
+from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 from streamtok.drives.drive import LEFT_OUT, describe_losses
 from streamtok.drives.open_drive import find_recording, open_drive
-from streamtok.drives.survey import StreamTimes
+from streamtok.drives.survey import DriveTime
 from streamtok.engine.configuration import EngineConfiguration, inspect_machine
 from streamtok.engine.loading import load, pick_device
 from streamtok.engine.optimized import describe_engine
@@ -52,9 +52,10 @@ class ReplayNode:
         self.damaged = 0  # frames that could not be read
         self.notes: list[str] = list(self.recording.notes) if self.recording else []
         self.account: dict[str, dict[str, Any]] = {}  # `Drive.account` of the drive's cameras
+        self.failure = ""  # which file of the drive could no longer be read
         self._stopping = threading.Event()
         self._seconds = 0.0
-        self._times: dict[str, StreamTimes] = {}
+        self._time = DriveTime()
 
     def stop(self) -> None:
         """Ask the replay to end."""
@@ -74,7 +75,8 @@ class ReplayNode:
             pace, started = Pace(self.settings.pace), time.monotonic()
             for replayed in self._limited(iter(replay)):
                 outputs.prepare(replayed.group, replay.core)
-                pace.wait(replayed.group.capture_ns[-1], outputs.idle, self._stopping.is_set)
+                due_ns = self._time.see(replayed.group.stream, replayed.group.capture_ns)
+                pace.wait(due_ns, outputs.idle, self._stopping.is_set)
                 self._count(replayed.group, dropped=replayed.group.dropped)
                 if self.settings.verify:
                     self.verification.add(replayed)
@@ -89,19 +91,17 @@ class ReplayNode:
     def summary(self) -> dict[str, Any]:
         """The summary for `--json`: counts per stream, speed, and the verification if there was one."""
         frames = sum(counts["frames"] for counts in self.counts.values())
-        every = StreamTimes()  # cameras may take turns
-        every.values.extend(sorted(chain.from_iterable(times.values for times in self._times.values())))
-        drive_s = max(times.seconds for times in (every, *self._times.values()))
         result: dict[str, Any] = {
             "mode": self.mode,
             "streams": {name: dict(counts) for name, counts in self.counts.items()},
             "seconds": round(self._seconds, 3),
             "fps": round(frames / self._seconds, 2) if self._seconds else 0.0,
-            "times_real_time": round(drive_s / self._seconds, 2) if self._seconds else 0.0,
+            "times_real_time": round(self._time.now / 1e9 / self._seconds, 2) if self._seconds else 0.0,
             "damaged": self.damaged,
             "skipped": dict(self.skipped),
             "cameras": self.account,
             "notes": self.notes,
+            "failure": self.failure,
         }
         if self.settings.verify:
             found = self.verification
@@ -155,14 +155,13 @@ class ReplayNode:
         """Count a `TokenGroup`, or the header of a recorded one."""
         counts = self.counts.setdefault(group.stream, Counter())
         counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe), **more)
-        self._times.setdefault(group.stream, StreamTimes()).values.extend(group.capture_ns)
         self.on_update(self)
 
     def _collect(self, replay: Replay) -> None:
         self.skipped.update(replay.skipped)
         self.notes += replay.problems
         self.notes += replay.drive.notes
-        self.account = replay.drive.account()
+        self.account, self.failure = replay.drive.account(), replay.drive.failure
         for name, counts in replay.drive.counts.items():
             self.damaged += counts["damaged"]
             for reason in LEFT_OUT:
@@ -194,7 +193,8 @@ class ReplayNode:
                 if current[message.stream] != found and found in known:
                     current[message.stream] = found
                     outputs.announce(known[found])
-                pace.wait(message.capture_ns, outputs.idle, self._stopping.is_set)
+                due_ns = self._time.see(message.stream, message.header.capture_ns)
+                pace.wait(due_ns, outputs.idle, self._stopping.is_set)
                 outputs.forward(message)
                 outputs.idle()
                 self._count(message.header, lost=message.lost)

@@ -61,21 +61,19 @@ def clock_offsets(recording: Recording | None) -> dict[str, int]:
 
 
 class Pace:
-    """Slows a replay to `speed` times real time by capture times; None is as fast as possible."""
+    """Slows a replay to `speed` times real time by the time of the drive; None is as fast as possible."""
 
     def __init__(self, speed: float | None) -> None:
         self.speed = speed
         self._start: tuple[int, int] | None = None
-        self._last_ns = 0
 
-    def wait(self, capture_ns: int, idle: Callable[[], None], stop: Callable[[], bool]) -> None:
-        """Wait until `capture_ns` is due, and call `idle` meanwhile; a time that goes back restarts the pace."""
+    def wait(self, drive_ns: int, idle: Callable[[], None], stop: Callable[[], bool]) -> None:
+        """Wait until the time `drive_ns`, of `DriveTime`, is due, and call `idle` meanwhile."""
         if self.speed is None:
             return
-        if self._start is None or capture_ns < self._last_ns:
-            self._start = capture_ns, time.monotonic_ns()
-        self._last_ns = max(capture_ns, self._start[0])
-        due = self._start[1] + (capture_ns - self._start[0]) / self.speed
+        if self._start is None:
+            self._start = drive_ns, time.monotonic_ns()
+        due = self._start[1] + (drive_ns - self._start[0]) / self.speed
         while not stop() and (left := (due - time.monotonic_ns()) / 1e9) > 0:
             time.sleep(min(WAIT_S, left))
             idle()

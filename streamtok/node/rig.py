@@ -146,7 +146,7 @@ def make_publisher(
         curve=load_keys(CurveServer, settings.curve),
         insecure=settings.insecure,
         ipc_group=settings.ipc_group,
-        lossless=any(lane.options.policy == "lossless" for lane in core.lanes.values()),
+        lossless=all(lane.options.policy == "lossless" for lane in core.lanes.values()),
         messages_per_second=max(64.0, sum(rates)),
         compression=settings.compression,
         coder=coder_for(core.tokenizer.fingerprint, Path(settings.model)) if codes else None,

@@ -23,7 +23,8 @@ DIRECTIONS = {
     (0, -1, 1, 0): 8,  # to be turned anticlockwise by 90 degrees
 }
 """Orientations by where a step to the right and a step down in the stored picture lead: (right, down, right, down)."""
-EXIF_MARKS = {b"\xff\xd8": (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
+JPEG, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"  # how a JPEG begins, and the pixels in it
+EXIF_MARKS = {JPEG: (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
 EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
 """How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
 BOXES = {(0, 1): 2, (0, 0): 4, (1, None): 8, (1, 0): 5, (1, 1): 7, (2, None): 3, (2, 0): 2, (2, 1): 4}
@@ -76,7 +77,8 @@ def find_orientation(data: bytes) -> tuple[int, bytes]:
         said = data[turn + 4] & 3 if turn > 0 else 0, data[mirror + 4] & 1 if mirror > 0 else None
         return BOXES.get(said, UPRIGHT), data
     mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
-    at = data.find(mark) + length
+    end = data.find(JPEG_SCAN) if data.startswith(JPEG) else len(data)  # its pixels take long to search
+    at = data.find(mark, 0, end) + length
     at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP
     order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
     if at < length or order is None:

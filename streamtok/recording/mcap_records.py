@@ -148,15 +148,41 @@ def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = Fa
         raise ValueError(f"it claims to hold {size} bytes")
     if codec not in CODECS:
         raise ValueError(f"its compression {codec!r} is not known; known are {' and '.join(CODECS)}")
-    unpack = UNPACKERS[CODECS[codec]]().decompress
-    left, unpacked = LARGEST_RECORD if partial else size, []
+    if partial:
+        return _unpack_partly(codec, data)
     try:
+        contents = UNPACK_AT_MOST[codec](data, size + 1)
+    except Exception as error:  # zstandard and lz4 have their own
+        raise ValueError(str(error)) from error
+    if len(contents) > size:
+        raise ValueError(f"it holds more than the {size} bytes that it claims")
+    return contents
+
+
+def _unpack_partly(codec: str, data: memoryview) -> bytes:
+    """As much as can be decompressed, piece by piece, up to about `LARGEST_RECORD` bytes."""
+    unpack = UNPACKERS[CODECS[codec]]().decompress
+    left, unpacked = LARGEST_RECORD, []
+    with contextlib.suppress(Exception):
         for at in range(0, len(data), PIECE_BYTES):
             unpacked.append(unpack(bytes(data[at : at + PIECE_BYTES])))
             left -= len(unpacked[-1])
             if left < 0:
-                raise ValueError(f"it holds more than the {size} bytes that it claims")
-    except Exception as error:  # zstandard and lz4 have their own
-        if not partial:
-            raise ValueError(str(error)) from error
+                break
     return b"".join(unpacked)
+
+
+def _unpack_zstd(data: memoryview, most: int) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdDecompressor().stream_reader(data).read(most)
+
+
+def _unpack_lz4(data: memoryview, most: int) -> bytes:
+    import lz4.frame
+
+    return lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=most)
+
+
+UNPACK_AT_MOST = {"zstd": _unpack_zstd, "lz4": _unpack_lz4}
+"""{codec: the function that unpacks at most so many bytes, however many there are}"""

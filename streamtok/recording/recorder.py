@@ -48,7 +48,7 @@ class Recorder:
     If `path` is a folder, a new file in it is named by the time (UTC), so that a restarted service gets a new name.
     `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`, `unrecorded` the missed ones by stream; `paths` the
     files written; `error` why recording stopped before `close`, if it did. Raises FileExistsError rather than overwrite
-    a file.
+    a file, and FileNotFoundError for a folder that is missing: a name without .mcap.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Recorder:
         self._started = time.monotonic()
         self._queue = WriteQueue(self.options.queue_bytes, self.options.wait, self.counts)
         self.unrecorded = self._queue.missed_by_stream
-        self._writer = self._new_file_in(self.path) if self.path.is_dir() else self._next_file()
+        self._writer = self._first_file()
         self._log = EventLog(str(self.path), log, "path")
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._ended = threading.Event()
@@ -208,8 +208,8 @@ class Recorder:
         free = self._writer.room
         if free < self.options.min_free_bytes:
             self._end_file()
-            least = self.options.min_free_bytes >> 20
-            raise OSError(f"the disk has {free >> 20} MiB free, recording stops below {least} MiB")
+            least = self.options.min_free_bytes / 1e6
+            raise OSError(f"the disk has {free / 1e6:.0f} MB free, recording stops below {least:.0f} MB (min_free)")
         full = self._writer.is_removed or self._writer.nbytes >= (self.options.max_bytes or math.inf)
         if full or time.monotonic() - self._started >= (self.options.max_seconds or math.inf):
             try:
@@ -225,6 +225,13 @@ class Recorder:
             self._writer = following
             for stream, (info, offset) in list(self._infos.items()):
                 self._writer.add_stream(stream, info, offset)
+
+    def _first_file(self) -> RecordingWriter:
+        if self.path.is_dir():
+            return self._new_file_in(self.path)
+        if self.path.suffix.lower() != ".mcap":
+            raise FileNotFoundError(f"{self.path} is no folder and does not end in .mcap: make it, or name a file")
+        return self._next_file()
 
     def _next_file(self) -> RecordingWriter:
         part = len(self.paths)

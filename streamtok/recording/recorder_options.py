@@ -14,7 +14,7 @@ class RecorderOptions:
     pictures: bool = False  # also the token grids as grey images, for viewers
     max_bytes: int | None = None
     max_seconds: float | None = None
-    min_free_bytes: int = 512 << 20  # recording stops if the disk has less
+    min_free_bytes: int = 512_000_000  # recording stops if the disk has less
     queue_bytes: int = 256 << 20  # limit of the frames that wait to be written
     wait: bool = False  # block the caller until there is room, instead of dropping frames
 

@@ -79,7 +79,11 @@ class RecordingWriter:
 
             if frames != "none" or pictures:
                 _import_images()
-        self._stream = path.open("xb")
+        try:
+            self._stream = path.open("xb")
+        except FileExistsError as error:
+            hint = "name a new file, or a folder, where each start begins one"
+            raise FileExistsError(f"{path} exists and is not overwritten; {hint}") from error
         self._place = self._find()
         with contextlib.suppress(OSError):  # tells `repair` that the file is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

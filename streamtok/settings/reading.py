@@ -6,9 +6,9 @@
 and the nearest valid key.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -51,7 +51,8 @@ def describe_fault(
     label = f"{origin}:{line}" if origin == name and line else origin
     label += f": {path}" if path else ""
     if fault["type"] == "extra_forbidden":
-        hint = nearest(str(where[-1]), keys_at(kind, where[:-1]))
+        places = find_places(kind, str(where[-1]))
+        hint = f"its path is {' or '.join(places)}" if places else nearest(str(where[-1]), keys_at(kind, where[:-1]))
         return f"{label}: unknown key (value {fault['input']!r}); {hint}"
     if fault["type"] == "missing":
         return f"{label}: required, not given"
@@ -64,10 +65,23 @@ def describe_fault(
 def keys_at(kind: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
     """The keys that are valid at a path of the settings."""
     for part in where:
-        if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        for candidate in (annotation, *get_args(annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                kind = candidate
+        if not isinstance(part, int):
+            kind = next(nested_kinds(kind.model_fields[part].annotation), kind)
     return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def find_places(kind: type[BaseModel], key: str, under: str = "") -> list[str]:
+    """The paths of the settings at which a key is valid, with `*` for each entry of a list."""
+    places = [under + key] if key in keys_at(kind, ()) else []
+    for name, field in kind.model_fields.items():
+        entry = "*." if get_origin(field.annotation) is list else ""
+        for nested in nested_kinds(field.annotation):
+            places += find_places(nested, key, f"{under}{name}.{entry}")
+    return places
+
+
+def nested_kinds(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The kinds of settings that a field of this annotation holds."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            yield candidate

@@ -15,6 +15,7 @@ from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
+from streamtok.tokens.tracks import TOKEN_SUFFIX, find_drives
 from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
@@ -36,7 +37,7 @@ def inspect(
     *,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect a recording, a token file or any drive.
+    """Inspect a recording, a token file, a folder of token files, whose streams are named by file, or any drive.
 
     `clock` and `depth_range` are as for `open_drive`. With `progress` a bar is shown on a terminal. Raises ValueError
     or OSError for what cannot be opened.
@@ -46,9 +47,15 @@ def inspect(
         return inspect_token_file(path)
     if (recording := find_recording(path)) is not None:
         return inspect_recording(recording, progress)
-    drive = open_drive(path, None, clock, depth_range)
+    try:
+        drive = open_drive(path, None, clock, depth_range)
+    except ValueError:
+        if files := find_token_files(path):
+            return inspect_token_files(path, files)
+        raise
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
-    return Inspection(report | {"cameras": survey_frames(drive, progress), "damage": drive.notes})
+    cameras = survey_frames(drive, progress)
+    return Inspection(report | {"cameras": cameras, "damage": drive.notes, "failure": drive.failure})
 
 
 def to_group(message: TokenMessage) -> TokenGroup:
@@ -95,6 +102,7 @@ def inspect_recording(recording: Recording, progress: bool) -> Inspection:
         drive = McapDrive(Parts(recording.paths))
         report["cameras"] = survey_frames(drive, progress)
         recording.damage += [text for text in drive.notes if text not in recording.damage]
+        report["failure"] = drive.failure
     report["damage"] = recording.notes + recording.damage
     return Inspection(report, surveys)
 
@@ -112,3 +120,24 @@ def inspect_token_file(path: Path) -> Inspection:
     streams = {stream: facts | survey.report() | margin}
     report = {"kind": "token file", "files": [str(path)], "bytes": path.stat().st_size, "streams": streams}
     return Inspection(report, {stream: survey})
+
+
+def find_token_files(folder: Path) -> list[Path]:
+    """The token files of a folder, sorted by drive, searched recursively; an empty list if it is none or has none."""
+    try:
+        found = [path for drive in find_drives(folder) for path in drive] if folder.is_dir() else []
+    except FileNotFoundError:
+        return []
+    return [path for path in found if path.suffix == TOKEN_SUFFIX]
+
+
+def inspect_token_files(folder: Path, files: list[Path]) -> Inspection:
+    """Inspect all token files of a folder; ValueError if one is damaged."""
+    report: dict[str, Any] = {"kind": f"{len(files)} token files", "files": [str(folder)], "bytes": 0, "streams": {}}
+    whole = Inspection(report)
+    for path in files:
+        one, name = inspect_token_file(path), path.relative_to(folder).with_suffix("").as_posix()
+        report["bytes"] += one.report["bytes"]
+        for stream, facts in one.report["streams"].items():
+            report["streams"][name], whole.surveys[name] = facts, one.surveys[stream]
+    return whole

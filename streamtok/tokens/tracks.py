@@ -146,4 +146,6 @@ def check_identity(tracks: list[Track], source: TokenSource, streams: Sequence[s
         if track.identity != first.identity:
             both = zip(track.identity.items(), first.identity.values(), strict=True)
             pairs = ", ".join(f"{key} {found} against {wanted}" for (key, found), wanted in both if found != wanted)
-            raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}")
+            sizes = track.identity["grid"] != first.identity["grid"]
+            hint = ": tokenize all with one --size, or open each size by itself" if sizes else ""
+            raise ValueError(f"{track.path} ({track.stream}) does not fit {first.path} ({first.stream}): {pairs}{hint}")

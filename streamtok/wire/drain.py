@@ -74,8 +74,10 @@ class Drain:
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
         try:
             self.connection = self._connect()
+            running.add(self)  # before its thread, which may begin to run late
             self._thread.start()
         except BaseException:
+            running.discard(self)
             self._context.destroy(0)
             raise
 
@@ -115,7 +117,6 @@ class Drain:
         return Connection(socket, self.endpoint, self.curve, Intake(self.lossless, self.limits.max_part + MAX_BACKLOG))
 
     def _run(self) -> None:
-        running.add(self)
         try:
             while not self.stopping:
                 self._turn()
@@ -246,7 +247,9 @@ class Drain:
             self.mailbox.put(f"frames/{message.stream}", message)
             return
         if claim.anew:
-            self._begin(message.stream, claim.session)
+            self.received[message.stream].begin(claim.session)
+            if self.join == "epoch" or (self.join == "keyframe" and self.connection.waited):
+                self.joiner.begin(message.stream)
         if isinstance(message, Info):
             self._note_info(message)
             if message.stream not in self.joiner.waiting or message.last_seq < 0:
@@ -255,11 +258,6 @@ class Drain:
         message = replace(message, info=self.infos.get(message.stream))  # the newest info may change until it is read
         if not self.joiner.hold(message) and not self._came_with_epoch(message):
             self._accept(message)
-
-    def _begin(self, stream: str, session: str) -> None:
-        self._tracker_of(stream).begin(session)
-        if self.join == "epoch" or (self.join == "keyframe" and self.connection.waited):
-            self.joiner.begin(stream)
 
     def _note_info(self, info: Info) -> None:
         with self._info_changed:

@@ -28,6 +28,7 @@ BURST = 1 << 17  # bytes that a peer may send at once
 SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # bytes/s beyond BURST; more requests are not answered anyway
 MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
 MAX_WALK = 1 << 28  # those bytes times the readers: for each that leaves, libzmq takes 60 ns a byte, and sends nothing
+STALLED_S = 10.0  # after which a peer that takes nothing is cut off, and with it the messages that wait for it
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
 REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
@@ -41,7 +42,8 @@ EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq
 class Peer:
     """An accepted connection. `since` and `seen` are monotonic s; `subscribes` is False for control clients.
 
-    `received` are its bytes so far, `debt` those beyond its rate (a leaky bucket), `dropped` its filtered packets.
+    `received` are its bytes so far, `debt` those beyond its rate (a leaky bucket), `dropped` its filtered packets. It
+    has `taken` bytes, and something last at `took` (monotonic s), unless nothing was to be taken.
     """
 
     link: Link
@@ -51,12 +53,16 @@ class Peer:
     debt: float = 0.0
     dropped: int = 0
     seen: float = 0.0
+    taken: int = 0
+    took: float = 0.0
 
     def note(self, state: LinkState, now: float) -> None:
         """Update from the kernel's state."""
         per_second = SUBSCRIPTIONS_PER_S if self.subscribes else REQUESTS_PER_S
         more = state.received - self.received - per_second * (now - max(self.seen, self.since))
         self.debt = max(0.0, self.debt + more)
+        if not state.is_shut or state.taken != self.taken:
+            self.taken, self.took = state.taken, now
         self.received, self.dropped, self.seen = state.received, state.dropped, now
 
 
@@ -68,10 +74,14 @@ class PeerGuard:
 
     When a key is removed from the folder `allowed`, all connections are cut, since libzmq does not say whose each is.
     Readers that are still allowed reconnect and miss nothing.
+
+    With `waits` no peer is cut off because it takes nothing, as the publisher waits for it.
     """
 
-    def __init__(self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None) -> None:
-        self._allowed = allowed
+    def __init__(
+        self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None, waits: bool = False
+    ) -> None:
+        self._allowed, self._waits = allowed, waits
         self._keys = self._list_keys()
         self._peers: dict[Key, Peer] = {}  # the least recently checked first
         self._strangers: dict[Key, Peer] = {}  # those that may not have completed the handshake, the oldest first
@@ -190,6 +200,8 @@ class PeerGuard:
             peer.note(state, now)
             if gone or peer.debt > BURST:
                 self._cut(key, "gone" if gone else "flood")
+            elif now - peer.took > STALLED_S and not self._waits:
+                self._cut(key, "stalled")
         self._limit_subscriptions()
 
     def _limit_subscriptions(self) -> None:

@@ -20,7 +20,7 @@ from streamtok.wire.security import CurveClient
 
 log = logging.getLogger("streamtok.wire")
 PATIENCE = 3.0
-MAX_UNPACKED = 1 << 28  # bytes of the unpacked grids of an epoch, and of the live ones that wait for it
+MAX_UNPACKED = 1 << 28  # bytes of the unpacked grids of an epoch, and of the live ones of all streams that wait for it
 SENT_SINCE = 1000  # most messages that a node can have sent between its info and its reply
 
 
@@ -61,8 +61,8 @@ class Joiner:
 
     @property
     def full(self) -> bool:
-        """Whether too much waits: call `take_ready` before more is held."""
-        return any(join.nbytes > MAX_UNPACKED for join in self._joins.values())
+        """Whether too much waits, of all streams together: call `take_ready` before more is held."""
+        return sum(join.nbytes for join in self._joins.values()) > MAX_UNPACKED
 
     def hold(self, message: TokenMessage) -> bool:
         """Hold a live message back if its stream is being joined; returns False if it is to be delivered now."""
@@ -95,11 +95,12 @@ class Joiner:
     def take_ready(self) -> Iterator[tuple[str, list[TokenMessage]]]:
         """Streams whose join is over, each with the epoch's messages, followed by the live ones held back.
 
-        A stream is in `waiting` until the next one is taken, so that it never seems to have none left.
+        While too much waits, streams that hold most are given up. A stream is in `waiting` until the next one is taken,
+        so that it never seems to have none left.
         """
-        for stream, join in list(self._joins.items()):
+        for stream, join in sorted(self._joins.items(), key=lambda each: -each[1].nbytes):
             messages = self._receive_epoch(stream, join)
-            if messages is not None or join.nbytes > MAX_UNPACKED or time.monotonic() > join.deadline:
+            if messages is not None or self.full or time.monotonic() > join.deadline:
                 yield stream, [replace(late, catch_up=True) for late in (*(messages or ()), *join.held)]
                 self._drop(stream)
 

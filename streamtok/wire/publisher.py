@@ -97,7 +97,8 @@ class Publisher:
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
         asked = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST) if control else None
         if any(bound.startswith("tcp://") for bound in (self.bind, control)):
-            self._guard = PeerGuard([*self._sockets], self._socket, self.curve.allowed if self.curve else None)
+            allowed = self.curve.allowed if self.curve else None
+            self._guard = PeerGuard([*self._sockets], self._socket, allowed, waits=self.lossless)
         self.endpoint = self._bind(self._socket, self.bind)
         self.control_endpoint = None if asked is None else self._bind(asked, control)
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}

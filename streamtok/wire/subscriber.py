@@ -6,6 +6,7 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 
 import asyncio
 import atexit
+import contextlib
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -37,11 +38,11 @@ MOST_ENDING, ENDING_S = 2, 1.0  # readers that were let go and still hold descri
 
 @atexit.register
 def _close_all() -> None:
-    """Close what was never closed: libzmq's threads must not outlive the program."""
-    for drain in tuple(running):
-        drain.stop()
-    for drain in tuple(running):
-        drain.close()
+    """Close what was never closed, each although another fails: libzmq's threads must not outlive the program."""
+    with contextlib.ExitStack() as closing:
+        for drain in tuple(running):
+            drain.stop()
+            closing.callback(drain.close)
 
 
 def _wait_for_ending() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 SO_ATTACH_FILTER, SO_MEMINFO = 26, 55
 MEMINFO = struct.Struct("=32xI")  # the number of dropped packets
-TCP_INFO = struct.Struct("=B2xB20xI28xI68xQ")  # the fields of LinkState within Linux's struct tcp_info
+TCP_INFO = struct.Struct("=B2xB20xI28xI60xQQ8xI")  # the fields of LinkState within Linux's struct tcp_info
 CLOSED = 7
 UNREAD = 1 << 16  # bytes that are discarded at a time
 PROBES = 3  # unanswered keep-alive probes after which a peer is gone
@@ -31,15 +31,23 @@ EVERYTHING: Filter = ((0x06, 0, 0, 0),)
 class LinkState:
     """A connection's state in the kernel: whether it is closed, bytes `received` so far, packets `dropped`.
 
-    The peer has not acknowledged `unacknowledged` segments and `probes`, and nothing at all for `silent_ms`.
+    The peer has not acknowledged `unacknowledged` segments and `probes`, and nothing at all for `silent_ms`. It has
+    `taken` bytes so far; the kernel has not sent `unsent` ones.
     """
 
     closed: bool
     probes: int
     unacknowledged: int
     silent_ms: int
+    taken: int
     received: int
+    unsent: int
     dropped: int
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the peer's machine answers, but has no room left for what waits, since its program takes nothing."""
+        return self.unsent > 0 and self.unacknowledged == 0
 
     def is_gone(self, dropped_before: int) -> bool:
         """Whether the peer has reset the connection, or has vanished."""

@@ -13,6 +13,8 @@ from streamtok.wire.message import TokenMessage
 if TYPE_CHECKING:
     import torch
 
+UNKNOWN_REACH_NS = 50_000_000  # of a camera of which one grid is known
+
 
 @dataclass(frozen=True)
 class WindowView:
@@ -41,6 +43,12 @@ class _Row:
     def newest(self) -> int:
         return self.grids[-1][0]
 
+    @property
+    def reach(self) -> int:
+        """Within how many ns a regular camera always has a grid: a little over half the time between its grids."""
+        steps = np.diff([time_ns for time_ns, _ in self.grids])
+        return int(0.6 * np.median(steps)) if len(steps) else UNKNOWN_REACH_NS
+
 
 @dataclass
 class TokenWindow:
@@ -58,12 +66,13 @@ class TokenWindow:
     - The last step is the newest of the leading camera that every alive camera has reached, within `max_skew_ns`. So
       the window waits for a slower camera as long as it is alive.
     - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the step is not
-      valid for it.
+      valid for it. By default that is a little over half the time between the camera's grids, at most `max_age_ns`. So
+      every camera that delivers fills every step, whatever its rate and wherever its groups begin.
     """
 
     cameras: Sequence[str]
     length: int
-    max_skew_ns: int = 50_000_000
+    max_skew_ns: int | None = None
     max_age_ns: int = 1_000_000_000
     across_epochs: bool = False
     _rows: dict[str, _Row] = field(default_factory=dict, init=False)
@@ -130,7 +139,7 @@ class TokenWindow:
         newest = max(row.newest for row in filled)
         alive = [row for row in filled if newest - row.newest <= self.max_age_ns]
         leading = max(alive, key=lambda row: min(len(row.grids), self.length))
-        reached = min(row.newest for row in alive) + self.max_skew_ns
+        reached = min(row.newest + self._skew(row) for row in alive)
         return [time_ns for time_ns, _ in leading.grids if time_ns <= reached][-self.length :]
 
     def _nearest(self, row: _Row, steps: list[int]) -> list[int | None]:
@@ -141,7 +150,11 @@ class TokenWindow:
         after = [bisect.bisect_left(times, step) for step in steps]
         pairs = [(max(index - 1, 0), min(index, len(times) - 1)) for index in after]
         nearest = [min(pair, key=lambda i: abs(times[i] - step)) for pair, step in zip(pairs, steps, strict=True)]
-        return [i if abs(times[i] - step) <= self.max_skew_ns else None for i, step in zip(nearest, steps, strict=True)]
+        skew = self._skew(row)
+        return [i if abs(times[i] - step) <= skew else None for i, step in zip(nearest, steps, strict=True)]
+
+    def _skew(self, row: _Row) -> int:
+        return min(row.reach, self.max_age_ns) if self.max_skew_ns is None else self.max_skew_ns
 
     def _follows(self, row: _Row, message: TokenMessage) -> bool:
         header = message.header

@@ -1,10 +1,13 @@
 """Flags from a YAML file: the command line goes first, and mistakes are named by file, line and key."""
 
 import json
+import mmap
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+import torch
 from pydantic import BeforeValidator, Field
 
 from streamtok.cli import main
@@ -124,7 +127,13 @@ def test_a_clip_is_encoded_as_its_file_says(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["frames"] == 5
 
 
-def test_memory_that_is_not_there_is_one_line(capsys):
-    sing = make_main("sing", Song, lambda settings: len(bytearray(1 << 62)), None)
+@pytest.mark.parametrize(
+    "take",
+    [lambda: bytearray(1 << 62), lambda: mmap.mmap(-1, 1 << 50), lambda: torch.empty(1 << 50)],
+    ids=["python", "system", "torch"],
+)
+def test_memory_that_is_not_there_is_one_line_that_says_what_to_do(take, capsys):
+    sing = make_main("sing", Song, lambda settings: len(take()), None)
     assert sing(["-o", "album", "la"]) == 1
-    assert capsys.readouterr().err == "streamtok sing: out of memory\n"
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"streamtok sing: out of memory \(.+\): raise the limit .*\n", told)

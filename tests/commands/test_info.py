@@ -85,6 +85,22 @@ def test_a_token_file_counts_the_codes_that_refine(tmp_path):
     assert stream["codes_used"] == len(np.unique(np.concatenate(values)))
 
 
+def test_a_folder_of_token_files_is_described_by_its_files(tmp_path, capsys):
+    """As `tokenize` leaves it: a folder for each drive."""
+    for drive, frames in (("a", 5), ("b", 9)):
+        (tmp_path / "tokens" / drive).mkdir(parents=True)
+        out = tmp_path / "tokens" / drive / "cam0.safetensors"
+        encode_file(f"synthetic:32x48@30?frames={frames}", out, "nano")
+    report = inspect(tmp_path / "tokens").report
+    assert {name: stream["groups"] for name, stream in report["streams"].items()} == {"a/cam0": 2, "b/cam0": 3}
+    assert list(inspect(tmp_path / "tokens" / "b").report["streams"]) == ["cam0"]
+    assert info_command.main([str(tmp_path / "tokens")]) == 0
+    assert "2 token files" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert info_command.main([str(tmp_path / "empty")]) == 1
+    assert "empty holds no drive" in capsys.readouterr().err
+
+
 def test_a_bag_is_described_by_its_cameras(tmp_path):
     found = inspect(write_bag1(tmp_path / "d.bag", rig(10)))
     assert {name: camera["frames"] for name, camera in found.report["cameras"].items()} == {"front": 10, "rear": 10}

@@ -246,6 +246,20 @@ def test_a_picture_of_mpeg_2_that_is_missing_shows(whole, tmp_path, name):
         damage_packets(whole, name, "drop", {place}, 1.0, tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["av1.mkv", "av1.mp4"])
+def test_a_changed_bit_in_av1_shows_at_the_end_of_its_tile(whole, tmp_path, name):
+    path, right = whole[name]
+    right = {image.tobytes() for image in right.values()}
+    with av.open(str(path)) as container:
+        sizes = [packet.size for packet in container.demux(video=0) if packet.size]
+    hits = [n for n, size in enumerate(sizes) if size > 64]  # those that only show a picture are smaller
+    unseen = 0
+    for hit in hits:
+        with VideoReader(rewrite(path, tmp_path / name, partial(flip_one, hit=hit, share=0.6))) as video:
+            unseen += any(one.image.tobytes() not in right for one in video)
+    assert unseen <= len(hits) / 10  # few ends are the right ones by chance
+
+
 def cut_field(data, kept):
     """A picture of two fields with the first or the second alone."""
     first, second = data.find(PICTURE), data.rfind(PICTURE)

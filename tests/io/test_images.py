@@ -302,6 +302,14 @@ def test_the_column_of_times_is_found(lines, tmp_path):
     assert play(f"images:{folder}")[0] == [(n, n * 100_000_000) for n in range(3)]
 
 
+@pytest.mark.parametrize("heading", ["timestamp exposure", "# time [s] gain [dB]"])
+def test_a_column_that_the_heading_does_not_call_names_holds_none(heading, tmp_path):
+    folder = save(tmp_path / "a", ["0.png", "1.png", "2.png"])
+    (folder / "times.txt").write_text("\n".join([heading, "0.0 1", "0.1 2", "0.2 0"]))
+    found = [(image.path.name, image.time_ns) for image in list_images(folder)]
+    assert found == [("0.png", 0), ("1.png", 100_000_000), ("2.png", 200_000_000)]
+
+
 @pytest.mark.parametrize("headings", [["# camera timestamps [s]"], ["# timestamps in seconds"], ["# frame times"]])
 @pytest.mark.parametrize("lines", [["0.0 a.png", "0.1 b.png"], ["a.png 0.0", "b.png 0.1"]])
 def test_a_heading_in_prose_names_no_columns(headings, lines, tmp_path):

@@ -23,9 +23,10 @@ from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.io.source import open_source
 from tests.kit.models import VIDEO, build
 from tests.kit.ports import keep_port
-from tests.kit.rtsp import NAMES, SDP, Camera, stamped, to_rtp
+from tests.kit.rtmp import RtmpServer
+from tests.kit.rtsp import NAMES, SDP, Camera, right_tick, stamped, to_rtp
 from tests.kit.threads import beside
-from tests.kit.videos import PLAIN, noisy, number_of
+from tests.kit.videos import PLAIN, noisy, number_of, write_video
 from tests.kit.web import Server
 
 COUNT = 60
@@ -83,6 +84,23 @@ def test_an_rtsp_camera_that_knows_udp_alone_is_read(clips):
         numbers = [number_of(device.grab().image) for _ in range(20)]
         device.release()
     assert numbers == [(numbers[0] + n) % COUNT for n in range(20)]
+
+
+def test_pictures_of_a_camera_whose_times_come_twice_are_not_missed(clips):
+    with Camera(clips["libx264"], tick=lambda number, fps: right_tick(number // 2 * 2, fps)) as camera:
+        frames, source = read(camera.url(), 40)
+    assert all(after.frame_id == before.frame_id + 1 for before, after in itertools.pairwise(frames))
+    assert source.counts["missed"] == 0
+
+
+@pytest.mark.parametrize("tick", [lambda number, fps: 5, lambda number, fps: number * 1000 // fps])
+def test_times_of_a_camera_that_stand_still_are_those_of_arrival(clips, tick):
+    with Camera(clips["libx264"], tick=tick) as camera:
+        device = NetworkCamera(camera.url())
+        device.connect()
+        grabbed = [device.grab() for _ in range(20)]
+        device.release()
+    assert not any(one.timed for one in grabbed[2:])  # FFmpeg may give the first one no time
 
 
 def on_this_clock(packets):
@@ -310,6 +328,43 @@ def test_each_refusal_says_what_it_is(clips):
             assert "wrong" not in str(error.value).replace("missing or wrong", "")
         frames, _ = read(camera.url("user:right@"), 3)
     assert len(frames) == 3
+
+
+class Refusing(Camera):
+    """Refuses every request of a method."""
+
+    def _answer(self, method, target, fields):
+        return (self.refusal, "", "") if method == self.refused else super()._answer(method, target, fields)
+
+
+@pytest.mark.parametrize(
+    ("method", "refusal"),
+    [
+        ("OPTIONS", "405 Method Not Allowed"),
+        ("SETUP", "461 Unsupported Transport"),
+        ("PLAY", "453 Not Enough Bandwidth"),
+    ],
+)
+def test_a_camera_that_refuses_a_request_is_said_to(clips, method, refusal):
+    code, _, why = refusal.partition(" ")
+    with Refusing(clips["libx264"]) as camera:
+        camera.refused, camera.refusal = method, refusal
+        with pytest.raises(OSError, match=rf"it refuses a request \(method {method} failed: {code} \({why}\)\)"):
+            open_source(camera.url()).open()
+
+
+def test_a_camera_that_speaks_rtmp_is_read(tmp_path):
+    data = write_video(tmp_path / "a.flv", noisy(COUNT), **PLAIN).read_bytes()
+    with RtmpServer(data) as server, open_source(server.url) as source:
+        frames = take(source, 30)
+    numbers = [number_of(frame.image) for frame in frames]
+    assert numbers == list(range(numbers[0], numbers[0] + 30))
+    assert np.allclose(np.diff([frame.capture_ns for frame in frames]), 40_000_000, atol=1_000_000)
+
+
+def test_a_protocol_that_this_ffmpeg_lacks_is_named_with_what_to_do():
+    with pytest.raises(OSError, match=r"does not know that protocol.* an ffmpeg that does"):
+        NetworkCamera("unknown://127.0.0.1:9").connect()
 
 
 def test_a_password_is_told_by_its_digest_where_the_camera_asks_for_that(clips):

@@ -88,3 +88,8 @@ def test_names_that_cannot_be_written(tmp_path):
         open_pictures(tmp_path / "a.gif", (8, 8), None)
     with pytest.raises(FileNotFoundError, match="create it first"):
         open_pictures(tmp_path / "no" / "a.mp4", (8, 8), None)
+
+
+def test_a_picture_that_the_encoder_refuses_is_told_by_file_and_size(tmp_path):
+    with pytest.raises(OSError, match=r"cannot encode .*wide\.mp4, 32x40000: .*too large, or no memory"):
+        open_pictures(tmp_path / "wide.mp4", (32, 40_000), 30).write(np.zeros((32, 40_000, 3), np.uint8), 0)

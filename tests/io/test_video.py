@@ -110,6 +110,23 @@ def test_a_file_that_is_cut_off_inside_an_index_gives_what_comes_before(tmp_path
             assert number_of(video.read_frame(7).image) == 7
 
 
+@pytest.mark.parametrize("size", [8, 400])
+def test_zeros_over_the_head_of_a_fragment_are_told_with_what_is_not_read_behind_them(tmp_path, size, caplog):
+    layout = {"movflags": "frag_keyframe+empty_moov"}
+    path = write_video(tmp_path / "a.mp4", numbered(40), None, "libx264", layout, g="10", sc_threshold="0")
+    data = path.read_bytes()
+    hole = data.find(b"moof", data.find(b"moof") + 4) - 4
+    path.write_bytes(data[:hole] + bytes(size) + data[hole + size :])
+    with VideoReader(path) as video:
+        assert [number_of(picture.image) for picture in video] == list(range(10))
+        assert video.counts["damaged"] > 0
+    assert f"zeros overwrite what is at byte {hole}" in caplog.text
+    path.write_bytes(data + bytes(size))  # as some cameras fill up their files
+    with VideoReader(path) as video:
+        assert len(list(video)) == 40
+        assert video.counts["damaged"] == 0
+
+
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe"])
 def test_the_first_fragment_does_not_tell_how_long_a_file_is(tmp_path, flags):
     path = write_video(tmp_path / "a.mp4", numbered(40), None, "libx264", {"movflags": flags}, g="10", sc_threshold="0")

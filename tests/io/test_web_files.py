@@ -65,6 +65,18 @@ def test_a_playlist_is_a_file_if_those_that_it_lists_end(tmp_path):
         check(f"{web.base}/all.m3u8")
 
 
+def test_short_pieces_of_a_playlist_may_each_have_their_own_clock(tmp_path):
+    images, lines = noisy(40), ["#EXTM3U", "#EXT-X-TARGETDURATION:1"]
+    for first in range(0, 40, 10):
+        write_video(tmp_path / f"{first}.ts", images[first : first + 10], TIMES[:10], **PLAIN)
+        lines += ["#EXT-X-DISCONTINUITY", "#EXTINF:0.4,", f"{first}.ts"]
+    (tmp_path / "a.m3u8").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
+    source, numbers, times = read(str(tmp_path / "a.m3u8"))
+    assert set(numbers) >= {n for n in range(40) if n % 10 < 8}  # two may be lost where packets count anew
+    assert len(numbers) + source.counts["damaged"] == 40
+    assert times == sorted(set(times))
+
+
 @pytest.mark.parametrize("suffix", ["ts", "mp4"])
 def test_a_stream_that_comes_faster_than_in_real_time_and_ends_gives_all_of_its_pictures(tmp_path, suffix):
     """As web servers send files whose length they do not say."""

@@ -56,12 +56,17 @@ def to_rtp(images, codec="libx264", **options):
     return pictures
 
 
-def stamped(pictures, fps):
+def right_tick(number, fps):
+    """The time of a picture in RTP."""
+    return number * TICKS // fps
+
+
+def stamped(pictures, fps, tick=right_tick):
     """(picture, part, RTP packet) of pictures over and over, with sequence numbers and times that go on."""
     sequence = 0
     for number, parts in enumerate(itertools.cycle(pictures)):
         for place, part in enumerate(parts):
-            head = struct.pack(">HI", sequence & 0xFFFF, number * TICKS // fps & 0xFFFFFFFF)
+            head = struct.pack(">HI", sequence & 0xFFFF, tick(number, fps) & 0xFFFFFFFF)
             sequence += 1
             yield number, place, part[:2] + head + part[8:]
 
@@ -93,9 +98,10 @@ class Camera:
         udp=False,
         certificate=None,
         digest=False,
+        tick=right_tick,
     ):
         self.clips, self.codec, self.fps, self.burst, self.udp = clips, codec, fps, burst, udp
-        self.digest = digest
+        self.digest, self.tick = digest, tick
         self.password, self.lose, self.again = password, lose or (lambda picture, part: False), again or {}
         self._connections = set()
         camera = self
@@ -186,7 +192,7 @@ class Camera:
 
     def _play(self, send):
         started, late = time.monotonic(), {}
-        packets = stamped([picture for clip in self.clips for picture in clip], self.fps)
+        packets = stamped([picture for clip in self.clips for picture in clip], self.fps, self.tick)
         try:
             for count, (number, place, data) in enumerate(packets):
                 if place == 0:

@@ -500,6 +500,19 @@ def test_metrics_tell_that_a_recording_has_stopped_while_tokens_go_on(endpoint, 
     assert prepared.value == 13
 
 
+def test_a_file_beside_a_camera_does_not_make_the_camera_wait_for_a_reader_that_hangs(endpoint):
+    streams = {"camera": {}, "file": {"source": "synthetic:128x192@30?frames=200"}}
+    node = make_node(rig(endpoint, streams, publish_frames=True, wait_subscribers=1), TINY)
+    node.sources["camera"] = ScriptedCamera("camera", 200, 200, lambda number: image(number, (128, 192)))
+    with zmq.Context() as context, context.socket(zmq.SUB) as hanging, RunningNode(node) as running:
+        hanging.set(zmq.RCVHWM, 1)
+        hanging.set(zmq.RCVBUF, 4096)
+        hanging.subscribe(b"")  # 400 images of 74 kB are more than all buffers take
+        hanging.connect(endpoint)
+        summary = running.result()
+    assert {name: stream["frames"] for name, stream in summary["streams"].items()} == {"camera": 200, "file": 200}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [8])
 def test_a_reader_that_stops_reading_costs_nobody_else_anything(seconds, endpoint):

@@ -35,6 +35,74 @@ def test_readers_that_are_let_go_or_left_open_end_with_the_program(what, threads
     assert int(done.stdout) <= threads
 
 
+SIGNALLED = """
+import signal, threading
+from streamtok.wire.subscriber import subscribe
+
+handled, ended = 0, threading.Event()
+
+def on_alarm(number, frame):
+    global handled
+    subscribe("tcp://127.0.0.1:9")
+    handled += 1
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+def make_readers():
+    while not ended.is_set():
+        subscribe("tcp://127.0.0.1:9")
+
+signal.signal(signal.SIGALRM, on_alarm)
+others = [threading.Thread(target=make_readers) for _ in range(2)]
+for other in others:
+    other.start()
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+while handled < 100:
+    subscribe("tcp://127.0.0.1:9")
+signal.setitimer(signal.ITIMER_REAL, 0)
+ended.set()
+for other in others:
+    other.join()
+print(handled >= 100)
+"""
+
+
+def test_a_signal_handler_makes_readers_in_the_midst_of_others_being_made():
+    done = run(SIGNALLED)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+EXIT = """
+import atexit, signal, threading, time
+atexit.register(lambda: print(sum(thread.name.startswith("subscribe") for thread in threading.enumerate())))
+from streamtok.wire.subscriber import subscribe
+
+def fail(number, frame):
+    raise OSError("closing failed")
+
+signal.signal(signal.SIGALRM, fail)
+{what}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "most"),
+    [
+        (
+            "readers = [subscribe('tcp://127.0.0.1:9') for _ in range(5)]\n"
+            "atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.005)",
+            1,
+        ),
+        ("threading.setprofile(lambda *event: time.sleep(0.02))\nreader = subscribe('tcp://127.0.0.1:9')", 0),
+    ],
+    ids=["one fails", "its thread begins late"],
+)
+def test_what_was_never_closed_is_closed_at_exit(what, most):
+    """The closing of a reader that fails keeps no other from it."""
+    done = run(EXIT.format(what=what))
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) <= most, done.stderr
+
+
 BUSY = """
 import threading, time
 from streamtok.node.process import end_process

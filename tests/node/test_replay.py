@@ -9,6 +9,7 @@ import pytest
 
 from streamtok.commands import info as info_command
 from streamtok.drives.open_drive import open_drive
+from streamtok.drives.survey import DriveTime
 from streamtok.engine.loading import load
 from streamtok.engine.optimized import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
@@ -272,6 +273,16 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
         assert abs(ours[-1].capture_ns - capture_ns + utc_ns - time.time_ns()) < 600e9  # it was made just now
 
 
+def test_the_speed_and_the_pace_are_those_of_a_drive_whose_cameras_have_clocks_hours_apart(tmp_path, tokenizer):
+    apart = regular(12, START_NS - 2 * 3600 * 10**9)
+    path = write(tmp_path / "d.mcap", regular(12), others=apart)
+    result = replay(
+        path, tokenizer, size="32x32", speed="20", out=str(tmp_path / "out")
+    )  # two hours would be 6 minutes
+    assert {name: counts["frames"] for name, counts in result["streams"].items()} == {"cam": 12, "other": 12}
+    assert 0 < result["times_real_time"] * result["seconds"] < 2
+
+
 def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):
     from streamtok.node import replay_outputs
 
@@ -283,9 +294,9 @@ def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch
 
     monkeypatch.setattr(replay_outputs.time, "monotonic_ns", lambda: now[0])
     monkeypatch.setattr(replay_outputs.time, "sleep", sleep)
-    pace = replay_outputs.Pace(2.0)
+    pace, drive_time = replay_outputs.Pace(2.0), DriveTime()
     for capture_ns in (5_000_000_000, 6_000_000_000, 1_000_000_000, 1_500_000_000):
-        pace.wait(capture_ns, lambda: None, lambda: False)
+        pace.wait(drive_time.see("a", [capture_ns]), lambda: None, lambda: False)
     assert sum(slept) == pytest.approx(0.5 + 0.25, abs=1e-6)
 
 

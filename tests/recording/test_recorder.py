@@ -278,7 +278,7 @@ def test_a_full_disk_ends_the_recording_with_what_there_is(tmp_path, monkeypatch
     for made, tokens in messages(50):
         recorder.write_group(made, tokens)
     recorder.close()
-    assert "MiB free" in recorder.error
+    assert f"stops below {(free + (64 << 30)) / 1e6:.0f} MB" in recorder.error
     assert recorder.counts["missed"] + recorder.counts["tokens"] == 50
     file = McapFile(tmp_path / "d.mcap")
     assert file.indexed
@@ -424,9 +424,16 @@ def test_of_a_folder_each_recording_is_a_new_file(tmp_path):
     assert all(re.fullmatch(r"\d{8}T\d{6}Z(-\d+)?\.mcap", name) for name in names), names
 
 
+def test_a_folder_that_is_missing_does_not_become_a_file(tmp_path):
+    """The next start would find a file where its folder should be."""
+    with pytest.raises(FileNotFoundError, match=r"drives is no folder and does not end in \.mcap"):
+        Recorder(f"{tmp_path}/drives/")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_is_never_overwritten(tmp_path):
     (tmp_path / "d.mcap").write_bytes(b"precious")
-    with pytest.raises(FileExistsError, match=r"d\.mcap"):
+    with pytest.raises(FileExistsError, match=r"d\.mcap exists and is not overwritten; name a new file, or a folder"):
         Recorder(tmp_path / "d.mcap")
     assert (tmp_path / "d.mcap").read_bytes() == b"precious"
 

@@ -70,6 +70,17 @@ def test_every_fault_is_told_at_once_with_file_line_path_value_and_what_is_allow
         assert any(line.startswith(expected) for line in lines), (expected, lines)
 
 
+def test_a_key_at_the_wrong_level_is_told_where_it_belongs(tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text("size: 64x96\nstreams:\n- {name: a, source: x, record: drive.mcap}")
+    with pytest.raises(SettingsError) as caught:
+        load_rig(path)
+    assert sorted(str(caught.value).splitlines()) == [
+        f"{path}:1: size: unknown key (value '64x96'); its path is defaults.size or streams.*.size",
+        f"{path}:3: streams.0.record: unknown key (value 'drive.mcap'); its path is record",
+    ]
+
+
 def test_flags_override_the_file_and_are_named_as_such(tmp_path):
     path = tmp_path / "rig.yaml"
     path.write_text(yaml.safe_dump({"streams": [{"name": "a", "source": "x.mp4"}, {"name": "b", "source": "y.mp4"}]}))

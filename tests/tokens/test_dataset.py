@@ -182,6 +182,14 @@ def test_other_tokenizers_do_not_mix(tmp_path, token_file, groups_of):
         TokenDataset(tmp_path)
 
 
+def test_grids_of_several_sizes_say_what_makes_them_one(tmp_path, token_file, groups_of):
+    token_file(tmp_path / "a.safetensors", groups_of([3]))
+    wide = [replace(group, tokens=np.hstack([group.tokens] * 2)) for group in groups_of([3])]
+    token_file(tmp_path / "b.safetensors", wide)
+    with pytest.raises(ValueError, match=r"b\.safetensors.*grid \(3, 8\) against \(3, 4\): tokenize .* one --size"):
+        TokenDataset(tmp_path)
+
+
 def test_mistakes_are_told(tmp_path, token_file, recording, groups_of):
     with pytest.raises(FileNotFoundError, match="no token files"):
         TokenDataset(tmp_path)

@@ -3,14 +3,18 @@
 import contextlib
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from streamtok.engine.loading import load
+from streamtok.tokens.files import encode_file
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
 from streamtok.tokens.tokenfile_writer import TokenFileWriter
 from streamtok.tokens.tracks import FileTrack
@@ -35,6 +39,19 @@ def test_groups_come_back_as_written(tmp_path_factory, count, grid, seed):
         assert got.tokens.dtype == grid[1]
         same = ("stream", "keyframe", "epoch", "frame_ids", "capture_ns", "dropped", "repeated", "image_size")
         assert all(getattr(want, name) == getattr(got, name) for name in same)
+
+
+def test_the_program_on_the_page_reads_codes_without_streamtok(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "fleets.md").read_text()
+    program = re.search(r"## Tokens in other tools\n.*?```python\n(.*?)```", page, re.DOTALL)[1]
+    encode_file("synthetic:32x48@30?frames=9", tmp_path / "tokens.safetensors", "nano")
+    found: dict = {}
+    exec(program.replace("tokens.safetensors", str(tmp_path / "tokens.safetensors")), found)
+    assert "streamtok" not in program
+    wanted = load("nano").codes(torch.from_numpy(found["tokens"])[None])[0].transpose(0, 1)
+    np.testing.assert_allclose(found["codes"], wanted, atol=1e-6)
+    with safe_open(tmp_path / "tokens.safetensors", "np") as file:
+        assert all(f"`{name}`" in page for name in file.keys())  # noqa: SIM118
 
 
 def test_the_safetensors_library_reads_it(tmp_path):

@@ -1,10 +1,12 @@
 """The world model example: it sees only the past, and beats the token frequencies where there is something to learn."""
 
+import importlib
 import importlib.util
 import itertools
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,12 @@ def example():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def sampler(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    return importlib.import_module("sample_world_model")
 
 
 @pytest.fixture
@@ -92,3 +100,37 @@ def test_tokens_of_a_model_with_a_coder_are_compared_with_it(example, tmp_path, 
     example.main([str(tmp_path), "--max-seconds", "0.5", "--window", "6", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert 0 < result["token_coder"] < result["log2_codes"]
+
+
+def test_it_draws_what_it_predicts(example, sampler):
+    """The shares of drawn tokens are the probabilities that the bits of all possible tokens say."""
+    torch.manual_seed(0)
+    model, drawn = example.WorldModel((3, 2, 4), channels=8, blocks=1), 20_000
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    past = torch.randint(0, 24, (1, 2, 1, 1))
+    every = torch.cat([past.expand(24, -1, -1, -1), torch.arange(24).view(24, 1, 1, 1)], 1)
+    predicted = 2 ** -model(every)[:, -1].flatten().detach()
+    shares = (
+        torch.bincount(sampler.draw_next(model, past.expand(drawn, -1, -1, -1), 1.0).flatten(), minlength=24) / drawn
+    )
+    deviations = (predicted * (1 - predicted) / drawn).sqrt()
+    assert ((shares - predicted).abs() < 5 * deviations).all()
+    certain = sampler.draw_next(model, past.expand(64, -1, -1, -1), 1e-4)
+    assert len(certain.unique()) == 1
+
+
+def test_a_saved_model_goes_on_from_recorded_tokens_as_a_video(example, sampler, tmp_path, capsys):
+    tokens, saved, video = tmp_path / "a.safetensors", tmp_path / "model.pt", tmp_path / "sample.mp4"
+    encode_file("synthetic:32x48@30?seed=1&frames=97", tokens, "nano", EncodeOptions())
+    example.main([str(tokens), "--max-seconds", "0.5", "--window", "6", "--save", str(saved)])
+    assert sampler.main([str(saved), str(tokens), "-o", str(video), "--given", "3", "--grids", "2"]) == 0
+    assert "3 grids given, 2 drawn" in capsys.readouterr().out
+    with av.open(str(video)) as opened:
+        frames = [frame.to_ndarray(format="rgb24") for frame in opened.decode(video=0)]
+    assert len(frames) == 1 + 4 * 4
+    left, right = (np.stack(frames)[:, :, half].astype(int) for half in (slice(48), slice(48, None)))
+    assert np.abs(left - right)[:9].mean() < 2  # the given grids; the video is lossy
+    assert sampler.main([str(saved), str(tokens), "--grids", "90"]) == 1
+    assert "ask for fewer --grids" in capsys.readouterr().err

@@ -6,11 +6,15 @@ import socket
 import subprocess
 import sys
 import threading
+import weakref
+from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import zmq
 
+from streamtok.types import Frame
 from streamtok.wire import guard
 from streamtok.wire.guard import Peer
 from streamtok.wire.header import Limits
@@ -18,6 +22,8 @@ from streamtok.wire.subscriber import subscribe
 from streamtok.wire.tcp import Link, LinkState, borrow, find_link
 from tests.kit.wire import Served, eventually, make_group
 from tests.kit.zmtp import frame, shake_hands
+
+QUIET = LinkState(False, probes=0, unacknowledged=0, silent_ms=0, taken=0, received=0, unsent=0, dropped=0)
 
 
 def is_open(connection):
@@ -76,6 +82,7 @@ def test_the_last_of_many_peers_is_looked_at_too(caplog, monkeypatch):
 
 CROWD = """
 import socket, time
+from streamtok.types import Frame
 from streamtok.wire import guard
 from streamtok.wire.publisher import Publisher
 
@@ -180,12 +187,46 @@ def test_a_connection_is_watched_although_its_descriptor_was_that_of_another_soc
 
 def test_an_hour_of_silence_earns_no_right_to_a_flood():
     peer = Peer(Link(0, None), since=0.0, subscribes=True)
-    seen = {"closed": False, "probes": 0, "unacknowledged": 0, "silent_ms": 0, "dropped": 0}
-    peer.note(LinkState(received=100, **seen), 3600.0)
-    peer.note(LinkState(received=200 + guard.BURST, **seen), 3600.1)
+    peer.note(replace(QUIET, received=100), 3600.0)
+    peer.note(replace(QUIET, received=200 + guard.BURST), 3600.1)
     assert peer.debt > guard.BURST - 1000
-    peer.note(LinkState(received=200 + guard.BURST, **seen), 3700.0)
+    peer.note(replace(QUIET, received=200 + guard.BURST), 3700.0)
     assert peer.debt == 0
+
+
+def test_images_that_wait_for_readers_that_take_nothing_are_freed(context, caplog, monkeypatch):
+    monkeypatch.setattr(guard, "STALLED_S", 0.2)
+    frame, packets = Frame("front", 0, 0, np.zeros([480, 640, 3], np.uint8), codec="jpeg"), []
+    with Served("front") as node:
+
+        def publish() -> bool:
+            packet = memoryview(bytes(1 << 18))  # which shows when it is freed
+            packets.append(weakref.ref(packet))
+            return node.do(lambda publisher: publisher.publish_frame(replace(frame, packet=packet)))
+
+        for _ in range(3):
+            reader = context.socket(zmq.SUB)
+            reader.set(zmq.RCVHWM, 1)
+            reader.set(zmq.RCVBUF, 4096)
+            reader.subscribe("frames/")
+            reader.connect(node.endpoint)
+        assert eventually(publish)
+        waiting = [publish() and packets[-1] for _ in range(200)]
+        assert eventually(lambda: "reason=stalled" in caplog.text)
+        assert eventually(lambda: not any(packet() for packet in waiting if packet))
+
+
+@pytest.mark.parametrize("change", [{"taken": 1}, {"unacknowledged": 1}, {"unsent": 0}], ids=str)
+def test_a_peer_that_takes_a_little_or_whose_link_hangs_has_not_stalled(change):
+    peer = Peer(Link(0, None), since=0.0, subscribes=True)
+    shut = replace(QUIET, unsent=1 << 20)
+    for now in range(100):
+        state = shut if now % 9 else replace(shut, **change | {"taken": now * change.get("taken", 0)})
+        peer.note(state, float(now))
+        assert now - peer.took < guard.STALLED_S
+    peer.note(shut, 120.0)
+    peer.note(shut, 131.0)
+    assert 131.0 - peer.took > guard.STALLED_S
 
 
 def test_a_message_without_end_is_given_up_and_its_reader_goes_on(caplog, monkeypatch):

@@ -3,13 +3,14 @@
 import logging
 import re
 import socket as socketlib
+import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 from collections import Counter
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain, islice, product
 
 import msgpack
 import msgspec
@@ -24,6 +25,7 @@ from streamtok.wire.control import MAX_UNSENT, ControlClient
 from streamtok.wire.endpoint import open_socket, receive
 from streamtok.wire.errors import Rejects
 from streamtok.wire.header import FrameHeader
+from streamtok.wire.joining import MAX_UNPACKED
 from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import Limits, WireError, compute_checksum, pack, unpack_info
 from streamtok.wire.streams import StreamTable
@@ -558,6 +560,51 @@ def test_messages_held_back_for_an_epoch_are_bounded_in_bytes(fake, context, mon
         messages = [reader.get(0) for _ in range(3)]
         assert [(message.header.seq, message.catch_up) for message in messages] == [(n, False) for n in (38, 39, 40)]
         assert peak < 10 << 20
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from streamtok.wire import drain, joining
+from streamtok.wire.subscriber import subscribe
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+joining.PATIENCE, receive = 60, drain.receive
+drain.receive = lambda socket: (socket.poll(500), receive(socket))[1]  # the publisher is never slower than the reader
+with subscribe(sys.argv[1], join="epoch", timeout=60) as reader:
+    before = peak()
+    while next(reader).stream != "last":
+        pass
+    print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.parametrize("streams", [1, 8])
+def test_messages_held_back_for_the_epochs_of_all_streams_take_bounded_memory(fake, context, streams):
+    """At their real size: a gigabyte of plain grids, and a control socket that never answers."""
+    (socket, endpoint), grid, payload = fake, [2048, 2048], bytes(1 << 23)
+    socket.set(zmq.XPUB_NODROP, 1)
+    socket.set(zmq.SNDHWM, 4)
+    control = f"tcp://127.0.0.1:{context.socket(zmq.ROUTER).bind_to_random_port('tcp://127.0.0.1')}"
+    command = [sys.executable, "-c", PEAK, endpoint]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        joined(socket)
+        names = [f"camera{number}" for number in range(streams)]
+        for name in names:
+            info = make_info(name, session="0" * 32, grid=grid, last_seq=0, epoch=0, control=control)
+            socket.send_multipart(pack(info))
+        changes = {"grid": grid, "checksum": compute_checksum(payload)}
+        for seq, name in product(range(1, 128 // streams + 1), names):
+            parts = parts_with([*good_parts(1, name)[:2], payload], seq=seq, **changes)
+            socket.send_multipart(parts, copy=False)
+        while reader.poll() is None:  # it may have cut this connection off, and lost some
+            if socket.poll(100, zmq.POLLOUT):
+                socket.send_multipart(good_parts(0, "last"))
+        taken = int(reader.stdout.read())
+    assert taken < 2.5 * MAX_UNPACKED
 
 
 @pytest.mark.parametrize("payload", [b"no zstd", bytes(20)])

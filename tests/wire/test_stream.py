@@ -17,7 +17,7 @@ import zmq
 
 from streamtok.bench.soak.link import BreakableLink
 from streamtok.types import Frame
-from streamtok.wire import connection, control, drain, intake
+from streamtok.wire import connection, control, drain, guard, intake
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unpack_info, unpack_status
@@ -416,17 +416,18 @@ def test_a_lossless_reader_makes_a_lossless_node_wait_for_its_program():
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context):
+def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context, monkeypatch):
+    monkeypatch.setattr(guard, "STALLED_S", 0.0)
     stuck = make_small_reader(context, b"tokens/", 1)
     stop = threading.Event()
     big = np.zeros([256, 512], np.uint16)
     options = {"lossless": True, "messages_per_second": 16, "stop": stop.is_set}
-    with Publisher("tcp://127.0.0.1:*", lossless_timeout=60 if stopped else 0.3, **options) as publisher:
+    with Publisher("tcp://127.0.0.1:*", lossless_timeout=60 if stopped else 1, **options) as publisher:
         publisher.add_stream(make_info(grid=[256, 512]))
         stuck.connect(publisher.endpoint)
         assert publisher.wait_subscribers(1, 60)
         if stopped:
-            threading.Timer(0.5, stop.set).start()
+            threading.Timer(1, stop.set).start()
         with pytest.raises(ReaderTooSlow, match="tokens/front"):
             deque(publisher.publish(make_group(number, tokens=big)) for number in range(1000))
         stuck.close(0)

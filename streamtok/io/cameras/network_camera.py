@@ -14,20 +14,21 @@ import numpy as np
 
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.cameras.stream_clock import StreamClock
+from streamtok.io.cameras.stream_clock import MOST_BACK_NS, StreamClock
 from streamtok.io.certificates import verifies
 from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
-from streamtok.io.video.containers import demux, is_rtp, makes_up_times, open_container, read_rate
+from streamtok.io.video.containers import PLAYLIST, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.frame_images import to_image
 from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 
-MULTIPART, PLAYLIST = "mpjpeg", "hls"
+MULTIPART = "mpjpeg"
 LOW_DELAY = av.codec.context.Flags.low_delay
 DEFAULT_FPS = 25
 BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes after connecting
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
+LEAST_STEP_NS = 1_000_000  # between pictures; cameras whose times stand still, or come twice, have less
 RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
 
 
@@ -73,6 +74,7 @@ class NetworkCamera(Device):
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
         self._waits, self._marked, self._clean = 0, 0, False
+        self._last_ns: int | None = None  # the time of the last picture in the stream
         self._ended = self._failed = self._warned = False
 
     def grab(self) -> Grabbed | None:
@@ -129,12 +131,20 @@ class NetworkCamera(Device):
                     log.warning("device=%s event=damaged reason=%r", self.name, damage)
                     self._warned = True
                 continue
-            stream_ns = self._to_ns(frame.pts) if frame.pts is not None else None
+            stream_ns = self._read_time(frame)
             self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
             self._damaged, self._clean = 0, True
         self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
         self._live |= (self._waits >= LIVE_WAITS and bool(self._waiting)) or now_ns - self._began_ns > BURST_NS
         return packet is not None
+
+    def _read_time(self, frame: Any) -> int | None:
+        """The time of a frame in the stream; None if it has none, or one that tells nothing beside the last one."""
+        if frame.pts is None:
+            return None
+        before, self._last_ns = self._last_ns, self._to_ns(frame.pts)
+        stands = before is not None and -MOST_BACK_NS <= self._last_ns - before < LEAST_STEP_NS
+        return None if stands else self._last_ns
 
     def _to_ns(self, ticks: int) -> int:
         return round(ticks * self._time_base * 1_000_000_000)

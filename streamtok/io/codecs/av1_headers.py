@@ -36,7 +36,7 @@ class Av1Numbers:
 
     def read(self, data: bytes) -> Shown | Order:
         """The number of the picture that a temporal unit shows; without order hints, whether it is a key frame."""
-        shown, key = None, self._sequence.still
+        shown, key = None, False
         for kind, obu in _split_obus(data):
             if kind == SEQUENCE:
                 self._sequence = read_sequence(obu)
@@ -45,7 +45,7 @@ class Av1Numbers:
                 hint = self._read_frame(Bits(obu[:HEAD], escaped=False))
                 shown = shown if hint is None else hint
         if shown is None or not self._sequence.hint_bits:
-            return Order(clean_since=0 if key else None)
+            return Order(clean_since=0 if key or self._sequence.still else None)
         return Shown(shown, 1 << self._sequence.hint_bits, begins=key, clean=key)
 
     def _read_frame(self, bits: Bits) -> int | None:

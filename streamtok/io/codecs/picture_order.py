@@ -99,20 +99,28 @@ class H264Order:
         return Order(0 if missing else None, self._ages.pop(number, None) if reference else None)
 
     def _read_parameters(self, unit: bytes) -> None:
-        kind, bits = unit[0] & 31 if unit else 0, Bits(unit[1:])
+        kind = unit[0] & 31 if unit else 0
         if kind == PPS:
+            bits = Bits(unit[1:])
             number = bits.ue()
             self._pps[number] = bits.ue()
         elif kind == SPS:
-            profile = bits.take(24) >> 16
-            number, planes = bits.ue(), False
-            if profile in HIGH_PROFILES:
-                planes = _skip_chroma(bits)
-            width = bits.ue() + 4
-            _skip_picture_order(bits)
-            bits.ue()  # max_num_ref_frames
-            gaps_allowed, _, _ = bool(bits.take(1)), bits.ue(), bits.ue()  # width and height are skipped
-            self._sps[number] = Numbering(width, gaps_allowed, planes, bool(bits.take(1)))
+            number, rule = read_sps(unit)
+            self._sps[number] = rule
+
+
+def read_sps(unit: bytes) -> tuple[int, Numbering]:
+    """The number of an H.264 sequence parameter set, and what it says of numbering (7.3.2.1.1)."""
+    bits = Bits(unit[1:])
+    profile = bits.take(24) >> 16
+    number, planes = bits.ue(), False
+    if profile in HIGH_PROFILES:
+        planes = _skip_chroma(bits)
+    width = bits.ue() + 4
+    _skip_picture_order(bits)
+    bits.ue()  # max_num_ref_frames
+    gaps_allowed, _, _ = bool(bits.take(1)), bits.ue(), bits.ue()  # width and height are skipped
+    return number, Numbering(width, gaps_allowed, planes, bool(bits.take(1)))
 
 
 class H265Order:

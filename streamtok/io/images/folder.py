@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
-from streamtok.io.images.times import TimesFile, find_times_file, parse_unit, read_times_file, read_times_in_names
+from streamtok.io.images.times import parse_unit, read_times_in_names
+from streamtok.io.images.times_file import TimesFile, find_times_file, read_times_file
 from streamtok.io.spec import parse_bits, parse_rate
 from streamtok.io.suffixes import IMAGE_SUFFIXES, is_image
 from streamtok.names import natural_key
@@ -125,7 +126,7 @@ def find_images(
             )
         found = Found(_number(sorted(zip(times.ns, files, strict=True), key=itemgetter(0))), f"{times}, from the names")
     _warn_of_pairs([image.path for image in found.images])
-    return replace(found, images=[replace(image, bits=bits) for image in found.images])
+    return found if bits is None else replace(found, images=[replace(image, bits=bits) for image in found.images])
 
 
 def _warn_of_pairs(files: list[Path]) -> None:
@@ -179,7 +180,8 @@ def join_clocks(images: list[TimedImage], folder: str | Path) -> list[TimedImage
             if len(following) > 1 and following[-1] + shift <= last and following == sorted(set(following)):
                 shift, restarts = last + step_ns - image.time_ns, restarts + 1
                 log.warning("folder=%s event=clock_restarts file=%s count=%d", folder, image.path.name, restarts)
-        joined.append(replace(image, time_ns=image.time_ns + shift, frame_id=image.frame_id + restarts))
+        moved = replace(image, time_ns=image.time_ns + shift, frame_id=image.frame_id + restarts) if restarts else image
+        joined.append(moved)
         last = max(joined[-1].time_ns, last or joined[-1].time_ns)
     return joined
 

@@ -82,6 +82,7 @@ class CleanDecoder:
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
+        strict |= {"strict": "1"} if context.name == "libdav1d" else {}  # checks that the symbols end where the data do
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context = context
         self._intra, self._counted = context.codec.intra_only, counted

@@ -21,6 +21,7 @@ from av.format import Flags
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_tls_fault, tls_options, without_option
+from streamtok.io.video.mp4_boxes import lacks_index
 from streamtok.names import is_url
 from streamtok.redaction import without_password
 
@@ -34,6 +35,7 @@ WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data a
 UNSEEKABLE = {"seekable": "0"}
 HEADER_BYTES, MXF = 4096, bytes.fromhex("060e2b34")
 RTP = {"protocol_whitelist": "file,udp,rtp", "reorder_queue_size": "16"}  # SDP files may not open sockets by default
+PLAYLIST = "hls"  # the demuxer of playlists
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 # Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
 LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
@@ -48,7 +50,12 @@ REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, H
     ),
     (av.error.HTTPForbiddenError, 403, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, 404, "there is nothing of that name (404): is the path of the URL right?"),
-    (av.error.ProtocolNotFoundError, None, "this PyAV's FFmpeg does not know that protocol"),
+    (
+        av.error.ProtocolNotFoundError,
+        None,
+        "this PyAV's FFmpeg does not know that protocol. Let an ffmpeg that does pass it on (ffmpeg -i URL -c copy "
+        "-f mpegts udp://127.0.0.1:5000) and read udp://127.0.0.1:5000",
+    ),
     (ConnectionRefusedError, None, "nothing listens at that address and port (connection refused)"),
     ((TimeoutError, av.error.ExitError), None, NO_ANSWER),
 ]
@@ -81,7 +88,7 @@ def open_container(
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError as error:
         container.close()
-        raise (_explain(target, error) if _lacks_index(target) else error) from None
+        raise (_explain(target, error) if lacks_index(target) else error) from None
 
 
 def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
@@ -195,7 +202,7 @@ def _explain(target: str, error: Exception) -> Exception:
     reason = getattr(error, "strerror", None) or str(error)
     if Path(target).is_file() and not Path(target).stat().st_size:
         reason = "it is empty (0 bytes)"
-    elif _lacks_index(target):
+    elif lacks_index(target):
         reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
     elif isinstance(error, av.error.ArgumentError):
         reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
@@ -212,6 +219,9 @@ def explain_refusal(url: str, error: Exception) -> OSError:
         advice = f"the host {urlsplit(url).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(url):
         advice = "it answers, and offers no video: are the port and the path right, and does VLC show it?"
+    told = (getattr(error, "log", None) or ("",))[-1].strip()  # of FFmpeg's RTSP: which request failed, and how
+    if not advice and is_rtp(url) and told.startswith("method "):
+        advice = f"it refuses a request ({told}): does VLC show it, and are its transport and codec common ones?"
     reason = getattr(error, "strerror", None) or str(error)
     if not advice and isinstance(error, av.error.HTTPClientError | av.error.HTTPError | HTTPError):
         advice = f"the server refuses it or fails ({reason})"
@@ -226,20 +236,3 @@ def _has_address(url: str) -> bool:
         return bool(socket.getaddrinfo(urlsplit(url).hostname, None))
     except OSError:
         return False
-
-
-def _lacks_index(target: str) -> bool:
-    """Whether a target is an MP4 or MOV file whose index (the moov box) is missing or cut off."""
-    path, at = Path(target), 0
-    if not path.is_file():  # a pipe cannot be read twice
-        return False
-    size = path.stat().st_size
-    kinds: list[bytes] = []
-    with path.open("rb") as file:
-        while at + 8 <= size and len(kinds) < 1000:
-            file.seek(at)
-            head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            at += int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size - at
-            kinds.append(kind if at <= size else b"")
-    return b"ftyp" in kinds[:1] and not {b"moov", b"meta"} & {*kinds}  # HEIC has its own

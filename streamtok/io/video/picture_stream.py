@@ -6,7 +6,6 @@ after the last picture, and one number is skipped, so that readers see a gap.
 """
 
 import logging
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +14,16 @@ from typing import Any, NamedTuple
 import av
 
 from streamtok.io.video.clean_decoder import MARKED_BEHIND, Checked, CleanDecoder
-from streamtok.io.video.containers import demux, makes_up_times, open_container, read_rate, video_streams
+from streamtok.io.video.containers import (
+    PLAYLIST,
+    demux,
+    makes_up_times,
+    open_container,
+    read_rate,
+    video_streams,
+)
 from streamtok.io.video.kept_packets import KeptPackets
+from streamtok.io.video.mp4_boxes import find_cut_off
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.transport_stream import Losses, find_losses
 from streamtok.names import is_url
@@ -26,7 +33,7 @@ log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: unknown, progressive
-STEP_BACK_S = 1  # a fall of decoding times by more than this is a clock that restarts
+STEP_BACK_S = 1  # a fall of decoding times by more than this is a clock that restarts; in a playlist any fall
 
 
 class Numbered(NamedTuple):
@@ -194,7 +201,7 @@ class PictureStream:
 
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
         """The packets from here on, with None where the clock restarts; adds those with pictures to `numbers`."""
-        self._cut_short = False
+        self._cut_short, step_back = False, 0 if self.container.format.name == PLAYLIST else STEP_BACK_S
         packets, latest, self._order = demux(self.container, self.stream), None, -1
         while True:
             try:
@@ -210,7 +217,7 @@ class PictureStream:
                 raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts
             if packet.size and time is not None:
-                if not self.counted and latest is not None and (latest - time) * packet.time_base > STEP_BACK_S:
+                if not self.counted and latest is not None and (latest - time) * packet.time_base > step_back:
                     yield None
                 latest = time
             self._order += packet.size > 0
@@ -256,15 +263,11 @@ class PictureStream:
         self._stretches += 1
 
     def _count_cut_off(self) -> int:
-        """The number of pictures that the file's index (as of MP4) places after the end of the file."""
-        if is_url(self.target):
-            return 0
-        size = Path(self.target).stat().st_size or math.inf  # a pipe has none
-        index = getattr(self.stream, "index_entries", ())  # older PyAV does not give it
-        cut_off = sum(entry.pos >= size and not entry.is_discard for entry in index)
-        if cut_off:
-            self.tell_once("cut_off", f"{cut_off} pictures lie behind the end of the file")
-        return cut_off
+        """The number of pictures that are not read as their file is cut off, or has a hole."""
+        count, reason = (0, "") if is_url(self.target) else find_cut_off(self.target, self.stream)
+        if count:
+            self.tell_once("cut_off", reason)
+        return count
 
     def _seconds(self, frame: Any, number: int | None) -> Fraction:
         """The presentation time of a picture, s after the start of the stream."""

@@ -21,6 +21,8 @@ from streamtok.settings.fields import Flag, Off, option
 from streamtok.settings.shared import CommandSettings, ReadSettings
 from streamtok.tokens.inspecting import inspect
 
+SHOWN = 6  # models, grids or streams of a folder that are printed
+
 
 class InfoSettings(CommandSettings, ReadSettings):
     """Flags of `streamtok info`."""
@@ -51,7 +53,7 @@ def run(settings: InfoSettings) -> int:
 def is_empty(report: dict[str, Any]) -> bool:
     """Whether neither a frame nor a token group can be read."""
     frames = sum(camera["frames"] for camera in report.get("cameras", {}).values())
-    return not frames and not any(stream.get("groups") for stream in report["streams"].values())
+    return not frames and not any(found.get("groups") for found in [*report["streams"].values(), report.get("sum", {})])
 
 
 def format_contents(report: dict[str, Any]) -> str:
@@ -61,6 +63,8 @@ def format_contents(report: dict[str, Any]) -> str:
         lines.append("cut off or not closed: everything below is what can be read (`streamtok repair` makes it whole)")
     for name, stream in report["streams"].items():
         lines += [f"tokens {name}:", *format_stream(stream)]
+    if "sum" in report:
+        lines += format_sum(report["sum"])
     for name, camera in report.get("cameras", {}).items():
         lines.append(
             f"frames {name}: {camera['frames']} in {camera['seconds']:.1f} s, {camera['frames_per_second']:.2f} per "
@@ -73,6 +77,20 @@ def format_contents(report: dict[str, Any]) -> str:
         lines.append(f"missed: {count} {kind} of {stream} ({reason})")
     lines += [f"note: {text}" for text in report.get("damage", [])[:20]]
     return "\n".join(lines)
+
+
+def format_sum(found: dict[str, Any]) -> list[str]:
+    """The lines of a folder of token files."""
+    hours = found["seconds"] / 3600
+    lines = [
+        f"  {found['groups']} groups from {found['frames']} frames, {hours:.2f} hours of all streams together",
+        f"  {found['keyframes']} keyframes, {found['dropped']} frames dropped, {found['repeated']} repeated",
+    ]
+    for name in ("models", "grids", "streams"):
+        most = [f"{one} in {count}" for one, count in list(found[name]["most"].items())[:SHOWN]]
+        others = [f"{found[name]['count'] - SHOWN} others"] if found[name]["count"] > SHOWN else []
+        lines.append(f"  {name}: {', '.join(most + others)}")
+    return [*lines, "  the tokens were not read: `streamtok info FILE` checks one file, and counts its codes"]
 
 
 def format_stream(stream: dict[str, Any]) -> list[str]:

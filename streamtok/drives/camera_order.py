@@ -82,4 +82,4 @@ class CameraOrder:
             self._leave_out(item, f"its time runs backwards by {back:.3f} s")
             return
         self._last = item
-        yield item._replace(turn=self._turn)
+        yield item._replace(turn=self._turn) if item.turn != self._turn else item

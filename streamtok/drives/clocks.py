@@ -5,7 +5,7 @@ The rules are in docs/drives.md, "Which clock".
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal, NamedTuple, TypeVar
@@ -54,6 +54,8 @@ class Choice:
     def read(self, stamps: Stamps) -> int:
         """The time of a message, ns; 0 if it has none. The shift ends where the camera's clock was set right."""
         time_ns = max(0, getattr(stamps, self.clock)) & MOST_NS
+        if not self.shift_ns:
+            return time_ns
         shifted = time_ns + self.shift_ns
         return shifted if time_ns and abs(shifted - stamps.log) < abs(time_ns - stamps.log) else time_ns
 
@@ -175,13 +177,14 @@ class RecentImages:
 
     def have(self, time_ns: int, log_ns: int, image: ImageMessage) -> bool:
         """Whether an image is a copy; remembers it if not."""
-        if any(first <= log_ns <= last for first, last in self._twice):
+        if self._twice and any(first <= log_ns <= last for first, last in self._twice):
             key, begins, self._last_ns = hash((time_ns, bytes(image.data))), log_ns <= self._last_ns, log_ns
             self._copying = key in self._seen and (image.kind != "video" or self._copying or begins)
             self._seen.add(key)
             return self._copying
-        if any(time_ns == known_ns and image.has_bytes_of(known) for known_ns, known in self._images):
-            return True
+        for known_ns, known in self._images:
+            if time_ns == known_ns and image.has_bytes_of(known):
+                return True
         self._images.append((time_ns, image))
         return False
 
@@ -195,9 +198,7 @@ class TimeFiller:
     message.
     """
 
-    def __init__(
-        self, twice: Sequence[Span] = (), split: Callable[[Timed], Iterable[Timed]] = lambda one: [one]
-    ) -> None:
+    def __init__(self, twice: Sequence[Span] = (), split: Callable[[Timed], list[Timed]] = lambda one: [one]) -> None:
         self.copies = 0
         self._split = split
         self._known: Timed | None = None
@@ -205,27 +206,24 @@ class TimeFiller:
         self._waiting: list[Timed] = []
         self._recent = RecentImages(twice)
 
-    def push(self, timed: Timed) -> Iterator[Timed]:
-        """Take the next image; yields it and those that waited, once their times are known."""
+    def push(self, timed: Timed) -> list[Timed]:
+        """Take the next image: it and those that waited, once their times are known."""
         if timed.time_ns and timed.image is not None and self._recent.have(timed.time_ns, timed.log_ns, timed.image):
             self.copies += 1
-            return
-        for picture in self._split(timed):
-            yield from self._push(picture)
+            return []
+        return [ready for picture in self._split(timed) for ready in self._push(picture)]
 
-    def _push(self, timed: Timed) -> Iterator[Timed]:
+    def _push(self, timed: Timed) -> list[Timed]:
         if not timed.time_ns or timed.time_ns == self._stamp_ns:
             self._waiting.append(timed._replace(time_ns=0))
-            if len(self._waiting) > MOST_WAITING:
-                yield from self.flush()
-            return
-        yield from self._fill(timed)
+            return self.flush() if len(self._waiting) > MOST_WAITING else []
+        filled = list(self._fill(timed)) if self._waiting else []
         self._known, self._stamp_ns = timed, timed.time_ns
-        yield timed
+        return [*filled, timed]
 
-    def flush(self) -> Iterator[Timed]:
+    def flush(self) -> list[Timed]:
         """The images that still wait for a known time, at the end of the drive."""
-        yield from self._fill(None)
+        return list(self._fill(None))
 
     def _fill(self, following: Timed | None) -> Iterator[Timed]:
         waiting, self._waiting = self._waiting, []

@@ -1,5 +1,6 @@
 """The base of all recorded drives: frames of several cameras in order of time, with gaps counted and damage noted."""
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -122,7 +123,8 @@ class Drive(ABC):
             self.counts[name].clear()
         progress = {name: self.start_progress(name) for name in names}
         stored = self._items(names)
-        for item in self._order(stored, REORDER_FRAMES * len(names)) if self.checked else stored:
+        depth = REORDER_FRAMES * len(names) if len(names) > 1 else 0  # each camera's own are in order by then
+        for item in self._order(stored, depth) if self.checked else stored:
             yield self.number(item, progress[item.stream])
 
     @property
@@ -163,8 +165,9 @@ class Drive(ABC):
             yield from contents
         except OSError as error:
             self.failure = f"{name} can no longer be read: {error.strerror or error}"
-        if place.exists() and place.stat().st_size < self.sizes.get(place, 0):
-            self.failure = f"{name} became shorter while it was read"
+        with contextlib.suppress(OSError):
+            if place.stat().st_size < self.sizes.get(place, 0):
+                self.failure = f"{name} became shorter while it was read"
         self.note("", self.failure)
 
     @abstractmethod
@@ -179,7 +182,7 @@ class Drive(ABC):
 
     def find_clock(self, stream: str) -> Choice:
         """The clock of a camera."""
-        return self.clocks.get(stream, Choice())
+        return self.clocks.get(stream) or Choice()
 
     def number(self, item: Item, progress: Progress) -> Item:
         """The item with its frame number; counts the images that are missing before it."""

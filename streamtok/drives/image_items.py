@@ -10,8 +10,8 @@ import numpy as np
 from streamtok.drives.clocks import Choice, Timed
 from streamtok.drives.item import Item
 from streamtok.io.codecs.access_units import AccessUnits
-from streamtok.io.codecs.nal_units import HEADER_UNITS, SLICES, holds_no_picture
-from streamtok.io.images.stills import DamagedFrame, is_whole_jpeg
+from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
+from streamtok.io.images.stills import DamagedFrame, decode_still, is_whole_jpeg
 from streamtok.io.messages.depth import DepthRange, depth_picture
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
@@ -73,21 +73,20 @@ class ItemMaker:
         self._videos: dict[str, _Video] = {}
         self._find_depth, self._find_clock = find_depth, find_clock
 
-    def make(self, timed: Timed) -> Iterator[Item]:
+    def make(self, timed: Timed) -> Iterable[Item]:
         """The items that one message gives: its own, or those of earlier video packets that are decoded now.
 
         Each `session` of a camera gets a new decoder.
         """
         image, error = timed.image, timed.error
         item = Item(timed.stream, timed.time_ns, frame_id=timed.frame_id, damage=error, log_ns=timed.log_ns)
-        if image is None and item.stream in self._videos:
-            self._videos[item.stream].refuse(item)
-        elif image is None:
-            yield item
-        elif image.kind == "video":
-            yield from self._decode(item, image, timed.session)
-        else:
-            yield self._make_still(item, image)
+        if image is not None:
+            is_video = image.kind == "video"
+            return self._decode(item, image, timed.session) if is_video else [self._make_still(item, image)]
+        if item.stream not in self._videos:
+            return [item]
+        self._videos[item.stream].refuse(item)
+        return []
 
     def _make_still(self, item: Item, image: ImageMessage) -> Item:
         depth = self._find_depth(image)
@@ -95,10 +94,11 @@ class ItemMaker:
             return item._replace(load=functools.partial(depth_picture, image, depth))
         if image.kind == "raw":
             return item._replace(load=image.picture)
-        if not is_whole_jpeg(image.data):
+        data = bytes(image.data)
+        if not is_whole_jpeg(data):
             return item._replace(damage=CUT_JPEG)
-        codec = STILL_CODECS.get(image.encoding.lower())
-        return item._replace(load=image.picture, packet=bytes(image.data) if codec else None, codec=codec)
+        codec, load = STILL_CODECS.get(image.encoding.lower()), functools.partial(decode_still, data, image.encoding)
+        return item._replace(load=load, packet=data if codec else None, codec=codec)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
@@ -135,20 +135,20 @@ def take_header(timed: Timed, headers: dict[str, bytes]) -> Timed | None:
     if holds_no_picture(codec, data) and len(data) < LONGEST_HEADERS:
         headers[timed.stream] = data
         return None
-    return timed._replace(image=dataclasses.replace(image, data=data))
+    return timed._replace(image=image._replace(data=data))
 
 
-def split_pictures(units: AccessUnits, timed: Timed) -> Iterator[Timed]:
+def split_pictures(units: AccessUnits, timed: Timed) -> list[Timed]:
     """The pictures of a message; the first has its time, the others none."""
     image = timed.image
     codec = VIDEO_CODECS.get(image.encoding, "") if image is not None and image.kind == "video" else ""
-    first, *others = units.split(codec, bytes(image.data)) if image is not None and codec in SLICES else [b""]
-    if image is None or not others:
-        yield timed
-        return
-    yield timed._replace(image=dataclasses.replace(image, data=first))
-    for data in others:
-        yield timed._replace(time_ns=0, frame_id=None, image=dataclasses.replace(image, data=data))
+    if image is None or not codec:
+        return [timed]
+    first, *others = units.split(codec, bytes(image.data))
+    if not others:
+        return [timed]
+    later = [timed._replace(time_ns=0, frame_id=None, image=image._replace(data=data)) for data in others]
+    return [timed._replace(image=image._replace(data=first)), *later]
 
 
 def hold(image: np.ndarray) -> Callable[[], np.ndarray]:

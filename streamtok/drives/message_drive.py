@@ -4,7 +4,6 @@ It chooses the topics that are cameras and their clocks, and turns their message
 """
 
 import contextlib
-import dataclasses
 import itertools
 import re
 from abc import abstractmethod
@@ -241,7 +240,7 @@ class MessageDrive(Drive):
             error = str(damage)
         if known is not None:
             if image is not None and known.codec == "mjpeg":  # FFmpeg decoded it live, and differs in the last bit
-                image = dataclasses.replace(image, kind="video", encoding="mjpeg")
+                image = image._replace(kind="video", encoding="mjpeg")
             return Timed(stream, known.capture_ns, message.log_ns, image, error, known.frame_id, session=known.session)
         times = Stamps(image.stamp_ns if image is not None else 0, message.publish_ns, message.log_ns)
         time_ns = self.find_clock(stream).read(times)
@@ -255,7 +254,7 @@ class MessageDrive(Drive):
     def assemble(self, messages: Iterable[TopicMessage | Other]) -> Iterator[Item | Other]:
         """Turn messages into items: drop copies, fill in times, decode video. Other objects pass through in order."""
         maker = ItemMaker(self._find_depth, self.find_clock)
-        split = {name: partial(split_pictures, AccessUnits()) for name in self.streams}
+        split = {name: partial(split_pictures, AccessUnits(self.find_clock(name).shuffled)) for name in self.streams}
         fillers = {name: TimeFiller(self.twice, split[name]) for name in self.streams}
         headers = dict.fromkeys(self.streams, b"")
         for message in messages:
@@ -275,16 +274,16 @@ class MessageDrive(Drive):
                 self.note(name, f"copies of images are left out: {filler.copies}")
         yield from maker.flush()
 
-    def _make(self, maker: ItemMaker, timed: Timed) -> Iterator[Item]:
+    def _make(self, maker: ItemMaker, timed: Timed) -> Iterable[Item]:
         counts = self.counts[timed.stream]
         if not timed.time_ns and not timed.error:
             counts["untimed"] += 1
             self.note(timed.stream, "images without a time, before the first that has one, are left out")
-            return
+            return ()
         if timed.guessed and timed.image is not None:
             counts["guessed"] += 1
             self.note(timed.stream, GUESSED)
-        yield from maker.make(timed)
+        return maker.make(timed)
 
     def _find_depth(self, image: ImageMessage) -> DepthRange | None:
         """The range of distances for a depth image; None for any other."""

@@ -23,7 +23,7 @@ DIRECTIONS = {
     (0, -1, 1, 0): 8,  # to be turned anticlockwise by 90 degrees
 }
 """Orientations by where a step to the right and a step down in the stored picture lead: (right, down, right, down)."""
-JPEG, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"  # how a JPEG begins, and the pixels in it
+JPEG, JPEG_SCAN = b"\xff\xd8", b"\xda"  # how a JPEG begins, and the marker of the pixels in it
 EXIF_MARKS = {JPEG: (b"Exif\0\0", 6), b"\x89P": (b"eXIf", 4), b"RI": (b"EXIF", 8)}
 EXIF_MARKS |= {b"II": (b"II*\0", 0), b"MM": (b"MM\0*", 0)}
 """How EXIF begins in JPEG, PNG, WebP and TIFF files, told by their first bytes, and how many bytes that takes."""
@@ -77,8 +77,7 @@ def find_orientation(data: bytes) -> tuple[int, bytes]:
         said = data[turn + 4] & 3 if turn > 0 else 0, data[mirror + 4] & 1 if mirror > 0 else None
         return BOXES.get(said, UPRIGHT), data
     mark, length = EXIF_MARKS.get(data[:2], (b"none", 0))
-    end = data.find(JPEG_SCAN) if data.startswith(JPEG) else len(data)  # its pixels take long to search
-    at = data.find(mark, 0, end) + length
+    at = data.find(mark, 0, _find_scan(data) if data.startswith(JPEG) else len(data)) + length
     at += 6 * data.startswith(b"Exif\0\0", at)  # which some write in WebP
     order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
     if at < length or order is None:
@@ -94,3 +93,14 @@ def find_orientation(data: bytes) -> tuple[int, bytes]:
     except struct.error:  # cut off
         pass
     return UPRIGHT, data
+
+
+def _find_scan(data: bytes) -> int:
+    """Where the pixels of a JPEG begin, which take long to search; its end if its segments do not lead there."""
+    at = len(JPEG)
+    while data[at : at + 1] == b"\xff":
+        marker, length = data[at + 1 : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == JPEG_SCAN:
+            return at
+        at += 1 if marker == b"\xff" else 2 + length  # markers may be filled up in front
+    return len(data)

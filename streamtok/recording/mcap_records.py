@@ -152,6 +152,8 @@ def decompress_chunk(codec: str, data: memoryview, size: int, partial: bool = Fa
         return _unpack_partly(codec, data)
     try:
         contents = UNPACK_AT_MOST[codec](data, size + 1)
+    except MemoryError:
+        raise ValueError(f"there is no memory for the {size} bytes that it claims to hold") from None
     except Exception as error:  # zstandard and lz4 have their own
         raise ValueError(str(error)) from error
     if len(contents) > size:

@@ -1,10 +1,13 @@
 """Reports what a recording, a token file or a drive holds, as plain values, with surveys of its token streams."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from tqdm import tqdm
 
 from streamtok.drives.clocks import AskedClock
 from streamtok.drives.drive_names import measure_drive
@@ -14,12 +17,14 @@ from streamtok.drives.survey import TokenSurvey, survey_frames
 from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
+from streamtok.times import time_covered
 from streamtok.tokens.tokenfile import TokenFile, is_token_file
 from streamtok.tokens.tracks import TOKEN_SUFFIX, find_drives
 from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
+MOST_NAMES = 20  # models, streams and damaged files of a folder that a report names
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def inspect(
     *,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect a recording, a token file, a folder of token files, whose streams are named by file, or any drive.
+    """Inspect a recording, a token file, a folder of token files, which are added up (`sum`), or any drive.
 
     `clock` and `depth_range` are as for `open_drive`. With `progress` a bar is shown on a terminal. Raises ValueError
     or OSError for what cannot be opened.
@@ -51,7 +56,7 @@ def inspect(
         drive = open_drive(path, None, clock, depth_range)
     except ValueError:
         if files := find_token_files(path):
-            return inspect_token_files(path, files)
+            return sum_token_files(path, files, progress)
         raise
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
     cameras = survey_frames(drive, progress)
@@ -131,13 +136,30 @@ def find_token_files(folder: Path) -> list[Path]:
     return [path for path in found if path.suffix == TOKEN_SUFFIX]
 
 
-def inspect_token_files(folder: Path, files: list[Path]) -> Inspection:
-    """Inspect all token files of a folder; ValueError if one is damaged."""
-    report: dict[str, Any] = {"kind": f"{len(files)} token files", "files": [str(folder)], "bytes": 0, "streams": {}}
-    whole = Inspection(report)
-    for path in files:
-        one, name = inspect_token_file(path), path.relative_to(folder).with_suffix("").as_posix()
-        report["bytes"] += one.report["bytes"]
-        for stream, facts in one.report["streams"].items():
-            report["streams"][name], whole.surveys[name] = facts, one.surveys[stream]
-    return whole
+def sum_token_files(folder: Path, files: list[Path], progress: bool) -> Inspection:
+    """Add up the token files of a folder, of any number; their tokens are not read. The report names damaged files."""
+    total: Counter[str] = Counter()
+    names: dict[str, Counter[str]] = {"models": Counter(), "grids": Counter(), "streams": Counter()}
+    damage = []
+    for path in tqdm(files, "read", unit="file", disable=None if progress else True):
+        try:
+            file = TokenFile(path)
+            file.check_frames()
+        except (OSError, ValueError) as error:
+            damage.append(str(error))
+            continue
+        counts = {name: int(getattr(file, name).sum()) for name in ("keyframe", "dropped", "repeated")}
+        total.update(counts, groups=len(file), frames=len(file.frame_ids), bytes=path.stat().st_size)
+        total.update(covered_ns=time_covered(np.array(file.capture_ns)))
+        names["models"][f"{file.meta.get('model')} ({str(file.meta.get('tokenizer'))[:16]})"] += 1
+        names["grids"]["x".join(map(str, file.tokens.shape[1:]))] += 1
+        names["streams"][str(file.meta.get("stream", "cam0"))] += 1
+    found: dict[str, Any] = {name: total[name] for name in ("groups", "frames", "dropped", "repeated")}
+    found |= {"keyframes": total["keyframe"], "seconds": round(total["covered_ns"] / 1e9, 3)}
+    found |= {
+        kind: {"count": len(in_files), "most": dict(in_files.most_common(MOST_NAMES))}
+        for kind, in_files in names.items()
+    }
+    report = {"kind": f"{len(files)} token files", "files": [str(folder)], "bytes": total["bytes"], "streams": {}}
+    failure = f"{len(damage)} of {len(files)} token files cannot be read" if damage else None
+    return Inspection(report | {"sum": found, "damage": damage[:MOST_NAMES], "failure": failure})

@@ -72,6 +72,8 @@ class TokenFileWriter:
         grid = (tokens.shape, tokens.dtype)
         if CODES.get(tokens.dtype) not in ("U16", "U32", "F16"):
             raise TypeError(f"token grid is {tokens.dtype}: expected uint16, uint32 or float16")
+        if tokens.ndim < 2 or not tokens.size:
+            raise ValueError(f"token grid has shape {tokens.shape}: expected (h, w), or (Q, h, w), none of them 0")
         if self._grid is not None and (*grid, group.image_size) != (*self._grid, self._size):
             raise ValueError(
                 f"token grid {grid} of pictures of {group.image_size} does not match {self._grid} of {self._size} "

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -85,20 +86,43 @@ def test_a_token_file_counts_the_codes_that_refine(tmp_path):
     assert stream["codes_used"] == len(np.unique(np.concatenate(values)))
 
 
-def test_a_folder_of_token_files_is_described_by_its_files(tmp_path, capsys):
+def test_a_folder_of_token_files_is_one_short_sum_however_many_there_are(tmp_path, capsys):
     """As `tokenize` leaves it: a folder for each drive."""
-    for drive, frames in (("a", 5), ("b", 9)):
-        (tmp_path / "tokens" / drive).mkdir(parents=True)
-        out = tmp_path / "tokens" / drive / "cam0.safetensors"
-        encode_file(f"synthetic:32x48@30?frames={frames}", out, "nano")
-    report = inspect(tmp_path / "tokens").report
-    assert {name: stream["groups"] for name, stream in report["streams"].items()} == {"a/cam0": 2, "b/cam0": 3}
-    assert list(inspect(tmp_path / "tokens" / "b").report["streams"]) == ["cam0"]
-    assert info_command.main([str(tmp_path / "tokens")]) == 0
-    assert "2 token files" in capsys.readouterr().out
+    folder, first = tmp_path / "tokens", tmp_path / "tokens" / "0" / "cam0.safetensors"
+    first.parent.mkdir(parents=True)
+    encode_file("synthetic:32x48@30?frames=9", first, "nano")
+    for number in range(1, 60):
+        (folder / str(number)).mkdir()
+        shutil.copy(first, folder / str(number))
+    report = inspect(folder).report
+    assert {name: report["sum"][name] for name in ("groups", "frames", "keyframes", "dropped")} == {
+        "groups": 180, "frames": 540, "keyframes": 60, "dropped": 0}  # fmt: skip
+    assert report["sum"]["seconds"] == pytest.approx(60 * 8 / 30, abs=0.001)
+    assert report["sum"]["streams"] == {"count": 1, "most": {"cam0": 60}}
+    assert report["bytes"] == 60 * first.stat().st_size
+    assert info_command.main([str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "60 token files" in printed
+    assert len(printed.splitlines()) < 9
+    assert info_command.main([str(folder), "--plot", str(tmp_path / "p.png")]) == 1
+    assert "no tokens to plot" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert info_command.main([str(tmp_path / "empty")]) == 1
     assert "empty holds no drive" in capsys.readouterr().err
+
+
+def test_a_damaged_file_of_a_folder_costs_itself_and_the_status(tmp_path, capsys):
+    encode_file("synthetic:32x48@30?frames=9", tmp_path / "whole.safetensors", "nano")
+    cut = (tmp_path / "whole.safetensors").read_bytes()[:-40]
+    for number in range(30):
+        (tmp_path / f"cut{number}.safetensors").write_bytes(cut)
+    assert info_command.main([str(tmp_path), "--json"]) == 1
+    told = capsys.readouterr()
+    report = json.loads(told.out)
+    assert report["sum"]["groups"] == 3
+    assert len(report["damage"]) == 20
+    assert "cut0.safetensors is cut off or damaged" in report["damage"][0]
+    assert "30 of 31 token files cannot be read" in told.err
 
 
 def test_a_bag_is_described_by_its_cameras(tmp_path):

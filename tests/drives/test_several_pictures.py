@@ -11,6 +11,7 @@ from tests.kit.drives import decode_video, encode_video, foxglove, frames_of, pi
 
 SIZE = 64, 96
 FRAMES = frames_of("front", 24)
+FRAME_NUMBERS = {frame.capture_ns: frame.frame_id for frame in FRAMES}
 IMAGES = [picture(frame.frame_id, "front", SIZE) for frame in FRAMES]
 
 
@@ -29,13 +30,27 @@ def write_joined(path, packets, joined, codec, copies=()):
     return write_topics(path, "foxglove.CompressedVideo", {"/front/video": topic})
 
 
+def encode(encoder, options):
+    """The packets of the frames, larger, in order of decoding."""
+    context = av.CodecContext.create(encoder, "w")
+    context.height, context.width, context.pix_fmt, context.time_base = 256, 384, "yuv420p", Fraction(1, 25)
+    context.framerate, context.thread_count = 25, 1
+    context.options = {"preset": "ultrafast"} | options
+    packets = []
+    for frame in FRAMES:
+        shown = av.VideoFrame.from_ndarray(picture(frame.frame_id, "front", (256, 384)), format="rgb24")
+        shown.pts, shown.time_base = frame.frame_id, context.time_base
+        packets += context.encode(shown)
+    return packets + context.encode(None)
+
+
 def read(path):
     with open_drive(path) as drive:
         frames = list(drive)
     return frames, drive.account()["front"]
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "av1"])
 @pytest.mark.parametrize("joined", [{1}, {5}, {10}, {11, 12, 17}, set(range(1, 24, 2)), {23}])
 def test_every_picture_of_a_message_is_a_frame(tmp_path, codec, joined):
     packets = encode_video(IMAGES, codec)
@@ -61,17 +76,29 @@ def test_every_picture_of_a_message_is_a_frame(tmp_path, codec, joined):
     ],
 )
 def test_a_picture_of_several_slices_is_one(tmp_path, encoder, codec, params):
-    context = av.CodecContext.create(encoder, "w")
-    context.height, context.width, context.pix_fmt, context.time_base = 256, 384, "yuv420p", Fraction(1, 25)
-    context.framerate, context.thread_count = 25, 1
-    context.options = {"preset": "ultrafast", "tune": "zerolatency", f"{encoder[3:]}-params": params}
-    packets = []
-    for frame in FRAMES:
-        shown = av.VideoFrame.from_ndarray(picture(frame.frame_id, "front", (256, 384)), format="rgb24")
-        shown.pts, shown.time_base = frame.frame_id, context.time_base
-        packets += map(bytes, context.encode(shown))
-    packets += map(bytes, context.encode(None))
+    packets = [bytes(packet) for packet in encode(encoder, {"tune": "zerolatency", f"{encoder[3:]}-params": params})]
     frames, account = read(write_joined(tmp_path / "d.mcap", packets, set(), codec))
     assert (len(frames), account["images"], account["guessed"]) == (24, 24, 0)
     frames, account = read(write_joined(tmp_path / "e.mcap", packets, {3, 4}, codec))
     assert "tff" in params or (len(frames), account["guessed"]) == (24, 2)  # two first slices may be two fields
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libx264", "h264"), ("libx265", "h265")])
+@pytest.mark.parametrize("joined", [{1}, {9}, set(range(1, 24, 2))])
+def test_pictures_stored_in_another_order_than_shown_are_not_split(tmp_path, encoder, codec, joined):
+    quiet = ":log-level=none" if codec == "h265" else ""
+    params = "keyint=8:min-keyint=8:scenecut=0:bframes=2:repeat-headers=1:annexb=1" + quiet
+    packets = encode(encoder, {f"{encoder[3:]}-params": params})
+    shown = decode_video([bytes(packet) for packet in packets], codec)
+    messages = []
+    for number, packet in enumerate(packets):
+        if number in joined:
+            messages[-1][2] += bytes(packet)
+        else:
+            messages.append([FRAMES[number].capture_ns, FRAMES[packet.pts], bytes(packet)])
+    topic = [(ns, foxglove("CompressedVideo", frame, data=data, format=codec)) for ns, frame, data in messages]
+    frames, account = read(write_topics(tmp_path / "d.mcap", "foxglove.CompressedVideo", {"/front/video": topic}))
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image, shown[FRAME_NUMBERS[frame.capture_ns]])
+    assert (account["images"], account["guessed"]) == (len(messages), 0)
+    assert account["damaged"]

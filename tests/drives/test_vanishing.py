@@ -18,7 +18,16 @@ from tests.kit.shots import regular, write, write_rosbag
 from tests.kit.videos import write_video
 
 COUNT, PART = 60, 20
+
+
+def lose_sight_of(path):
+    """Let not even the size of a file be read any more, as on a disk that fails."""
+    path.unlink()
+    path.symlink_to("x" * 300)
+
+
 HARMS = {
+    "cannot be seen": lose_sight_of,
     "vanishes": Path.unlink,
     "is cut": lambda path: os.truncate(path, 150),
     "is emptied": lambda path: os.truncate(path, 0),

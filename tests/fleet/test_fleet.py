@@ -114,6 +114,14 @@ def test_tokens_are_those_of_encoding_the_file(tmp_path, model):
     assert (TokenFile(path).tokens == TokenFile(tmp_path / "t.safetensors").tokens).all()
 
 
+def test_a_run_counts_what_it_did_itself(tmp_path, model):
+    (drive,) = make_drives(tmp_path / "in", [5])
+    fleet = Fleet([drive], str(tmp_path / "out"), FleetOptions(model=model), make_runner=Here)
+    results = [fleet.run() for _ in range(3)]
+    counts = [(one["done"], one["skipped"], one["frames"]) for one in results]
+    assert counts == [(1, 0, 5), (0, 1, 0), (0, 1, 0)]
+
+
 def test_what_is_done_is_skipped_and_what_changed_is_done_again(tmp_path, model):
     drives = make_drives(tmp_path / "in", [5, 6, 7])
     out = tmp_path / "out"

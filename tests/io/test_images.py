@@ -303,11 +303,18 @@ def test_the_column_of_times_is_found(lines, tmp_path):
 
 
 @pytest.mark.parametrize("heading", ["timestamp exposure", "# time [s] gain [dB]"])
-def test_a_column_that_the_heading_does_not_call_names_holds_none(heading, tmp_path):
+def test_a_column_of_a_camera_setting_holds_no_names(heading, tmp_path):
     folder = save(tmp_path / "a", ["0.png", "1.png", "2.png"])
     (folder / "times.txt").write_text("\n".join([heading, "0.0 1", "0.1 2", "0.2 0"]))
     found = [(image.path.name, image.time_ns) for image in list_images(folder)]
     assert found == [("0.png", 0), ("1.png", 100_000_000), ("2.png", 200_000_000)]
+
+
+@pytest.mark.parametrize("heading", ["timestamp rgb", "# timestamp cam0", "time picture", "# times in"])
+def test_a_column_whose_heading_may_be_anything_holds_the_names_that_are_there(heading, tmp_path):
+    folder = save(tmp_path / "a", ["0.png", "1.png", "2.png"])
+    (folder / "times.txt").write_text("\n".join([heading, "0.0 1", "0.1 2", "0.2 0"]))
+    assert [image.path.name for image in list_images(folder)] == ["1.png", "2.png", "0.png"]
 
 
 @pytest.mark.parametrize("headings", [["# camera timestamps [s]"], ["# timestamps in seconds"], ["# frame times"]])

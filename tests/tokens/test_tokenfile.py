@@ -84,6 +84,9 @@ def test_nothing_written_is_an_error(tmp_path):
         TokenFileWriter(tmp_path / "no" / "a", META)
     with pytest.raises(TypeError, match="int64"), TokenFileWriter(tmp_path / "a", META) as writer:
         writer.write(group(0, np.zeros((2, 2), np.int64)))
+    for shape in ((0, 3), (4,)):
+        with pytest.raises(ValueError, match="shape"), TokenFileWriter(tmp_path / "a", META) as writer:
+            writer.write(group(0, np.zeros(shape, np.uint16)))
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.7, 0.99])

@@ -1,12 +1,13 @@
 """Read from AV1 headers which picture a temporal unit shows, by order hints (AV1 specification, 5.5, 5.9 and 7.20)."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from streamtok.io.codecs.nal_units import Bits
 from streamtok.io.codecs.shown_order import Order, Shown
 
-SEQUENCE, FRAME_HEADER, FRAME = 1, 3, 6  # types of OBUs
+SEQUENCE, DELIMITER, FRAME_HEADER, FRAME = 1, 2, 3, 6  # types of OBUs
 KEY, INTRA_ONLY, SWITCH = 0, 2, 3  # types of frames
 HEAD = 64  # bytes parsed of an OBU
 CONFIGURATION = 4  # bytes of av1C before its OBUs
@@ -97,15 +98,32 @@ def read_sequence(obu: bytes) -> Sequence:
     return Sequence(False, bits.take(3) + 1 if counts else 0, frame_ids, screen, motion)
 
 
+def split_temporal_units(data: bytes) -> list[bytes]:
+    """Split data before the delimiters (7.5) between its frames."""
+    begins, begun = [0], False
+    for kind, begin, _, _ in _find_obus(data):
+        if kind == DELIMITER and begun:
+            begins.append(begin)
+        begun = kind in (FRAME_HEADER, FRAME) or (begun and kind != DELIMITER)
+    if not begun:  # what follows the last frame belongs to it
+        begins = begins[:-1] or [0]
+    return [data[begin:end] for begin, end in itertools.pairwise([*begins, len(data)])]
+
+
 def _split_obus(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The type and payload of each OBU (5.3)."""
+    """The type and payload of each OBU."""
+    return ((kind, data[at:end]) for kind, _, at, end in _find_obus(data))
+
+
+def _find_obus(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """The type of each OBU (5.3), and where it, its payload and what follows begin."""
     at = 0
     while at < len(data):
-        kind, has_size = data[at] >> 3 & 15, data[at] & 2
+        begin, kind, has_size = at, data[at] >> 3 & 15, data[at] & 2
         at += 2 if data[at] & 4 else 1
         size, shift = 0 if has_size else len(data) - at, 0
         while has_size and at < len(data):
             size |= (data[at] & 127) << shift
             shift, at, has_size = shift + 7, at + 1, data[at] & 128
-        yield kind, data[at : at + size]
+        yield kind, begin, at, at + size
         at += size

@@ -23,7 +23,7 @@ UNIT_IN_HEADING = re.compile(r"time\w*[ _]?[\[(_ ](ns|us|ms|s|sec|nsec|usec|msec
 HAS_NUMBER = re.compile(r"(?:^|[,;\s])[-+]?\d[\d.:eE+-]*(?:[,;\s]|$)")
 TIME_COLUMN = re.compile(r"time|stamp|^t(_[num]?s)?$", re.IGNORECASE)
 NAME_COLUMN = re.compile(r"file|image|path|name", re.IGNORECASE)
-NAMING_COLUMN = re.compile(rf"{NAME_COLUMN.pattern}|frame|index|id|num|seq", re.IGNORECASE)  # or counting
+SETTING_COLUMN = re.compile(r"expos|gain|shutter|^iso$", re.IGNORECASE)  # of a camera: numbers, no names
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 FILE_NAMES = ("timestamps.txt", "times.txt", "data.csv", "timestamps.csv", "times.csv", "timestamps.json")
 
@@ -103,7 +103,7 @@ def _find_columns(heading: str, row: list[str]) -> tuple[int, int | None] | None
     names = _split_line(UNIT_IN_BRACKETS.sub("", heading.lstrip("# ")))
     times = [index for index, name in enumerate(names) if TIME_COLUMN.search(name)]
     marked = len(names) > 1 and re.search("[;\t,]", heading)
-    is_pair = len(row) == 2 and times == [0] and not NAMING_COLUMN.search(names[-1])  # "camera times" is prose
+    is_pair = len(row) == 2 and times == [0] and SETTING_COLUMN.search(names[-1])  # others may be prose
     fits = times and len(row) > times[0] and IS_TIME.fullmatch(row[times[0]])
     if not fits or not (marked or (len(names) == len(row) and (len(row) > 2 or is_pair))):
         return None

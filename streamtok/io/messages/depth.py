@@ -5,6 +5,7 @@ compressed_depth_image_transport or not. A distance d becomes round(255 (far - d
 that near is bright. Pixels without a distance (0, not finite) are black.
 """
 
+import functools
 import struct
 
 import numpy as np
@@ -20,6 +21,7 @@ HEADER = struct.Struct("<iff")  # format, and the two parameters by which 32FC1 
 PNG_MAGIC = b"\x89PNG"
 
 
+@functools.lru_cache
 def is_depth(encoding: str) -> bool:
     """Whether images of a message encoding or format hold distances."""
     return encoding.split(";")[0].strip() in KINDS or COMPRESSED in encoding.lower()

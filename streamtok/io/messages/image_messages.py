@@ -10,9 +10,8 @@ import importlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,8 +42,7 @@ CODEC_NAMES |= {"av1": "av1", "av01": "av1", "vp9": "vp9", "vp09": "vp9"}
 VIDEO_CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d", "vp9": "vp9", "mjpeg": "mjpeg"}
 
 
-@dataclass(frozen=True)
-class ImageMessage:
+class ImageMessage(NamedTuple):
     """One image in the encoding that its message carries.
 
     `kind` is "raw" (rows of `step` bytes in `encoding`), "image" (a JPEG, PNG or WebP file) or "video" (one access
@@ -141,11 +139,16 @@ def _to_message(message: Any, stamp_ns: int, seq: int | None = None) -> ImageMes
         return ImageMessage("raw", message.encoding, message.data, stamp_ns, *size, seq, big)
     form = getattr(message, "format", None)
     named = message.encoding if form is None else form  # ffmpeg_image_transport names encoders, such as hevc_nvenc
-    codec = next((codec for word, codec in CODEC_NAMES.items() if word in named.lower()), None)
+    codec = _find_video_codec(named)
     if codec is None and form is not None:
         return ImageMessage("image", form, message.data, stamp_ns, seq=seq)
     data = with_start_codes(codec, bytes(message.data)) if codec in ("h264", "h265") else message.data
     return ImageMessage("video", codec or named, data, stamp_ns, seq=seq)
+
+
+@functools.lru_cache
+def _find_video_codec(named: str) -> str | None:
+    return next((codec for word, codec in CODEC_NAMES.items() if word in named.lower()), None)
 
 
 def _parse(read: Callable[[ImageData], ImageMessage], schema: str, data: ImageData) -> ImageMessage:

@@ -19,11 +19,30 @@ DAY_NS, DAY_STEPS = 86_400 * 10**9, 1000
 # After so many usual steps, images without numbers count as lost. A loss starts an epoch, so 2 are no loss: a camera
 # that is throttled to two images of three has steps of 1 and 2.
 LOST_STEPS = 2.5
+REACH_STEPS, UNKNOWN_REACH_NS = 0.6, 50_000_000  # see `find_reach`; of a camera of which one grid is known
 
 
 def usual_step(times: np.ndarray) -> float:
     """The median of the steps between `times` (n,), in their unit; 0 if there are none."""
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+
+def find_reach(steps_ns: Sequence[int] | np.ndarray) -> int:
+    """Within how many ns of any moment a camera has a grid: a little over half the usual one of its `steps_ns` (n,).
+
+    Recorded and live grids of several cameras are aligned by it, so that a model sees the same in both.
+    """
+    return int(REACH_STEPS * np.median(steps_ns)) if len(steps_ns) else UNKNOWN_REACH_NS
+
+
+def find_nearest(times_ns: np.ndarray, wanted_ns: np.ndarray, within_ns: int) -> np.ndarray:
+    """The indices in `times_ns` (m,), rising, nearest to `wanted_ns` (n,); -1 if none is within reach. int64 (n,)."""
+    right = np.searchsorted(times_ns, wanted_ns).clip(1, max(1, len(times_ns) - 1))
+    left = right - 1
+    right = right.clip(max=len(times_ns) - 1)
+    closer = np.abs(times_ns[right] - wanted_ns) < np.abs(times_ns[left] - wanted_ns)
+    found = np.where(closer, right, left)
+    return np.where(np.abs(times_ns[found] - wanted_ns) <= within_ns, found, -1)
 
 
 def time_covered(times: np.ndarray, set_at: Sequence[int] = ()) -> int:

@@ -80,7 +80,8 @@ def tell_error(name: str, error: Exception) -> int:
     if isinstance(error, BrokenPipeError) and reader_has_left():
         return 141
     reason = clean_text(str(error)) or type(error).__name__
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM or NO_MEMORY.search(reason):
+    told = isinstance(error, RuntimeError | ImportError) and NO_MEMORY.search(reason)  # others may quote a file's name
+    if told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         reason = f"out of memory ({reason}): raise the limit (ulimit -v, a container's) or take a smaller size or model"
     print(f"streamtok {name}: {reason}", file=sys.stderr)
     return 2 if isinstance(error, SettingsError) else 1

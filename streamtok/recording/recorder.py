@@ -230,7 +230,10 @@ class Recorder:
         if self.path.is_dir():
             return self._new_file_in(self.path)
         if self.path.suffix.lower() != ".mcap":
-            raise FileNotFoundError(f"{self.path} is no folder and does not end in .mcap: make it, or name a file")
+            raise FileNotFoundError(
+                f"{self.path} is no folder and does not end in .mcap: name a file that does (PATH.mcap), or a folder "
+                "that exists, where each start begins a file"
+            )
         return self._next_file()
 
     def _next_file(self) -> RecordingWriter:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from streamtok.times import usual_step
+from streamtok.times import find_nearest, find_reach
 from streamtok.tokens.grids import Grids, Track, select_grids
 from streamtok.tokens.resuming import Resumable, check_rank
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
@@ -39,7 +39,6 @@ class Series:
 
     tracks: list[Track]
     windows: np.ndarray  # (n, 2) int64: the first grid and the end of each window
-    tolerance_ns: int  # within which a grid of another track belongs to one of the first
 
 
 class TokenDataset(Dataset):
@@ -56,7 +55,8 @@ class TokenDataset(Dataset):
         stream, file            names, for looking things up
 
     With `align`, an item holds all of `streams` at once, on the clock of the first: tokens (S, N, h, w), mask (S, N)
-    and so on, `stream` a list. The mask is also False where a camera has no grid within half the usual step.
+    and so on, `stream` a list. The mask is also False where a camera has no grid within `tolerance_ns`. By default
+    that is a little over half the camera's usual step, as in a live `TokenWindow`.
 
     At gaps that the index of a recording does not show, `gaps="mask"` masks the rest of the window, and "cut" starts a
     new window. With `align`, "cut" applies to the first stream alone; gaps of the others are masked.
@@ -72,6 +72,7 @@ class TokenDataset(Dataset):
         *,
         streams: Sequence[str] | None = None,
         align: bool = False,
+        tolerance_ns: int | None = None,
         gaps: Literal["mask", "cut"] = "mask",
     ) -> None:
         stride = window if stride is None else stride
@@ -81,7 +82,7 @@ class TokenDataset(Dataset):
             raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
         if gaps not in ("mask", "cut"):
             raise ValueError(f"gaps is {gaps!r}: expected 'mask' or 'cut'")
-        self.window, self.stride, self.align = window, stride, align
+        self.window, self.stride, self.align, self._tolerance_ns = window, stride, align, tolerance_ns
         drives = open_drives(source, streams, together=align)
         if align:
             together = [order_by_stream(tracks, streams or ()) for tracks in drives]
@@ -122,7 +123,8 @@ class TokenDataset(Dataset):
             return items[0] | {"stream": first.stream, "file": str(first.path)}
         times = first.times_ns[start:stop]
         for track in others:
-            items.append(self._read_window(track, nearest_times(track.times_ns, times, series.tolerance_ns)))
+            reach = find_reach(np.diff(track.times_ns)) if self._tolerance_ns is None else self._tolerance_ns
+            items.append(self._read_window(track, find_nearest(track.times_ns, times, reach)))
         stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
         return stacked | {"stream": [track.stream for track in (first, *others)], "file": str(first.path)}
 
@@ -247,20 +249,10 @@ def read_unbroken(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
     return select_grids(grids, wanted - first), ~np.logical_or.accumulate(gaps)[wanted - first]
 
 
-def nearest_times(times_ns: np.ndarray, wanted_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
-    """The indices in `times_ns` (m,), rising, nearest to `wanted_ns` (n,); -1 beyond the tolerance. int64 (n,)."""
-    right = np.searchsorted(times_ns, wanted_ns).clip(1, max(1, len(times_ns) - 1))
-    left = right - 1
-    right = right.clip(max=len(times_ns) - 1)
-    closer = np.abs(times_ns[right] - wanted_ns) < np.abs(times_ns[left] - wanted_ns)
-    found = np.where(closer, right, left)
-    return np.where(np.abs(times_ns[found] - wanted_ns) <= tolerance_ns, found, -1)
-
-
 def _make_series(tracks: list[Track], window: int, stride: int, gaps: Literal["mask", "cut"]) -> Series:
     first = tracks[0]
     breaks = first.find_gaps() if gaps == "cut" else first.breaks
-    return Series(tracks, _cut_windows(breaks, window, stride), int(usual_step(first.times_ns) / 2))
+    return Series(tracks, _cut_windows(breaks, window, stride))
 
 
 def _cut_windows(gaps: np.ndarray, window: int, stride: int) -> np.ndarray:

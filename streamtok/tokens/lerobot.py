@@ -13,8 +13,7 @@ import numpy as np
 
 from streamtok.model import Tokenizer
 from streamtok.model.decoding import GridDecoder, crop
-from streamtok.times import usual_step
-from streamtok.tokens.dataset import nearest_times
+from streamtok.times import find_nearest, find_reach, usual_step
 from streamtok.tokens.files import load_matching, picture_size
 from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers
 from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
@@ -113,11 +112,10 @@ class TrackPictures:
 def align_rows(tracks: Sequence[Track]) -> np.ndarray:
     """Match the grids of all tracks to the times of the first; returns their indices, (tracks, n) int64.
 
-    Times at which some camera has no grid within half a step are left out. They are fewest if the slowest is first.
+    Times at which some camera has no grid within its reach are left out; of a slower camera grids are repeated.
     """
     times = tracks[0].times_ns
-    tolerance = int(usual_step(times) / 2)
-    others = [nearest_times(track.times_ns, times, tolerance) for track in tracks[1:]]
+    others = [find_nearest(track.times_ns, times, find_reach(np.diff(track.times_ns))) for track in tracks[1:]]
     found = np.stack([np.arange(len(times)), *others])
     return found[:, (found >= 0).all(0)]
 

@@ -28,6 +28,12 @@ LOCAL_QUEUE = 100_000  # on ipc: if a queue is full when its peer leaves, libzmq
 HANDSHAKE_MS = 5000  # after which a connection that has not completed the handshake is closed
 FEWEST_FILES = 256  # of which a node keeps 128 for its own files, and libzmq ends a process that has none left
 _UMASK = threading.Lock()
+WHAT_TO_DO = {  # after a failed bind
+    errno.EADDRINUSE: "is another node running there?",
+    errno.ENODEV: "name an address or a network interface of this machine (`ip address` lists them), or * for all",
+    errno.EADDRNOTAVAIL: "name an address of this machine (`ip address` lists them), or * for all",
+    errno.EACCES: "take a port of 1024 or more",
+}
 
 
 class InsecureBindError(ValueError):
@@ -160,8 +166,13 @@ def _probe_port(endpoint: str) -> None:
         try:
             probe.bind(address)
         except OSError as error:
-            reason = f"cannot bind {endpoint}: {error.strerror}; is another node running there?"
-            raise BindError(error.errno, reason) from error
+            raise make_bind_error(endpoint, error.errno or 0) from error
+
+
+def make_bind_error(endpoint: str, number: int) -> BindError:
+    """The error of a bind that failed with an errno of the system or libzmq."""
+    advice = WHAT_TO_DO.get(number)
+    return BindError(number, f"cannot bind {endpoint}: {zmq.strerror(number)}" + (f"; {advice}" if advice else ""))
 
 
 class Binding:
@@ -182,7 +193,7 @@ class Binding:
             _bind_owner_only(socket, endpoint)
         except zmq.ZMQError as error:
             self.release()
-            raise BindError(error.errno, f"cannot bind {endpoint}: {error}; is another node running there?") from error
+            raise make_bind_error(endpoint, error.errno or 0) from error
         if group is not None and self._path is not None:
             self._share(self._path, group)
         self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint

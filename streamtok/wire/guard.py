@@ -10,7 +10,7 @@ import resource
 import select
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ BURST = 1 << 17  # bytes that a peer may send at once
 SUBSCRIPTIONS_PER_S, REQUESTS_PER_S = 1 << 12, 1 << 16  # bytes/s beyond BURST; more requests are not answered anyway
 MAX_SUBSCRIPTIONS = 1 << 22  # bytes of all readers together; libzmq keeps some 40 bytes for each byte of a topic
 MAX_WALK = 1 << 28  # those bytes times the readers: for each that leaves, libzmq takes 60 ns a byte, and sends nothing
-STALLED_S = 10.0  # after which a peer that takes nothing is cut off, and with it the messages that wait for it
+STALLED_S, MAX_UNTAKEN = 10.0, 1 << 26  # s and bytes sent, after both of which a peer that takes nothing is cut off
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
 REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
@@ -43,7 +43,8 @@ class Peer:
     """An accepted connection. `since` and `seen` are monotonic s; `subscribes` is False for control clients.
 
     `received` are its bytes so far, `debt` those beyond its rate (a leaky bucket), `dropped` its filtered packets. It
-    has `taken` bytes, and something last at `took` (monotonic s), unless nothing was to be taken.
+    has `taken` bytes, and something last at `took` (monotonic s), unless nothing was to be taken; by then the publisher
+    had `sent` so many.
     """
 
     link: Link
@@ -55,14 +56,15 @@ class Peer:
     seen: float = 0.0
     taken: int = 0
     took: float = 0.0
+    sent: int = 0
 
-    def note(self, state: LinkState, now: float) -> None:
-        """Update from the kernel's state."""
+    def note(self, state: LinkState, now: float, sent: int = 0) -> None:
+        """Update from the kernel's state, and the bytes that the publisher has sent so far."""
         per_second = SUBSCRIPTIONS_PER_S if self.subscribes else REQUESTS_PER_S
         more = state.received - self.received - per_second * (now - max(self.seen, self.since))
         self.debt = max(0.0, self.debt + more)
         if not state.is_shut or state.taken != self.taken:
-            self.taken, self.took = state.taken, now
+            self.taken, self.took, self.sent = state.taken, now, sent
         self.received, self.dropped, self.seen = state.received, state.dropped, now
 
 
@@ -75,13 +77,14 @@ class PeerGuard:
     When a key is removed from the folder `allowed`, all connections are cut, since libzmq does not say whose each is.
     Readers that are still allowed reconnect and miss nothing.
 
-    With `waits` no peer is cut off because it takes nothing, as the publisher waits for it.
+    `sent` is the number of bytes that the publisher has sent so far. While that stays the same no peer is cut off
+    because it takes nothing.
     """
 
     def __init__(
-        self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None = None, waits: bool = False
+        self, sockets: Sequence[zmq.Socket], stream: zmq.Socket, allowed: Path | None, sent: Callable[[], int]
     ) -> None:
-        self._allowed, self._waits = allowed, waits
+        self._allowed, self._sent = allowed, sent
         self._keys = self._list_keys()
         self._peers: dict[Key, Peer] = {}  # the least recently checked first
         self._strangers: dict[Key, Peer] = {}  # those that may not have completed the handshake, the oldest first
@@ -186,7 +189,7 @@ class PeerGuard:
 
     def _check(self, keys: Iterable[Key]) -> None:
         """Cut off peers that sent too much or are gone, which libzmq cannot see; after LOOK_S the rest wait a tick."""
-        now, began = time.monotonic(), time.thread_time()
+        now, began, sent = time.monotonic(), time.thread_time(), self._sent()
         for key in keys:
             if time.thread_time() - began > LOOK_S:
                 break
@@ -197,10 +200,10 @@ class PeerGuard:
                 continue
             self._peers[key] = peer
             gone = state.is_gone(peer.dropped)
-            peer.note(state, now)
+            peer.note(state, now, sent)
             if gone or peer.debt > BURST:
                 self._cut(key, "gone" if gone else "flood")
-            elif now - peer.took > STALLED_S and not self._waits:
+            elif now - peer.took > STALLED_S and sent - peer.sent > MAX_UNTAKEN:
                 self._cut(key, "stalled")
         self._limit_subscriptions()
 

@@ -77,6 +77,7 @@ class Publisher:
         self._events: list[Event] = []
         self._info_due = 0
         self._read_due = 0.0
+        self._sent = 0  # bytes, unless they wait for the slowest reader (`lossless`)
         self._closed = False
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
@@ -98,7 +99,7 @@ class Publisher:
         asked = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST) if control else None
         if any(bound.startswith("tcp://") for bound in (self.bind, control)):
             allowed = self.curve.allowed if self.curve else None
-            self._guard = PeerGuard([*self._sockets], self._socket, allowed, waits=self.lossless)
+            self._guard = PeerGuard([*self._sockets], self._socket, allowed, sent=lambda: self._sent)
         self.endpoint = self._bind(self._socket, self.bind)
         self.control_endpoint = None if asked is None else self._bind(asked, control)
         fixed = {"node": self.node, "session": self.session, "control": self.control_endpoint}
@@ -255,6 +256,7 @@ class Publisher:
     def _try_send(self, parts: list[Part]) -> bool:
         with contextlib.suppress(zmq.Again):
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
+            self._sent += 0 if self.lossless else sum(memoryview(part).nbytes for part in parts)
             return True
         return False
 

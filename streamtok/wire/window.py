@@ -1,6 +1,5 @@
 """The rolling window of several cameras' tokens as one tensor, the input of a policy or a world model."""
 
-import bisect
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamtok.times import USUAL_STEPS, find_nearest, find_reach
 from streamtok.wire.message import TokenMessage
 
 if TYPE_CHECKING:
     import torch
-
-UNKNOWN_REACH_NS = 50_000_000  # of a camera of which one grid is known
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class _Row:
     """The grids of one camera since its row restarted, each with its capture time (ns)."""
 
     grids: deque[tuple[int, np.ndarray]]
+    steps: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_STEPS))  # ns, also those before a restart
     epoch: tuple[str, int] | None = None
     form: tuple[tuple[int, ...], np.dtype] | None = None  # shape and dtype of the newest message
     joined: tuple[tuple[int, ...], np.dtype] | None = None  # those of the newest message that entered the window
@@ -42,12 +41,6 @@ class _Row:
     @property
     def newest(self) -> int:
         return self.grids[-1][0]
-
-    @property
-    def reach(self) -> int:
-        """Within how many ns a regular camera always has a grid: a little over half the time between its grids."""
-        steps = np.diff([time_ns for time_ns, _ in self.grids])
-        return int(0.6 * np.median(steps)) if len(steps) else UNKNOWN_REACH_NS
 
 
 @dataclass
@@ -66,8 +59,9 @@ class TokenWindow:
     - The last step is the newest of the leading camera that every alive camera has reached, within `max_skew_ns`. So
       the window waits for a slower camera as long as it is alive.
     - Another camera fills a step with its grid nearest in capture time, if within `max_skew_ns`; else the step is not
-      valid for it. By default that is a little over half the time between the camera's grids, at most `max_age_ns`. So
-      every camera that delivers fills every step, whatever its rate and wherever its groups begin.
+      valid for it. By default that is a little over half the usual step of the camera's latest grids, at most
+      `max_age_ns`, as in `streamtok.data.TokenDataset`. So every camera that delivers fills every step, whatever its
+      rate and wherever its groups begin.
     """
 
     cameras: Sequence[str]
@@ -105,6 +99,8 @@ class TokenWindow:
         if not of_use:
             return False
         row.epoch = epoch
+        if row.grids:
+            row.steps.append(message.capture_ns - row.newest)
         row.grids.append((message.capture_ns, message.tokens.astype(_form_of(message)[1])))
         return True
 
@@ -122,7 +118,7 @@ class TokenWindow:
         for number, camera in enumerate(self.cameras):
             row = self._rows[camera]
             for step, index in enumerate(self._nearest(row, steps), self.length - len(steps)):
-                if index is not None:
+                if index >= 0:
                     times[number, step], tokens[number, step] = row.grids[index]
                     valid[number, step] = True
         return WindowView(*(torch.from_numpy(array).to(device) for array in (tokens, valid, times)))
@@ -142,19 +138,15 @@ class TokenWindow:
         reached = min(row.newest + self._skew(row) for row in alive)
         return [time_ns for time_ns, _ in leading.grids if time_ns <= reached][-self.length :]
 
-    def _nearest(self, row: _Row, steps: list[int]) -> list[int | None]:
-        """The index of the row's grid nearest in time to each step, None if none is within the skew."""
+    def _nearest(self, row: _Row, steps: list[int]) -> list[int]:
+        """The index of the row's grid nearest in time to each step, -1 if none is within the skew."""
         if not row.grids:
-            return [None] * len(steps)
-        times = [time_ns for time_ns, _ in row.grids]
-        after = [bisect.bisect_left(times, step) for step in steps]
-        pairs = [(max(index - 1, 0), min(index, len(times) - 1)) for index in after]
-        nearest = [min(pair, key=lambda i: abs(times[i] - step)) for pair, step in zip(pairs, steps, strict=True)]
-        skew = self._skew(row)
-        return [i if abs(times[i] - step) <= skew else None for i, step in zip(nearest, steps, strict=True)]
+            return [-1] * len(steps)
+        times = np.array([time_ns for time_ns, _ in row.grids])
+        return find_nearest(times, np.array(steps, np.int64), self._skew(row)).tolist()
 
     def _skew(self, row: _Row) -> int:
-        return min(row.reach, self.max_age_ns) if self.max_skew_ns is None else self.max_skew_ns
+        return min(find_reach(row.steps), self.max_age_ns) if self.max_skew_ns is None else self.max_skew_ns
 
     def _follows(self, row: _Row, message: TokenMessage) -> bool:
         header = message.header

@@ -137,3 +137,8 @@ def test_memory_that_is_not_there_is_one_line_that_says_what_to_do(take, capsys)
     assert sing(["-o", "album", "la"]) == 1
     told = capsys.readouterr().err
     assert re.fullmatch(r"streamtok sing: out of memory \(.+\): raise the limit .*\n", told)
+
+
+def test_a_file_whose_name_speaks_of_memory_is_not_told_as_out_of_memory(capsys):
+    assert main(["info", "/no/such/bad_alloc.mcap"]) == 1
+    assert "out of memory" not in capsys.readouterr().err

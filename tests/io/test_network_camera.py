@@ -353,6 +353,14 @@ def test_a_camera_that_refuses_a_request_is_said_to(clips, method, refusal):
             open_source(camera.url()).open()
 
 
+def test_what_a_camera_says_of_a_refusal_is_told_without_secrets(clips):
+    with Refusing(clips["libx264"]) as camera:
+        camera.refused, camera.refusal = "OPTIONS", f"453 no {camera.url('user:hunter2@')}"
+        with pytest.raises(OSError, match=r"method OPTIONS failed: 453") as refused:
+            open_source(camera.url("user:hunter2@")).open()
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_camera_that_speaks_rtmp_is_read(tmp_path):
     data = write_video(tmp_path / "a.flv", noisy(COUNT), **PLAIN).read_bytes()
     with RtmpServer(data) as server, open_source(server.url) as source:

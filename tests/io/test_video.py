@@ -127,6 +127,27 @@ def test_zeros_over_the_head_of_a_fragment_are_told_with_what_is_not_read_behind
         assert video.counts["damaged"] == 0
 
 
+def test_zeros_in_the_head_of_a_fragment_are_told_and_counted(tmp_path, caplog):
+    layout = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+    path = write_video(tmp_path / "a.mp4", numbered(40), None, "libx264", layout, g="10", sc_threshold="0")
+    data = bytearray(path.read_bytes())
+    hole = data.find(b"moof", data.find(b"moof") + 4) - 4
+    data[hole + 8 : hole + int.from_bytes(data[hole : hole + 4], "big")] = bytes(data[hole + 3] - 8)
+    path.write_bytes(data)
+    with VideoReader(path) as video:
+        assert [number_of(picture.image) for picture in video] == [n for n in range(40) if not 10 <= n < 20]
+        assert video.counts["damaged"] > 0
+    assert f"zeros overwrite what is at byte {hole}" in caplog.text
+
+
+def test_zeros_at_the_end_before_what_is_no_fragment_are_no_hole(tmp_path):
+    path = write_video(tmp_path / "a.mp4", numbered(40))
+    path.write_bytes(path.read_bytes() + bytes(500) + b"a moof of old")
+    with VideoReader(path) as video:
+        assert len(list(video)) == 40
+        assert video.counts["damaged"] == 0
+
+
 @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe"])
 def test_the_first_fragment_does_not_tell_how_long_a_file_is(tmp_path, flags):
     path = write_video(tmp_path / "a.mp4", numbered(40), None, "libx264", {"movflags": flags}, g="10", sc_threshold="0")

@@ -77,6 +77,18 @@ def test_short_pieces_of_a_playlist_may_each_have_their_own_clock(tmp_path):
     assert times == sorted(set(times))
 
 
+def test_pieces_of_a_playlist_with_b_frames_and_without_go_on_on_one_clock(tmp_path):
+    images, lines = noisy(40), ["#EXTM3U", "#EXT-X-TARGETDURATION:1"]
+    for first, options in zip(range(0, 40, 10), [PLAIN, ORDERED] * 2, strict=True):
+        ticks = [512 * n + 25600 for n in range(first, first + 10)]
+        write_video(tmp_path / f"{first}.ts", images[first : first + 10], ticks, **options)
+        lines += ["#EXTINF:0.4,", f"{first}.ts"]
+    (tmp_path / "a.m3u8").write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
+    _, numbers, times = read(str(tmp_path / "a.m3u8"))
+    assert set(numbers) >= {n for n in range(40) if n % 10 < 7}  # some may be lost where packets count anew
+    assert times == [n * 40_000_000 for n in numbers]
+
+
 @pytest.mark.parametrize("suffix", ["ts", "mp4"])
 def test_a_stream_that_comes_faster_than_in_real_time_and_ends_gives_all_of_its_pictures(tmp_path, suffix):
     """As web servers send files whose length they do not say."""

@@ -304,6 +304,23 @@ def test_cameras_of_several_machines_are_aligned_in_utc(tmp_path, token_file, gr
     assert (item["capture_ns"][1] - item["capture_ns"][0] == 10**12).all()
 
 
+def test_a_slower_camera_fills_every_step_as_in_a_live_window(tmp_path, token_file, groups_of):
+    """Unless the tolerance is given: half a step of the first is what it was."""
+    fast = groups_of([16], "front")
+    slow = [replace(g, capture_ns=[3 * time for time in g.capture_ns]) for g in groups_of([6], "left", seed=1)]
+    for groups in (fast, slow):
+        token_file(tmp_path / f"{groups[0].stream}.safetensors", groups)
+    given = {"window": 14, "streams": ["front", "left"], "align": True}
+    item = TokenDataset(tmp_path, **given)[0]
+    assert item["mask"].all()
+    assert item["epoch"][1].unique().tolist() == [0]
+    step = int(item["time_ns"][0].diff().max())
+    apart = (item["time_ns"][1] - item["time_ns"][0]).abs()
+    assert apart.max() > step // 2
+    mask = TokenDataset(tmp_path, tolerance_ns=step // 2, **given)[0]["mask"]
+    assert mask[1].tolist() == (apart <= step // 2).tolist()
+
+
 def test_a_faster_camera_that_resets_without_loss_is_aligned_throughout(tmp_path, token_file, groups_of):
     """Of a camera at twice the rate every other grid is read, so that a reset may lie between two: that is no gap."""
     slow = [replace(g, capture_ns=[2 * time for time in g.capture_ns]) for g in groups_of([12], "front")]

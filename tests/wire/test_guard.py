@@ -20,7 +20,7 @@ from streamtok.wire.guard import Peer
 from streamtok.wire.header import Limits
 from streamtok.wire.subscriber import subscribe
 from streamtok.wire.tcp import Link, LinkState, borrow, find_link
-from tests.kit.wire import Served, eventually, make_group
+from tests.kit.wire import Served, eventually, make_group, make_info
 from tests.kit.zmtp import frame, shake_hands
 
 QUIET = LinkState(False, probes=0, unacknowledged=0, silent_ms=0, taken=0, received=0, unsent=0, dropped=0)
@@ -196,6 +196,7 @@ def test_an_hour_of_silence_earns_no_right_to_a_flood():
 
 def test_images_that_wait_for_readers_that_take_nothing_are_freed(context, caplog, monkeypatch):
     monkeypatch.setattr(guard, "STALLED_S", 0.2)
+    monkeypatch.setattr(guard, "MAX_UNTAKEN", 1 << 20)
     frame, packets = Frame("front", 0, 0, np.zeros([480, 640, 3], np.uint8), codec="jpeg"), []
     with Served("front") as node:
 
@@ -214,6 +215,24 @@ def test_images_that_wait_for_readers_that_take_nothing_are_freed(context, caplo
         waiting = [publish() and packets[-1] for _ in range(200)]
         assert eventually(lambda: "reason=stalled" in caplog.text)
         assert eventually(lambda: not any(packet() for packet in waiting if packet))
+
+
+def test_a_reader_that_takes_nothing_of_a_little_loses_nothing(context, caplog, monkeypatch):
+    """One that is debugged: what waits for it is no burden yet."""
+    monkeypatch.setattr(guard, "STALLED_S", 0.0)
+    big = np.zeros([512, 1024], np.uint16)
+    with Served(bind="tcp://127.0.0.1:*", messages_per_second=64) as node, context.socket(zmq.SUB) as reader:
+        node.do(lambda publisher: publisher.add_stream(make_info(grid=[512, 1024])))
+        reader.set(zmq.RCVHWM, 1)
+        reader.set(zmq.RCVBUF, 4096)
+        reader.subscribe("tokens/")
+        reader.connect(node.endpoint)
+        node.wait_subscribers(1)
+        node.publish(*[make_group(number, tokens=big) for number in range(16)])
+        [peer] = node.publisher._guard._peers.values()
+        assert eventually(lambda: peer.seen - peer.took > 1)
+        assert all(reader.poll(60_000) and reader.recv_multipart() for _ in range(16))
+        assert "event=cut_off" not in caplog.text
 
 
 @pytest.mark.parametrize("change", [{"taken": 1}, {"unacknowledged": 1}, {"unsent": 0}], ids=str)

@@ -286,6 +286,14 @@ def test_a_tcp_port_in_use_names_it():
         Publisher(publisher.endpoint)
 
 
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.7"])
+@pytest.mark.parametrize("port", ["*", "5555"])
+def test_an_address_of_no_interface_is_told_as_such(host, port):
+    with pytest.raises(BindError, match=rf"cannot bind tcp://{host}:.*; name an address") as caught:
+        Publisher(f"tcp://{host}:{port}", insecure=True)
+    assert "another node" not in str(caught.value)
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     generate(tmp_path)

@@ -418,6 +418,7 @@ def test_a_lossless_reader_makes_a_lossless_node_wait_for_its_program():
 @pytest.mark.parametrize("stopped", [False, True])
 def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context, monkeypatch):
     monkeypatch.setattr(guard, "STALLED_S", 0.0)
+    monkeypatch.setattr(guard, "MAX_UNTAKEN", 0)
     stuck = make_small_reader(context, b"tokens/", 1)
     stop = threading.Event()
     big = np.zeros([256, 512], np.uint16)

@@ -98,6 +98,21 @@ def test_cameras_that_nobody_triggers_fill_every_step_whatever_their_rate(late_m
     assert apart <= 0.6 * 4e9 / fps
 
 
+def test_a_camera_whose_rate_changed_fills_every_step():
+    window = TokenWindow(["left", "right"], 3)
+    fill(window, "left", [400 / 3 * n for n in range(121)])
+    fill(window, "right", [400 / 3 * n for n in range(91)] + [12000 + 400 * n for n in range(1, 11)])
+    assert window.read().valid.all()
+
+
+def test_a_camera_that_restarts_fills_the_newest_step_as_before():
+    window = TokenWindow(["left", "right"], 3)
+    fill(window, "left", [400 / 3 * n for n in range(30)])
+    fill(window, "right", [190 + 400 * n for n in range(8)])
+    assert window.push(message("right", 8, 3390, epoch=1))
+    assert window.read().valid.all()
+
+
 def test_a_grid_older_than_the_most_age_fills_no_step():
     window = TokenWindow(["left", "right"], 2, max_age_ns=500 * MS)
     fill(window, "left", range(0, 8001, 100))
@@ -218,7 +233,7 @@ def test_a_message_that_cannot_be_read_is_a_loss():
 
 
 def test_a_camera_that_changes_its_size_starts_the_window_anew_and_the_others_join():
-    window = TokenWindow(["left", "right"], 4)
+    window = TokenWindow(["left", "right"], 4, max_skew_ns=50 * MS)
     fill(window, "left", range(3))
     fill(window, "right", range(3))
     assert [window.push(sized("left", seq, (5, 7))) for seq in (3, 4)] == [False, True]

@@ -23,7 +23,7 @@ from av.stream import Disposition
 from streamtok.io.certificates import find_tls_fault, tls_options, without_option
 from streamtok.io.video.mp4_boxes import lacks_index
 from streamtok.names import is_url
-from streamtok.redaction import without_password
+from streamtok.redaction import clean_text, without_password
 
 log = logging.getLogger("streamtok.io")
 
@@ -219,7 +219,7 @@ def explain_refusal(url: str, error: Exception) -> OSError:
         advice = f"the host {urlsplit(url).hostname!r} is not known: is the name right, and does the network work?"
     if not advice and isinstance(error, av.error.InvalidDataError) and is_rtp(url):
         advice = "it answers, and offers no video: are the port and the path right, and does VLC show it?"
-    told = (getattr(error, "log", None) or ("",))[-1].strip()  # of FFmpeg's RTSP: which request failed, and how
+    told = clean_text((getattr(error, "log", None) or ("",))[-1].strip())  # of RTSP: which request failed
     if not advice and is_rtp(url) and told.startswith("method "):
         advice = f"it refuses a request ({told}): does VLC show it, and are its transport and codec common ones?"
     reason = getattr(error, "strerror", None) or str(error)

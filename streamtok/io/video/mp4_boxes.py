@@ -1,12 +1,14 @@
 """What the outermost boxes of an MP4 or MOV file show to be missing (ISO/IEC 14496-12)."""
 
 import itertools
-import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 MOST_BOXES = 1000
+FRAGMENT = re.compile(rb"moof.{4}mfhd", re.DOTALL)  # the head of one
+MOST_SEARCHED = 1 << 26  # bytes behind zeros, which may fill up gigabytes
 
 
 def lacks_index(target: str) -> bool:
@@ -14,7 +16,7 @@ def lacks_index(target: str) -> bool:
     if not Path(target).is_file():  # a pipe cannot be read twice
         return False
     size = Path(target).stat().st_size
-    kinds = [kind if end <= size else b"" for kind, _, end in itertools.islice(_walk_boxes(target), MOST_BOXES)]
+    kinds = [head[4:8] if end <= size else b"" for head, _, end in itertools.islice(_walk_boxes(target), MOST_BOXES)]
     return b"ftyp" in kinds[:1] and not {b"moov", b"meta"} & {*kinds}  # HEIC has its own
 
 
@@ -26,26 +28,33 @@ def find_cut_off(path: str, stream: Any) -> tuple[int, str]:
     if count:
         return count, f"{count} pictures lie behind the end of the file"
     hole = find_hole(path) if size and stream.container.format.name.startswith("mov") else None
-    return (0, "") if hole is None else (1, f"zeros overwrite what is at byte {hole}: nothing behind it is read")
+    told = f"zeros overwrite what is at byte {hole}: pictures behind it are not read"
+    return (0, "") if hole is None else (1, told)
 
 
 def find_hole(path: str) -> int | None:
-    """Where zeros overwrite a box before others of fragments, at which FFmpeg silently ends; None if nowhere."""
-    hole = next((at for kind, at, _ in _walk_boxes(path) if not any(kind)), None)
-    if hole is None:
-        return None
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return hole if data.find(b"moof", hole) >= 0 else None
+    """Where zeros overwrite what is in the head of a fragment, or a box before other fragments; None if nowhere.
+
+    FFmpeg reports neither, and reads nothing of that fragment, or nothing from there on.
+    """
+    for head, at, _ in _walk_boxes(path):
+        if head[4:] == b"moof" + bytes(8):
+            return at
+        if not any(head[4:8]):
+            with open(path, "rb") as file:
+                file.seek(at)
+                return at if FRAGMENT.search(file.read(MOST_SEARCHED)) else None
+    return None
 
 
 def _walk_boxes(path: str) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each outermost box, and the file offsets of its start and end."""
+    """The first 16 bytes of each outermost box (size, kind and more), and the file offsets of its start and end."""
     at, size = 0, Path(path).stat().st_size
     with open(path, "rb") as file:
         while at + 8 <= size:
             file.seek(at)
             head = file.read(16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            length = int.from_bytes(head[:4], "big")
             end = at + (int.from_bytes(head[8:], "big") if length == 1 else length if length >= 8 else size - at)
-            yield kind, at, end
+            yield head, at, end
             at = max(end, at + 8)

@@ -33,7 +33,9 @@ log = logging.getLogger("streamtok.io")
 
 DEFAULT_FPS = Fraction(25)
 PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: unknown, progressive
-STEP_BACK_S = 1  # a fall of decoding times by more than this is a clock that restarts; in a playlist any fall
+STEP_BACK_S = 1
+"""A fall of decoding times by more than this is a clock that restarts; in a playlist any fall is, if presentation times
+fall too: pieces with B-frames and without have decoding times that overlap."""
 
 
 class Numbered(NamedTuple):
@@ -202,7 +204,7 @@ class PictureStream:
     def _demux(self, numbers: PictureNumbers) -> Iterator[Any]:
         """The packets from here on, with None where the clock restarts; adds those with pictures to `numbers`."""
         self._cut_short, step_back = False, 0 if self.container.format.name == PLAYLIST else STEP_BACK_S
-        packets, latest, self._order = demux(self.container, self.stream), None, -1
+        packets, latest, newest, self._order = demux(self.container, self.stream), None, None, -1
         while True:
             try:
                 packet = next(packets, None)
@@ -216,10 +218,11 @@ class PictureStream:
             if latest is None and packet.has_sidedata("encryption_info"):
                 raise ValueError(f"{self.name} is encrypted: decrypt it first, streamtok takes no keys")
             time = packet.dts
-            if packet.size and time is not None:
-                if not self.counted and latest is not None and (latest - time) * packet.time_base > step_back:
+            if packet.size and time is not None and packet.pts is not None:
+                fell = latest is not None and (latest - time) * packet.time_base > step_back and packet.pts <= newest
+                if fell and not self.counted:
                     yield None
-                latest = time
+                latest, newest = time, packet.pts if fell or newest is None else max(packet.pts, newest)
             self._order += packet.size > 0
             if packet.size and self.counted:  # the time becomes the packet's number, to find it for a picture
                 self._slots[self._order] = time if time is not None else self._order

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from streamtok.checkpoint.cosmos import load_published, published_names, to_published
@@ -81,7 +81,7 @@ def save_diffusers(model: Tokenizer, folder: str | Path) -> None:
     names = _names(model)
     stored = {names[name]: tensor.detach().to("cpu").contiguous() for name, tensor in to_published(model).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(stored, folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+    (folder / f"{WEIGHTS}.safetensors").write_bytes(to_safetensors(stored, metadata={"format": "pt"}))
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
 
 

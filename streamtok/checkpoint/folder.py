@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from streamtok.config import TokenizerConfig
@@ -68,7 +69,7 @@ def save(
     if tokens_of is not None:
         copy.keep_fingerprint(tokens_of)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(stored, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(to_safetensors(stored))  # `save_file` lets only its owner read it
     values = {"format": FORMAT, "fingerprint": copy.fingerprint, "weights": copy.weights_digest}
     values |= {"tokenizer": model.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")

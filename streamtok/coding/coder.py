@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_safetensors
 
 from streamtok.coding.alphabet import make_alphabet
 from streamtok.coding.arithmetic import Arithmetic, choose_arithmetic, one_thread
@@ -186,7 +186,8 @@ def _intervals(frequencies: np.ndarray, symbols: np.ndarray) -> np.ndarray:
 def save_coder(coder: TokenCoder, folder: Path) -> None:
     """Write coder.safetensors beside a tokenizer's weights."""
     metadata = {"format": FORMAT, "levels": json.dumps(coder.levels), "tokenizer": coder.tokenizer}
-    save_file(coder.tensors, folder / FILE, metadata | {"fingerprint": coder.fingerprint})
+    metadata |= {"fingerprint": coder.fingerprint}
+    (folder / FILE).write_bytes(to_safetensors(coder.tensors, metadata))
 
 
 def load_coder(path: Path) -> TokenCoder:

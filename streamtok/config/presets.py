@@ -55,7 +55,14 @@ _SMALL = replace(
 _NANO_P = replace(_NANO, name="nano-p", predictive=True)
 _REFINEMENT = 65_536 - math.prod(FSQ_LEVELS)  # the codes of 16 bits that FSQ does not use
 _NANO_R = replace(_NANO, name="nano-r", refinement=_REFINEMENT)
-_NANO_PR = replace(_NANO_P, name="nano-pr", refinement=_REFINEMENT, decoder_channels=(64, 160), decoder_blocks=(2, 2))
+_NANO_PR = replace(
+    _NANO_P,
+    name="nano-pr",
+    refinement=_REFINEMENT,
+    corrector=True,
+    decoder_channels=(64, 160),
+    decoder_blocks=(2, 2),
+)
 _PRESETS = (_NANO, _NANO_P, _NANO_R, _NANO_PR, _SMALL, *_PUBLISHED)
 PRESETS: dict[str, TokenizerConfig] = {config.name: config for config in _PRESETS}
 

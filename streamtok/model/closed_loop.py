@@ -5,6 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from streamtok.config import TokenizerConfig
+from streamtok.model.corrector import Corrector
 from streamtok.model.network import Coded, join_coded, widen
 from streamtok.model.state import Clock, State, StateSpec
 from streamtok.model.tokenizer import Tokenizer
@@ -15,6 +17,14 @@ class ClosedLoopTokenizer(Tokenizer):
 
     Each group is coded against the decoded groups before it, so tokens depend on the decoder's arithmetic.
     """
+
+    corrector: Corrector | None
+
+    def __init__(self, config: TokenizerConfig, deterministic: bool = False):
+        super().__init__(config, deterministic)
+        self.corrector = None
+        if config.corrector:
+            self.corrector = Corrector(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
         """The states of the encoder and of the decoder."""
@@ -32,7 +42,11 @@ class ClosedLoopTokenizer(Tokenizer):
         for group, now in split_steps(x, self.group, clock):
             features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
             drawn, held = self.quantize(features, len(x), state, now)
-            coded, decoded = self.code_group(group, drawn, state, now)
+            draft = self.show_draft(drawn.codes, state, now) if self.config.drafts else None
+            if self.corrector is not None and draft is not None:
+                latent = self.corrector(group - draft, drawn.latent, drawn.codes, now)
+                drawn, held = self.quantize_latent(latent, len(x), state, now)
+            coded, decoded = self.code_group(group, drawn, draft, state, now)
             state = {"encoder": encoder} | decoded | held
             parts.append(coded)
         return join_coded(parts, 2), state
@@ -45,8 +59,18 @@ class ClosedLoopTokenizer(Tokenizer):
             frames.append(shown)
         return torch.cat(frames, 2), state
 
-    def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
-        """What to send for `group` (B, 3, G, H, W), given the encoder's output `drawn`, and the new decoder state."""
+    @torch.no_grad()
+    def show_draft(self, codes: Tensor, state: State, clock: Clock) -> Tensor:
+        """The frames (B, 3, G, H, W) in [-1, 1] that codes (B, C, 1, h, w) would show if they redrew all cells."""
+        return self.redraw(codes, state, clock)[0].clamp(-1, 1)
+
+    def code_group(
+        self, group: Tensor, drawn: Coded, draft: Tensor | None, state: State, clock: Clock
+    ) -> tuple[Coded, State]:
+        """What to send for `group` (B, 3, G, H, W), and the new decoder state.
+
+        `drawn` redraws all cells; `draft` (B, 3, G, H, W) are the frames it showed before it was corrected, if decoded.
+        """
         frames, decoded = self.redraw(drawn.codes, state, clock)
         return replace(drawn, frames=frames), decoded
 

@@ -116,7 +116,11 @@ class Network(Weights):
     def quantize(self, features: Tensor, batch: int, state: State, clock: Clock) -> tuple[Coded, State]:
         """The encoder's features (B*n, z_factor * z_channels, h, w) through the bottleneck, and the new `hold` state if
         there is one."""
-        z, held = self.quant_conv(features), {}
+        return self.quantize_latent(self.quant_conv(features), batch, state, clock)
+
+    def quantize_latent(self, z: Tensor, batch: int, state: State, clock: Clock) -> tuple[Coded, State]:
+        """As `quantize`, of z (B*n, C, h, w), what the bottleneck reads."""
+        held: State = {}
         if "hold" in state:
             assert isinstance(self.quantizer, FSQ)  # checked by `init_hold`
             hold = state["hold"]

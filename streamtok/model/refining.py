@@ -100,9 +100,17 @@ class RefiningTokenizer(ClosedLoopTokenizer):
             "held": spec.zeros(self.config.latent_channels, *grid),
         }
 
-    def code_group(self, group: Tensor, drawn: Coded, state: State, clock: Clock) -> tuple[Coded, State]:
-        """Refine or redraw each cell, whichever is nearer to `group` (B, 3, G, H, W); `drawn` redraws all of them."""
-        word, keep = self._choose_words(group, drawn.codes, state, clock)
+    def show_draft(self, codes: Tensor, state: State, clock: Clock) -> Tensor:
+        """As `ClosedLoopTokenizer` says."""
+        redrawn, _ = self.mask_codes(codes[:, :, 0], torch.zeros_like(state["age"], dtype=torch.bool), state)
+        return super().show_draft(redrawn[:, :, None], state, clock)
+
+    def code_group(
+        self, group: Tensor, drawn: Coded, draft: Tensor | None, state: State, clock: Clock
+    ) -> tuple[Coded, State]:
+        """Refine or redraw each cell, whichever is nearer to `group` (B, 3, G, H, W), judged by the `draft`."""
+        assert draft is not None  # a refining tokenizer drafts
+        word, keep = self._choose_words(group, draft, state, clock)
         assert drawn.indices is not None  # a refining tokenizer is discrete
         indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)
         codes = self._with_words(drawn.codes, torch.where(keep, word + 1, 0)[:, None])
@@ -110,15 +118,13 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         return Coded(codes, drawn.latent, indices, drawn.losses, frames if self.training else None), decoded
 
     @torch.no_grad()
-    def _choose_words(self, group: Tensor, codes: Tensor, state: State, clock: Clock) -> tuple[Tensor, Tensor]:
-        """codes (B, C, 1, h, w) -> codewords int64 (B, h, w), and which cells to keep, bool (B, h, w)."""
+    def _choose_words(self, group: Tensor, draft: Tensor, state: State, clock: Clock) -> tuple[Tensor, Tensor]:
+        """Frames (B, 3, G, H, W), true and redrawn -> codewords int64 (B, h, w), and which cells to keep, bool."""
         cell = self.config.spatial_compression
         shown, age, size = (state[name] for name in ("reference", "age", "size"))
-        content, _ = self.mask_codes(codes[:, :, 0], torch.zeros_like(age, dtype=torch.bool), state)
-        redrawn = self.redraw(content[:, :, None], state, clock)[0].clamp(-1, 1)
         target = group.to(shown.dtype)
         mean = target.mean(2)
-        redrawn_error = to_cells((target - redrawn).square().mean(2), cell).sum(-1) * GREY**2
+        redrawn_error = to_cells((target - draft).square().mean(2), cell).sum(-1) * GREY**2
         moving = to_cells((target - mean[:, :, None]).square().mean(2), cell).sum(-1) * GREY**2 * MOVING_COUNTS
         wanted = clock.started.view(-1, 1, 1) & (moving < redrawn_error)
         residual = to_cells((mean - shown) * GREY, cell)

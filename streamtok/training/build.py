@@ -62,6 +62,8 @@ def _build_trainable(config: TrainConfig) -> Tokenizer:
         differing = _list_differences(sizes, source.config)
         if not differing:
             return source
+        if differing == ["corrector"]:
+            return add_corrector(source, sizes)
         if set(differing) <= {"decoder_blocks", "decoder_channels"}:
             return cut_decoder(source, sizes)
     except ValueError as error:
@@ -120,6 +122,18 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
         weights["decoder.conv_out.bias"][len(channels) :] = GATE
     if learnt:
         raise ValueError(f"the model to train has no {', '.join(learnt)}, which the weights to start from have")
+    return model
+
+
+def add_corrector(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
+    """A tokenizer of `config`, with a corrector, that computes what `source` does until it learns.
+
+    ValueError if the source has one and `config` has none.
+    """
+    if not config.corrector:
+        raise ValueError("the model to train has no corrector, the one to start from has")
+    model = build(config)
+    model.load_state_dict(model.state_dict() | source.state_dict())
     return model
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from streamtok.model import Tokenizer
@@ -36,4 +36,5 @@ def golden_tokens(tokenizer: Tokenizer) -> dict[str, Tensor]:
 
 def write_golden(tokenizer: Tokenizer, folder: Path) -> None:
     """Write golden.safetensors beside the weights."""
-    save_file({name: value.contiguous() for name, value in golden_tokens(tokenizer).items()}, folder / FILE)
+    tokens = {name: value.contiguous() for name, value in golden_tokens(tokenizer).items()}
+    (folder / FILE).write_bytes(to_safetensors(tokens))

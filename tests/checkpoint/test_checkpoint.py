@@ -126,6 +126,13 @@ def test_our_folder_round_trips(name, tmp_path):
     assert torch.equal(back.encode(clip).latent, model.encode(clip).latent)
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(tmp_path):
+    """A node's service reads what another user has trained."""
+    save(tiny("slim"), tmp_path)
+    weights, values = ((tmp_path / name).stat().st_mode for name in ("model.safetensors", "config.json"))
+    assert weights == values
+
+
 def test_half_precision_files_are_read_as_float32_with_the_fingerprint_of_what_is_stored(tmp_path):
     model = tiny("slim", dtype=torch.float32)
     save(model, tmp_path, dtype=torch.float16)

@@ -11,10 +11,10 @@ import streamtok
 from streamtok.checkpoint import save
 from streamtok.model import build
 from streamtok.settings.errors import SettingsError
-from streamtok.training.build import build_model, close_loop, cut_decoder, export_model
+from streamtok.training.build import add_corrector, build_model, close_loop, cut_decoder, export_model
 from streamtok.training.config import TrainConfig
 from streamtok.training.loop import train
-from tests.kit.models import SLIM
+from tests.kit.models import CONFIGS, SLIM
 from tests.kit.training import TINY, config
 
 
@@ -31,6 +31,14 @@ def test_a_predictive_model_starts_as_its_source(video):
         key, closed = source(video[:, :, :1]), model(video[:, :, :1])
     torch.testing.assert_close(closed.reconstruction, key.reconstruction, atol=1e-5, rtol=0)
     assert torch.equal(closed.indices, key.indices)
+
+
+def test_a_corrector_changes_nothing_before_it_learns(video):
+    source = build(CONFIGS["slim-p"])
+    model = add_corrector(source, CONFIGS["slim-pc"])
+    assert torch.equal(model.encode(video).indices, source.encode(video).indices)
+    with pytest.raises(ValueError, match="has no corrector"):
+        add_corrector(model, source.config)
 
 
 def test_sizes_that_differ_are_named():

@@ -28,7 +28,7 @@ def test_shipped_weights_give_their_golden_tokens(name):
     """A closed loop carries one flipped token on, so nano-p is allowed a few."""
     tok = streamtok.load(name)
     assert tok.config == PRESETS[name]
-    limit = 40e6 if name == "small" else 10e6
+    limit = {"small": 40e6, "nano-pr": 12e6}.get(name, 10e6)  # a corrector has an encoder of its own
     assert (WEIGHTS / name / "model.safetensors").stat().st_size <= limit
     assert share_of_wrong_tokens(tok, WEIGHTS / name) <= (0.05 if tok.config.predictive else 0.01)
 

@@ -1,0 +1,41 @@
+"""A corrector: the encoder's second look at what its draft decodes to."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from streamtok.config import PRESETS
+from streamtok.model import build
+from tests.kit.models import CONFIGS, SLIM, tiny, video
+
+
+@pytest.mark.parametrize("name", ["slim-pc", "slim-prc"])
+def test_it_changes_tokens_but_not_how_they_decode(name):
+    model, clip = tiny(name), video(9)
+    corrected = model.encode(clip).indices
+    shown = model.decode(corrected)
+    model.corrector = None
+    assert not torch.equal(model.encode(clip).indices, corrected)
+    assert torch.equal(model.decode(corrected), shown)
+
+
+def test_trained_alone_it_brings_pictures_nearer():
+    torch.manual_seed(0)
+    model, clip = build(CONFIGS["slim-pc"]), video(9, dtype=torch.float32)
+    model.requires_grad_(False).corrector.requires_grad_(True)
+    optimizer = torch.optim.Adam(model.corrector.parameters(), 3e-3)
+    errors = []
+    for _ in range(40):
+        error = (model(clip).reconstruction - clip).square().mean()
+        error.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(error.item())
+    assert min(errors[-5:]) < 0.99 * errors[0]
+
+
+def test_without_a_decoder_in_the_loop_there_is_no_draft():
+    with pytest.raises(ValueError, match="corrector needs a decoder in the loop"):
+        replace(SLIM, corrector=True)
+    assert [PRESETS[name].drafts for name in ("nano", "nano-p", "nano-r")] == [False, False, True]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical
 from world_model import WorldModel
 
 import streamtok
@@ -33,7 +32,8 @@ def draw_next(model: WorldModel, tokens: Tensor, temperature: float) -> Tensor:
     for k, size in enumerate(model.levels):
         before = digits[k][:, -1]
         odds = model.heads[k](known) + model.counted[k][changed, before]
-        now = Categorical(logits=odds / temperature).sample()
+        noise = -torch.empty_like(odds).exponential_().log()  # the largest sum is a draw from these odds (Gumbel)
+        now = (odds + temperature * noise).argmax(-1)
         known, changed = known + model.embed[k](now), changed | (now != before)
         token, value = token + value * now, value * size
     return token
@@ -57,12 +57,18 @@ def find_epoch(data: TokenDataset) -> dict:
 
 
 def load_model(path: Path, data: TokenDataset) -> WorldModel:
-    """The model that world_model.py has saved; ValueError if its tokens are not of the data's kind."""
-    saved = torch.load(path, weights_only=True)
-    if tuple(saved["levels"]) != data.levels:
-        raise ValueError(f"{path} knows tokens of levels {saved['levels']}, these have {data.levels}: train on these")
-    model = WorldModel(data.levels)
-    model.load_state_dict(saved["weights"])
+    """The model that world_model.py has saved; ValueError if it is none, or its tokens are not of the data's kind."""
+    try:
+        saved = torch.load(path, weights_only=True)
+        levels = tuple(saved["levels"])
+        model = WorldModel(levels)
+        model.load_state_dict(saved["weights"])
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises what the file's content leads to
+        raise ValueError(f"{path} is no model that world_model.py --save has written") from error
+    if levels != data.levels:
+        raise ValueError(f"{path} knows tokens of levels {levels}, these have {data.levels}: train on these")
     return model.eval()
 
 
@@ -84,7 +90,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--given", type=int, default=PAST, help="grids that the model is given")
     parser.add_argument("--grids", type=int, default=16, help="grids that it draws")
     parser.add_argument(
-        "--temperature", type=float, default=0.5, help="1 draws as predicted, less keeps to what is likely"
+        "--temperature",
+        type=float,
+        default=0.5,
+        help="1 draws as predicted, less keeps to what is likely, 0 takes that",
     )
     parser.add_argument("--tokenizer", help="the tokens' tokenizer (default: the one that they name)")
     parser.add_argument("--fps", type=float, default=30, help="frames per second of the video")

@@ -6,7 +6,7 @@
     streamtok doctor rtsp://192.168.1.10/stream1
 
 Without a source it also measures how many cameras this machine can serve. A source is anything that `streamtok ingest`,
-`encode` or `replay` takes; it is opened and read for a while. The exit status is 1 if something does not work.
+`encode`, `replay` or `info` takes; it is opened and read for a while. The exit status is 1 if something does not work.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from streamtok.bench.machine_checks import BAD, NOTE, OK, run_checks
 from streamtok.commands.command import make_main
@@ -61,11 +61,13 @@ def run(settings: DoctorSettings) -> int:
 
 
 def look_at_source(settings: DoctorSettings, source: str) -> int:
-    """Print what a source or a drive is; returns 1 if no frame comes. Raises OSError or ValueError as opening it does.
+    """Print what a source, a drive or tokens are; returns 1 if no frame comes, and of files where `info` does.
+
+    Raises OSError or ValueError as opening them does.
 
     Readers are imported here, so that the machine's checks run even if OpenCV, PyAV or ZeroMQ cannot be imported.
     """
-    from streamtok.commands.info import format_contents, is_empty
+    from streamtok.commands.info import find_failure, format_contents
     from streamtok.io.probe import probe_source
     from streamtok.tokens.inspecting import inspect
 
@@ -74,22 +76,30 @@ def look_at_source(settings: DoctorSettings, source: str) -> int:
         raise ValueError(f"{source} is no source but a configuration: name a source of it, or run ingest --config")
     if is_drive(source):
         report = inspect(source, progress=True).report
-        empty = is_empty(report)
-        words = f"{format_contents(report)}\n\nreplay it: streamtok replay {shlex.quote(source)}"
-        print(settings.format_result({"ok": not empty, "source": source, **report}, words))
-        return int(empty)
+        failure = find_failure(report)
+        words = f"{format_contents(report)}\n\n{failure or name_reader(source, report)}"
+        print(settings.format_result({"ok": failure is None, "source": source, **report}, words))
+        return int(failure is not None)
     found = probe_source(source, settings.frames)
     print(settings.format_result({"ok": found.frames > 0, **asdict(found)}, format_probe(found)))
     return int(found.frames == 0)
 
 
+def name_reader(source: str, report: dict[str, Any]) -> str:
+    """The command that reads what `inspect` has reported: `replay` for frames, `export` for tokens alone."""
+    if report.get("cameras"):
+        return f"replay it: streamtok replay {shlex.quote(source)}"
+    return f"export them: streamtok export {shlex.join(report['files'])} --to webdataset -o shards"
+
+
 def is_drive(source: str) -> bool:
-    """Whether a source is a drive that `replay` reads: a folder, or a file other than a video."""
+    """Whether a source is one that `info` reads whole: a folder, or a file other than a video."""
     from streamtok.drives.folders import find_kind
+    from streamtok.tokens.tokenfile import is_token_file
 
     with contextlib.suppress(ValueError):
         path, _ = split_file(source)
-        return path.is_dir() or (path.is_file() and find_kind(path) != "video")
+        return path.is_dir() or (path.is_file() and (is_token_file(path) or find_kind(path) != "video"))
     return False
 
 

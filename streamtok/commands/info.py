@@ -41,19 +41,16 @@ def run(settings: InfoSettings) -> int:
     if settings.plot:
         plot_tokens(found.surveys, settings.plot)
     print(settings.format_result(report, format_contents(report)))
-    if report.get("failure"):
-        print(f"streamtok info: {settings.path}: {report['failure']}", file=sys.stderr)
-        return 1
-    if is_empty(report):
-        print(f"streamtok info: {settings.path}: not one frame of it can be read", file=sys.stderr)
-        return 1
-    return 0
+    if failure := find_failure(report):
+        print(f"streamtok info: {settings.path}: {failure}", file=sys.stderr)
+    return int(failure is not None)
 
 
-def is_empty(report: dict[str, Any]) -> bool:
-    """Whether neither a frame nor a token group can be read."""
+def find_failure(report: dict[str, Any]) -> str | None:
+    """What could not be read to its end; None if all could, and there is a frame or a token group."""
     frames = sum(camera["frames"] for camera in report.get("cameras", {}).values())
-    return not frames and not any(found.get("groups") for found in [*report["streams"].values(), report.get("sum", {})])
+    groups = any(found.get("groups") for found in [*report["streams"].values(), report.get("sum", {})])
+    return report.get("failure") or (None if frames or groups else "not one frame of it can be read")
 
 
 def format_contents(report: dict[str, Any]) -> str:

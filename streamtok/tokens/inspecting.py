@@ -18,8 +18,8 @@ from streamtok.io.messages.depth import DepthRange
 from streamtok.recording.parts import Parts
 from streamtok.recording.reader import Recording
 from streamtok.times import time_covered
-from streamtok.tokens.tokenfile import TokenFile, is_token_file
-from streamtok.tokens.tracks import TOKEN_SUFFIX, find_drives
+from streamtok.tokens.tokenfile import TOKEN_SUFFIX, TokenFile, is_token_file
+from streamtok.tokens.tracks import find_drives
 from streamtok.types import TokenGroup
 from streamtok.wire.message import TokenMessage
 

@@ -36,6 +36,7 @@ from streamtok.tokens.file_header import read_columns, read_header, unpack_meta
 from streamtok.types import TokenGroup
 
 FORMAT, VERSION = "streamtok-tokens", 1
+TOKEN_SUFFIX = ".safetensors"
 DTYPES = {"U8": "|u1", "U16": "<u2", "U32": "<u4", "F16": "<f2", "I64": "<i8", "BOOL": "|b1"}
 CODES = {np.dtype(name): code for code, name in DTYPES.items()}
 OTHERS = ("keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
@@ -137,9 +138,14 @@ class TokenFile:
 
 
 def is_token_file(path: str | Path) -> bool:
-    """Whether `path` is a safetensors file whose header names our format; False for a broken one."""
+    """Whether `path` is a safetensors file whose header names our format, or is named as one and has no whole header.
+
+    Opening the latter says what is wrong with it. Whole safetensors files of something else are none.
+    """
+    path = Path(path)
     try:
-        header, _ = read_header(Path(path))
-        return unpack_meta(header.get("__metadata__", {})).get("format") == FORMAT
+        header, _ = read_header(path)
     except (OSError, ValueError):
-        return False
+        return path.suffix == TOKEN_SUFFIX and not path.is_dir()
+    meta = header.get("__metadata__")
+    return isinstance(meta, dict) and meta.get("format") == FORMAT

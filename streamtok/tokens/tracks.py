@@ -9,10 +9,9 @@ from streamtok.names import natural_key
 from streamtok.recording.parts import leave_out_copies
 from streamtok.tokens.grids import Grids, Identity, Track, find_lost_frames
 from streamtok.tokens.recordings import open_recorded_tracks
-from streamtok.tokens.tokenfile import TokenFile, is_token_file
+from streamtok.tokens.tokenfile import TOKEN_SUFFIX, TokenFile, is_token_file
 
 RECORDING_SUFFIX = ".mcap"
-TOKEN_SUFFIX = ".safetensors"
 TokenSource = str | Path | Sequence[str | Path]
 """Where tokens are read from: a file, a folder (searched recursively), or several of these."""
 
@@ -106,7 +105,8 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     """Group the files that may form a drive: each recording by itself, and the token files of each folder.
 
     Hidden files and folders are left out, for they hold drives that are still being tokenized. So are damaged
-    recordings whose repaired copies are there too. Raises FileNotFoundError if there are no tokens.
+    recordings whose repaired copies are there too. Other damaged files are in: opening them says what is wrong.
+    Raises FileNotFoundError if there are no tokens.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     drives: dict[Path, list[Path]] = {}

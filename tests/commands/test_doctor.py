@@ -1,6 +1,7 @@
 """`streamtok doctor SOURCE` says what a source is, what is wrong with it and what would be done."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from streamtok.commands import doctor
+from streamtok.commands import doctor, export
+from tests.kit.tokens import make_groups, write_recording, write_token_file
 from tests.kit.videos import PLAIN, damage, numbered, write_two_streams, write_video
 
 
@@ -108,6 +110,25 @@ def test_cameras_and_drives(tmp_path, look, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["ok"], found["source"]) == (False, "snapshot:http://127.0.0.1:9/x")
     assert "refused" in found["error"]
+
+
+def test_tokens_are_described_and_told_what_reads_them(tmp_path, look, capsys):
+    """The command that is named works; the status is that of `info`."""
+    groups = make_groups([4])
+    (tmp_path / "tokens").mkdir()
+    file = write_token_file(tmp_path / "tokens" / "a.safetensors", groups)
+    drive = write_recording(tmp_path / "a.mcap", {"front": groups})
+    for source in (file, file.parent, drive):
+        _, words = look(source)
+        assert "4 groups" in words
+        command = shlex.split(words.rpartition("export them: streamtok ")[2])
+        assert command[:2] == ["export", str(source)]
+        assert export.main([*command[1:-1], str(tmp_path / f"out of {source.name}")]) == 0
+        capsys.readouterr()
+    (file.parent / "b.safetensors").write_bytes(file.read_bytes()[:-40])
+    found, words = look(file.parent)
+    assert not found["ok"]
+    assert words.endswith("1 of 2 token files cannot be read\n")
 
 
 @pytest.mark.parametrize(("module", "check"), [("cv2", "video"), ("av", "video"), ("zmq", "zmq")])

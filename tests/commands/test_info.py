@@ -15,6 +15,7 @@ import pytest
 import zmq
 from safetensors import safe_open
 
+from streamtok.coding.library import SHIPPED
 from streamtok.commands import info as info_command
 from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
@@ -123,6 +124,25 @@ def test_a_damaged_file_of_a_folder_costs_itself_and_the_status(tmp_path, capsys
     assert len(report["damage"]) == 20
     assert "cut0.safetensors is cut off or damaged" in report["damage"][0]
     assert "30 of 31 token files cannot be read" in told.err
+
+
+def test_files_that_are_cut_off_within_their_headers_are_named(tmp_path, capsys):
+    encode_file("synthetic:32x48@30?frames=9", tmp_path / "whole.safetensors", "nano")
+    shutil.copy(SHIPPED / "nano" / "coder.safetensors", tmp_path)  # a whole file of something else
+    assert info_command.main([str(tmp_path)]) == 0
+    assert "1 token files" in capsys.readouterr().out
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes((tmp_path / "whole.safetensors").read_bytes()[:100])
+    (tmp_path / "garbage.safetensors").write_bytes(b"garbage" * 20)
+    assert info_command.main([str(tmp_path), "--json"]) == 1
+    told = capsys.readouterr()
+    assert "2 of 3 token files cannot be read" in told.err
+    assert [Path(text.split()[0]).name for text in json.loads(told.out)["damage"]] == [
+        "cut.safetensors",
+        "garbage.safetensors",
+    ]
+    assert info_command.main([str(cut)]) == 1
+    assert "cut off within its header" in capsys.readouterr().err
 
 
 def test_a_bag_is_described_by_its_cameras(tmp_path):

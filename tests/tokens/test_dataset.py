@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from streamtok.data import IterableTokenDataset, TokenDataset
@@ -336,3 +337,16 @@ def test_a_faster_camera_that_resets_without_loss_is_aligned_throughout(tmp_path
     assert mask[0].all()
     assert mask[1].tolist() == sorted(mask[1].tolist(), reverse=True)
     assert 2 < int(mask[1].sum()) < 5
+
+
+def test_a_file_without_a_whole_header_is_refused_by_name(tmp_path, token_file, groups_of):
+    """Training on less without a word is worse; whole files of something else are passed over."""
+    whole = token_file(tmp_path / "a.safetensors", groups_of([8])).read_bytes()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors", {"format": "pt", "by": "another tool"})
+    (tmp_path / "folder.safetensors").mkdir()
+    assert len(TokenDataset(tmp_path, window=8)) == 1
+    broken = tmp_path / "b.safetensors"
+    for content in (whole[:100], b"", b"garbage" * 20, whole.replace(b'"fps":"30.0"', b'"fps":"30.x"')):
+        broken.write_bytes(content)
+        with pytest.raises(ValueError, match=str(broken)):
+            TokenDataset(tmp_path, window=8)

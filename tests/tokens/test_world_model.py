@@ -119,6 +119,12 @@ def test_it_draws_what_it_predicts(example, sampler):
     assert ((shares - predicted).abs() < 5 * deviations).all()
     certain = sampler.draw_next(model, past.expand(64, -1, -1, -1), 1e-4)
     assert len(certain.unique()) == 1
+    assert torch.equal(sampler.draw_next(model, past.expand(64, -1, -1, -1), 0.0), certain)
+
+
+def write_weights(path):
+    torch.save({"levels": (8, 8, 8, 5, 5, 5), "weights": {"of_another_model": torch.zeros(1)}}, path)
+    return path
 
 
 def test_a_saved_model_goes_on_from_recorded_tokens_as_a_video(example, sampler, tmp_path, capsys):
@@ -132,5 +138,9 @@ def test_a_saved_model_goes_on_from_recorded_tokens_as_a_video(example, sampler,
     assert len(frames) == 1 + 4 * 4
     left, right = (np.stack(frames)[:, :, half].astype(int) for half in (slice(48), slice(48, None)))
     assert np.abs(left - right)[:9].mean() < 2  # the given grids; the video is lossy
+    for wrong in (tokens, tmp_path, Path(__file__), write_weights(tmp_path / "other.pt")):
+        assert sampler.main([str(wrong), str(tokens), "--given", "3", "--grids", "2"]) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert str(wrong) in line
     assert sampler.main([str(saved), str(tokens), "--grids", "90"]) == 1
     assert "ask for fewer --grids" in capsys.readouterr().err

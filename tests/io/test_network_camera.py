@@ -201,11 +201,20 @@ def hold_back(packets, most, seed):
             yield heapq.heappop(waiting)[1:]
 
 
+def find_rtp_port():
+    """An even port that is free, and so is the next, for RTCP. FFmpeg takes none of these for RTSP by UDP elsewhere."""
+    for port in random.sample(range(65_002, 65_534, 2), 200):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for number in (port, port + 1):
+                taken = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                taken.bind(("0.0.0.0", number))
+            return port
+    raise OSError("no two free ports")
+
+
 def read_udp(folder, codec, clip, most=1, seed=0):
     """Frames of a clip that comes by UDP, at 100 a second, as an SDP file says; and their source. See `hold_back`."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind(("127.0.0.1", 0))
-        port = sender.getsockname()[1] + 1 & ~1  # RTCP has the port behind it
+    port = find_rtp_port()
     name, more = NAMES[codec]
     text = SDP.replace("video 0", f"video {port}").replace("96", str(clip[0][0][1] & 127))
     (folder / "cam.sdp").write_text(text.format(name=name, more=more))

@@ -73,7 +73,7 @@ class Fleet:
         """Tokenize every drive that is not done; returns counts, and the broken drives with the reason for each."""
         self.store = open_store(self.out)
         self.store.clean()
-        self._skipped = self._frames = 0
+        self._skipped, self._frames, self._losses = 0, 0, {}
         started = time.monotonic()
         queue = JobQueue(self._find_jobs(), self.run_options.workers, self.run_options.retries)
         try:

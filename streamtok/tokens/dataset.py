@@ -39,6 +39,7 @@ class Series:
 
     tracks: list[Track]
     windows: np.ndarray  # (n, 2) int64: the first grid and the end of each window
+    reaches: list[int]  # ns within which a grid of each other track belongs to one of the first
 
 
 class TokenDataset(Dataset):
@@ -82,14 +83,18 @@ class TokenDataset(Dataset):
             raise ValueError("align needs streams: name the cameras, the one that gives the clock first")
         if gaps not in ("mask", "cut"):
             raise ValueError(f"gaps is {gaps!r}: expected 'mask' or 'cut'")
-        self.window, self.stride, self.align, self._tolerance_ns = window, stride, align, tolerance_ns
+        self.window, self.stride, self.align = window, stride, align
         drives = open_drives(source, streams, together=align)
         if align:
             together = [order_by_stream(tracks, streams or ()) for tracks in drives]
         else:
             together = [[track] for tracks in drives for track in tracks]
         self.identity = together[0][0].identity
-        self._series = [_make_series(tracks, window, stride, gaps) for tracks in together]
+        self._series = []
+        for tracks in together:
+            breaks = tracks[0].find_gaps() if gaps == "cut" else tracks[0].breaks
+            reaches = [find_reach(np.diff(t.times_ns)) if tolerance_ns is None else tolerance_ns for t in tracks[1:]]
+            self._series.append(Series(tracks, _cut_windows(breaks, window, stride), reaches))
         self._ends = np.cumsum([len(series.windows) for series in self._series])
 
     @property
@@ -116,17 +121,16 @@ class TokenDataset(Dataset):
         index %= len(self)
         at = int(np.searchsorted(self._ends, index, side="right"))
         series = self._series[at]
-        first, *others = series.tracks
+        first = series.tracks[0]
         start, stop = series.windows[index - int(self._ends[at])]
         items = [self._read_window(first, np.arange(start, stop))]
         if not self.align:
             return items[0] | {"stream": first.stream, "file": str(first.path)}
         times = first.times_ns[start:stop]
-        for track in others:
-            reach = find_reach(np.diff(track.times_ns)) if self._tolerance_ns is None else self._tolerance_ns
+        for track, reach in zip(series.tracks[1:], series.reaches, strict=True):
             items.append(self._read_window(track, find_nearest(track.times_ns, times, reach)))
         stacked = {key: torch.stack([item[key] for item in items]) for key in items[0]}
-        return stacked | {"stream": [track.stream for track in (first, *others)], "file": str(first.path)}
+        return stacked | {"stream": [track.stream for track in series.tracks], "file": str(first.path)}
 
     def _read_window(self, track: Track, wanted: np.ndarray) -> dict[str, torch.Tensor]:
         """Read the grids `wanted` (n,) of a track (-1: none) as one window, masked from the first gap on."""
@@ -247,12 +251,6 @@ def read_unbroken(track: Track, wanted: np.ndarray) -> tuple[Grids, np.ndarray]:
     gaps = grids.find_gaps()
     gaps[0] = False
     return select_grids(grids, wanted - first), ~np.logical_or.accumulate(gaps)[wanted - first]
-
-
-def _make_series(tracks: list[Track], window: int, stride: int, gaps: Literal["mask", "cut"]) -> Series:
-    first = tracks[0]
-    breaks = first.find_gaps() if gaps == "cut" else first.breaks
-    return Series(tracks, _cut_windows(breaks, window, stride))
 
 
 def _cut_windows(gaps: np.ndarray, window: int, stride: int) -> np.ndarray:

@@ -409,6 +409,7 @@ def test_a_folder_of_recordings_is_a_drive_each_and_what_was_lost_is_told_in_the
     words = "front: 16 of 32 images are frames; 16 are copies, 4 are missing in the file"
     assert told[0] == words
     assert list(result["losses"]) == [str(folder / "b_morning.mcap")]
+    assert fleet.run()["losses"] == {}  # of drives that were done before
     for command in (info, replay):
         assert command.main([str(folder / "b_morning.mcap"), *(["--model", model] if command is replay else [])]) == 0
         assert words in capsys.readouterr().out.splitlines()

@@ -121,6 +121,13 @@ def test_two_sources_of_an_architecture_are_refused(tmp_path):
     assert build_model(TrainConfig(init=str(tmp_path), model="nano", model_overrides=small_sizes())).config == SLIM
 
 
+def test_a_corrector_is_not_taken_away(tmp_path):
+    save(tiny("slim-pc", dtype=torch.float32), tmp_path)
+    sizes = small_sizes() | {"predictive": True}
+    with pytest.raises(SettingsError, match=r"two architectures \(they differ in corrector\): leave out model"):
+        build_model(TrainConfig(init=str(tmp_path), model="nano", model_overrides=sizes))
+
+
 def small_sizes():
     ours, theirs = SLIM.to_dict(), PRESETS["nano"].to_dict()
     return {name: value for name, value in ours.items() if value != theirs[name]}

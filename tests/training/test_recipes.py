@@ -1,11 +1,12 @@
 """The recipes of the shipped weights follow each other, each from what the one before has written."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import streamtok
-from streamtok.commands import train
+from streamtok.commands import fit_refinement, train
 from tests.kit.training import CLIPS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -45,3 +46,12 @@ def test_nano_is_made_by_its_recipes(run_recipe, tmp_path):
 @pytest.mark.parametrize("name", ["nano_p", "nano_p_cpu"])
 def test_a_predictive_model_goes_on_from_the_nano_that_ships(run_recipe, name):
     assert run_recipe(name, cuda_graph="false", device="cpu").config == streamtok.load("nano-p").config
+
+
+def test_a_corrector_is_added_to_what_the_recipe_before_has_written(run_recipe):
+    """That is a model of the sizes that it began with, by the first command of train_nano_pr_cpu.yaml."""
+    clip = "synthetic:128x128@30?seed=3&frames=20"
+    start = "out/train_nano_pr/model"
+    assert fit_refinement.main([clip, "--model", "nano-p", "--pictures", "1", "-o", start]) == 0
+    before, after = streamtok.load(start).config, run_recipe("nano_pr_finish_cpu").config
+    assert after == replace(before, corrector=True) != before

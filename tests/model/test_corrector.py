@@ -38,4 +38,6 @@ def test_trained_alone_it_brings_pictures_nearer():
 def test_without_a_decoder_in_the_loop_there_is_no_draft():
     with pytest.raises(ValueError, match="corrector needs a decoder in the loop"):
         replace(SLIM, corrector=True)
+    with pytest.raises(ValueError, match="vae"):
+        replace(CONFIGS["slim-pc"], quantizer="vae", z_factor=2)
     assert [PRESETS[name].drafts for name in ("nano", "nano-p", "nano-r")] == [False, False, True]

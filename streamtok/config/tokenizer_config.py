@@ -124,7 +124,9 @@ class TokenizerConfig:
         if self.corrector and not self.closed_loop:
             raise ValueError("a corrector needs a decoder in the loop: a model that is predictive or has refinement")
         if self.corrector and self.quantizer == "vae":
-            raise ValueError("corrector is for a latent that the encoder gives itself; quantizer 'vae' draws its latent")
+            raise ValueError(
+                "corrector is for a latent that the encoder gives itself; quantizer 'vae' draws its latent"
+            )
 
     def _check_statistics(self) -> None:
         mean, deviation = self.latents_mean, self.latents_std

@@ -121,11 +121,10 @@ class TokenizerConfig:
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
         if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq"):
             raise ValueError(f"refinement is {self.refinement}, expected 0, or codewords and a video model of 'fsq'")
-        if self.corrector and not self.closed_loop:
-            raise ValueError("a corrector needs a decoder in the loop: a model that is predictive or has refinement")
-        if self.corrector and self.quantizer == "vae":
+        if self.corrector and (not self.closed_loop or self.quantizer == "vae"):
             raise ValueError(
-                "corrector is for a latent that the encoder gives itself; quantizer 'vae' draws its latent"
+                "a corrector needs a decoder in the loop, so a model that is predictive or has refinement, and a "
+                f"latent that is not drawn at random: quantizer is {self.quantizer!r}, 'vae' draws"
             )
 
     def _check_statistics(self) -> None:

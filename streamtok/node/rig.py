@@ -175,10 +175,3 @@ def warm_up_streams(core: IngestCore, sources: dict[str, Source]) -> None:
             core.open(name, source.size)
         if source.size is not None or lane.options.size is not None:
             core.warm_up(name)
-
-
-def announce_streams(core: IngestCore, sources: dict[str, Source], publisher: Publisher) -> None:
-    """Announce, before the first frame, the streams whose sources know their size."""
-    for name, source in sources.items():
-        if source.size is not None:
-            publisher.add_stream(core.stream_info(name))

@@ -144,11 +144,10 @@ def test_memory_that_is_not_there_is_one_line_that_says_what_to_do(take, capsys)
 def test_a_thread_that_cannot_start_is_one_line_that_names_the_limit_on_tasks(capsys):
     program = """
 import resource, sys, threading
-from streamtok.commands.command import make_main
-from tests.commands.test_flags import Song
+from streamtok.commands.command import command
 resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
 threading.stack_size(1 << 33)
-sys.exit(make_main("sing", Song, lambda settings: threading.Thread(target=print).start(), None)(["-o", "album", "la"]))
+sys.exit(command("sing")(lambda argv: threading.Thread(target=print).start())())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
     assert done.stderr == (

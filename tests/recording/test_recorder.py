@@ -329,8 +329,11 @@ def test_a_file_whose_disk_is_unmounted_is_followed_by_another(tmp_path):
     program = f"""
 import subprocess
 from pathlib import Path
-from tests.recording.test_recorder import *
-with Recorder(Path({str(tmp_path)!r}) / "d.mcap", RecorderOptions(wait=True, **NO_GUARD)) as recorder:
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
+from tests.kit.recordings import info, messages
+from tests.kit.wire import eventually
+with Recorder(Path({str(tmp_path)!r}) / "d.mcap", RecorderOptions(wait=True, min_free_bytes=0)) as recorder:
     recorder.add_stream(info())
     subprocess.run(["umount", "--lazy", {str(tmp_path)!r}], check=True)
     assert eventually(lambda: len(recorder.paths) == 2)

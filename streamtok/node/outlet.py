@@ -8,14 +8,14 @@ from typing import Any, TextIO
 
 log = logging.getLogger("streamtok.node")
 
-PATIENCE_S = 0.1  # of `flush`: in a healthy process text is written, in order with that of others, when it returns
+PATIENCE_S = 0.1  # in a healthy process text is written, in order with that of others, when `write` returns
 MOST_WAITING = 1 << 18  # characters
 
 
 class Outlet:
     """A text stream that a thread writes to another `stream`, while there is something to write.
 
-    `flush` waits for that thread up to PATIENCE_S, but not again until all is written. Text beyond MOST_WAITING is
+    Callers wait for that thread up to PATIENCE_S, but not again until all is written. Text beyond MOST_WAITING is
     dropped, and the log says so once the stream takes text again.
     """
 
@@ -45,6 +45,7 @@ class Outlet:
                     self._writer = writer
                 except RuntimeError:  # no more threads
                     self._write_all()
+        self.flush()
         return len(text)
 
     def flush(self) -> None:

@@ -169,7 +169,7 @@ def open_streams(core: IngestCore, sources: dict[str, Source], publisher: Publis
     """Allocate, warm up and announce, before the first frame, the streams whose sources know their size."""
     for name, source in sources.items():
         lane = core.lane(name)
-        lane.set_frame_rate(source.fps)
+        lane.frame_rate = source.fps
         if source.size is not None:
             core.open(name, source.size)
         if source.size is not None or lane.options.size is not None:

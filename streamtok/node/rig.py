@@ -170,7 +170,7 @@ def warm_up_streams(core: IngestCore, sources: dict[str, Source]) -> None:
     """Allocate and warm up the streams whose size is known; ValueError for a size that cannot be encoded."""
     for name, source in sources.items():
         lane = core.lane(name)
-        lane.set_frame_rate(source.fps)
+        lane.frame_rate = source.fps
         if source.size is not None:
             core.open(name, source.size)
         if source.size is not None or lane.options.size is not None:

@@ -5,6 +5,7 @@ read, and no viewer reads it. The file is larger, but a recorder that falls behi
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -112,12 +113,12 @@ class RecordingWriter:
 
     @property
     def is_removed(self) -> bool:
-        """Whether the file has been deleted, so that nobody can open what is written."""
-        own = os.fstat(self._stream.fileno())
+        """Whether nobody can open what is written: the file was deleted, or its file system unmounted."""
         try:
-            return own.st_nlink == 0 and not os.path.samestat(own, self.path.stat())  # some file systems count no links
-        except OSError:
-            return True
+            self._find().stat()
+        except OSError as error:
+            return error.errno == errno.ENOENT
+        return False
 
     def follow(self) -> bool:
         """Whether the file was moved since the last call, alone or with its folder; `path` then says where to."""

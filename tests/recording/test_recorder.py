@@ -321,6 +321,29 @@ def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_move
     assert len(list(open_recording(tmp_path / "moved" / "d_001.mcap").messages())) == 5
 
 
+def test_a_file_whose_disk_is_unmounted_is_followed_by_another(tmp_path):
+    """The kernel names a file of a detached mount by its path there, where nobody finds it."""
+    mounted = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path)]
+    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    program = f"""
+import subprocess
+from pathlib import Path
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
+from tests.kit.recordings import info, messages
+from tests.kit.wire import eventually
+with Recorder(Path({str(tmp_path)!r}) / "d.mcap", RecorderOptions(wait=True, min_free_bytes=0)) as recorder:
+    recorder.add_stream(info())
+    subprocess.run(["umount", "--lazy", {str(tmp_path)!r}], check=True)
+    assert eventually(lambda: len(recorder.paths) == 2)
+    for made, tokens in messages(5):
+        recorder.write_group(made, tokens)
+"""
+    subprocess.run([*mounted, sys.executable, "-c", program], check=True, timeout=200)
+    assert len(list(open_recording(tmp_path / "d_001.mcap").messages())) == 5
+
+
 def test_a_file_system_that_counts_no_links_has_not_lost_its_file(tmp_path, monkeypatch):
     def count_no_links(descriptor: int, fstat=os.fstat) -> os.stat_result:
         return os.stat_result([0 if place == 3 else value for place, value in enumerate(fstat(descriptor))])

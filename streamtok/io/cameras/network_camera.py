@@ -93,7 +93,7 @@ class NetworkCamera(Device):
             due_ns = self._clock.play(one.stream_ns, time.monotonic_ns())
             while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
                 time.sleep(min(early_ns / 1e9, GRAB_S))
-        return Grabbed(one.image, self._clock.to_local(one.stream_ns), damaged=one.damaged, timed=True)
+        return Grabbed(one.image, self._clock.to_local(one.stream_ns), None, one.damaged, True, one.stream_ns)
 
     def release(self) -> None:
         """Close the connection."""

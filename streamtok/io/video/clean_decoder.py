@@ -22,7 +22,6 @@ from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
 MARKED = "the container marks it as damaged"
-MARKED_BEHIND = 2  # packets that a sign of loss may concern: the one it comes with, and the next
 MOST_WAITING = 64
 """Packets remembered whose pictures have not come out of the decoder yet."""
 MOST_REORDERED = 17  # packets that may lie between a packet and the output of its picture, if they have no times

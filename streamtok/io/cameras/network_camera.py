@@ -16,8 +16,9 @@ from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.stream_clock import MOST_BACK_NS, StreamClock
 from streamtok.io.certificates import verifies
-from streamtok.io.video.clean_decoder import BEFORE_KEY, CleanDecoder
+from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import PLAYLIST, demux, is_rtp, makes_up_times, open_container, read_rate
+from streamtok.io.video.damage import BEFORE_KEY
 from streamtok.io.video.frame_images import to_image
 from streamtok.redaction import without_password
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import av
 
-from streamtok.io.video.clean_decoder import Checked
 from streamtok.io.video.containers import demux
+from streamtok.io.video.damage import Checked
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.video_stream import VideoStream
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+from streamtok.io.codecs.av1_headers import CONFIGURATION
 from streamtok.io.codecs.nal_units import read_length_size, without_sei
 from streamtok.io.codecs.picture_order import Order, follow_order
 from streamtok.io.codecs.whole_packets import whole_rule
@@ -26,6 +27,7 @@ MARK_ERRORS = {"h264", "mpeg1video", "mpeg2video", "tiff"}
 MARK_KEYS = {"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9", "libdav1d", "av1"}
 """Decoders that mark key frames, of streams that may begin at any picture."""
 AV1 = ("libdav1d", "av1")  # they also mark a key frame that is shown again; the headers tell which are new
+AV1C = b"\x81"  # how extradata of MP4 and Matroska begin
 NEW_EXTRADATA = "new_extradata"  # the side data of a packet from which on the stream has other extradata
 HAVE_EXIF, LONGEST_EXIF = ("mjpeg",), 1 << 16  # bytes, from the start of the packet
 
@@ -50,7 +52,8 @@ class CleanDecoder:
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
-        strict |= {"strict": "1"} if context.name == "libdav1d" else {}  # checks that the symbols end where the data do
+        if context.name == "libdav1d" and _keeps_rules(context.extradata or b""):
+            strict |= {"strict": "1"}  # checks that the symbols end where the data do
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context, self._counted, self._intra = context, counted, context.codec.intra_only
         self._describe(context.extradata)
@@ -200,6 +203,17 @@ class CleanDecoder:
     def _lose(self, order: int, pts: int | None = None, reason: str = DEPENDS) -> None:
         if self._damage.add(Loss(order, _to_time(pts), reason)):
             self._queue.damage_from(order)
+
+
+def _keeps_rules(extradata: bytes) -> bool:
+    """Whether strict decoding accepts the sequence header of AV1: it refuses a colour matrix that 4:2:0 cannot have."""
+    trial: Any = av.CodecContext.create("libdav1d", "r")
+    trial.options = {"strict": "1"}
+    try:
+        trial.decode(av.Packet(extradata[CONFIGURATION:] if extradata[:1] == AV1C else extradata))
+    except av.error.InvalidDataError:
+        return False
+    return True
 
 
 def _to_time(pts: int | None) -> int | None:

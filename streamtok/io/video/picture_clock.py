@@ -10,11 +10,56 @@ Each clock sees the packets in order of decoding and times the pictures in order
 """
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
+from streamtok.io.video.containers import makes_up_times, read_rate
+
+DEFAULT_FPS = Fraction(25)
+PROGRESSIVE = (0, 1)  # of FFmpeg's field orders: unknown, progressive
 STEP_BACK_S = 1
 """A fall of decoding times by more than this is a clock that restarts; in a playlist any fall is, if presentation times
 fall too: pieces with B-frames and without have decoding times that overlap."""
+
+
+class Timing(NamedTuple):
+    """What a container tells of the times of a stream.
+
+    `claimed_rate`: pictures per second, None if it says none; `rate_from`: who says so. `timeless`: the rate makes the
+    times. `counted`: there are no presentation times, so pictures are numbered as they come out. `even`: each packet
+    is one picture.
+    """
+
+    claimed_rate: Fraction | None
+    rate_from: str
+    timeless: bool
+    counted: bool
+    even: bool
+
+    @property
+    def rate(self) -> Fraction:
+        """The claimed rate, else 25."""
+        return self.claimed_rate or DEFAULT_FPS
+
+
+def read_timing(container: Any, stream: Any, fps: float | None) -> Timing:
+    """The timing of a PyAV stream; a rate that is given takes the place of its times."""
+    context, form, raw = stream.codec_context, container.format.name, makes_up_times(container)
+    said = read_rate(container, stream)
+    claimed = Fraction(fps).limit_denominator(100_000) if fps else said or (DEFAULT_FPS if raw else None)
+    timeless = raw or fps is not None
+    counted = raw or form == "avi" or (form in ("asf", "mxf") and bool(context.has_b_frames))
+    interlaced = getattr(context, "field_order", 0) not in PROGRESSIVE  # older PyAV lacks it
+    hides_pictures = context.name == "vp8"  # whose packets may show no picture
+    even = not (timeless or counted or interlaced or hides_pictures)
+    return Timing(claimed, "given" if fps else "its headers" if said else "assumed", timeless, counted, even)
+
+
+def make_clock(timing: Timing, stream: Any) -> "RateClock":
+    """The clock of one pass over a PyAV stream."""
+    if timing.timeless:
+        return RateClock(timing.rate)
+    timed = DecodedClock if timing.counted else ShownClock
+    return timed(timing.rate, stream.time_base, stream.start_time or 0)
 
 
 class RateClock:

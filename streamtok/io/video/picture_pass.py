@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import av
 
-from streamtok.io.video.containers import demux
+from streamtok.io.video.containers import PLAYLIST, demux
 from streamtok.io.video.damage import Checked
+from streamtok.io.video.picture_clock import RestartWatch, make_clock
 from streamtok.io.video.picture_numbers import PictureNumbers
 from streamtok.io.video.video_stream import VideoStream
 
@@ -61,7 +62,9 @@ class Pass:
 
     def __init__(self, video: VideoStream, numbers: PictureNumbers, cold: ColdStart | None = None) -> None:
         self._video, self._numbers, self._cold = video, numbers, cold
-        self._decoder, self._clock = video.decoder, video.make_clock()
+        self._decoder, self._clock = video.decoder, make_clock(video.timing, video.stream)
+        self._losses, self._restarts = video.follow_losses(), RestartWatch(video.container.format.name == PLAYLIST)
+        self._counted = video.timing.counted
         self._stretches = 0
         self._cut_short = False
 
@@ -72,33 +75,32 @@ class Pass:
             if self._cold is not None and self._cold.fails(checked, bool(self._decoder.damage)):
                 return
             if checked.damage:
-                numbers.hide_picture(checked.timed and not video.counted)
+                numbers.hide_picture(checked.timed and not self._counted)
                 video.tell_once("damaged", checked.damage)
                 continue
             pts = checked.frame.pts
-            number = numbers.number(None if video.counted else pts, checked.disturbed)
+            number = numbers.number(None if self._counted else pts, checked.disturbed)
             yield Numbered(number, self._clock.time_picture(number or 0, pts), checked.frame, self._stretches)
         video.end = numbers.end(bool(self._decoder.damage)) + self._cut_short + video.count_cut_off()
 
     def _decode(self) -> Iterator[Checked]:
         """The decoder's results, without those of packets that are passed over."""
-        video, losses, restarts = self._video, self._video.follow_losses(), self._video.watch_restarts()
         order, first = -1, 0  # number of the last packet; of the first one that is not passed over, if `counted`
         for packet in self._demux():
-            if restarts.see(packet) and not video.counted:
+            if self._restarts.see(packet) and not self._counted:
                 yield from self._decoder.decode(None)
                 self._start_stretch()
             order += packet.size > 0
             seconds = self._number_packet(packet, order)
             if self._is_passed_over(packet, seconds):
-                if video.counted:  # pictures still in the decoder can no longer be numbered: drop them
+                if self._counted:  # pictures still in the decoder can no longer be numbered: drop them
                     first = order + 1
                     self._numbers.restart(first)
                 self._decoder.lose_packets()
                 continue
-            if video.packets is not None:
-                video.packets.keep(packet)
-            missing, damaged = losses.see(packet)
+            if self._video.packets is not None:
+                self._video.packets.keep(packet)
+            missing, damaged = self._losses.see(packet)
             if missing:
                 self._decoder.lose_packets()
             for checked in self._decoder.decode(packet, damaged):
@@ -123,7 +125,7 @@ class Pass:
         if not packet.size:
             return None
         seconds = self._clock.see_packet(order, packet)
-        if self._video.counted:
+        if self._counted:
             packet.pts = packet.dts = order
         elif not packet.is_discard:
             self._numbers.add_packet(packet.pts)
@@ -160,7 +162,7 @@ def read_from_tick(video: VideoStream, tick: int, first: int) -> Iterator[Number
     proven = False
     while not proven:
         cold = ColdStart(tick) if video.seek(tick - back) else None
-        for one in Pass(video, PictureNumbers(video.even, first, tick), cold).read():
+        for one in Pass(video, PictureNumbers(video.timing.even, first, tick), cold).read():
             pts = one.frame.pts
             if given < tick if pts is None else pts <= given:  # before the range, or given before reading started over
                 continue
@@ -174,7 +176,7 @@ def read_from_seconds(video: VideoStream, seconds: Fraction, first: int) -> Iter
     """The pictures from a time on, numbered from `first`, decoded from the start of the file."""
     video.rewind()
     shift = None
-    for one in Pass(video, PictureNumbers(video.even)).read():
+    for one in Pass(video, PictureNumbers(video.timing.even)).read():
         if shift is None and one.seconds >= seconds:
             shift = first - (one.number or 0)
         yield one._replace(number=None if shift is None else (one.number or 0) + shift)

@@ -61,8 +61,8 @@ class VideoReader:
         self.counts: Counter[str] = Counter()
         self.video = VideoStream(self.path, stream=stream, fps=fps, keep_packets=keep_packets)
         self.codec: str = self.video.stream.codec_context.name
-        self.rate = self.video.rate
-        self.fps = float(self.rate) if self.video.claimed_rate else None
+        self.rate = self.video.timing.rate
+        self.fps = float(self.rate) if self.video.timing.claimed_rate else None
         self._ahead: tuple[VideoFrame | None, Iterator[VideoFrame]] | None = None
         self._passing: Fraction | None = None  # set by `pass_over` until a picture from that time on is delivered
 
@@ -88,7 +88,7 @@ class VideoReader:
     def expected_frames(self) -> int:
         """The number of pictures by the container's headers, 0 if unknown; the true number may differ by a few."""
         seconds = read_seconds(self.video.container)
-        return (self.video.stream.frames or round(seconds * (self.video.claimed_rate or 0))) if seconds else 0
+        return (self.video.stream.frames or round(seconds * (self.video.timing.claimed_rate or 0))) if seconds else 0
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._ahead is None:
@@ -99,7 +99,7 @@ class VideoReader:
 
     def pass_over(self, seconds: Fraction) -> None:
         """Decode nothing before the first key frame at or after `seconds`; the skipped pictures are not counted."""
-        self.video.pass_over(seconds)
+        self.video.pass_until = seconds
         self._passing = seconds
 
     def read_frame(self, number: int) -> VideoFrame:
@@ -117,7 +117,7 @@ class VideoReader:
         self._ahead = None
         if first == 0 or self._ticks is None:
             self.video.rewind()
-            return self._deliver(Pass(self.video, PictureNumbers(self.video.even)).read(), first, stop)
+            return self._deliver(Pass(self.video, PictureNumbers(self.video.timing.even)).read(), first, stop)
         if first >= len(self._ticks):
             return iter(())
         return self._deliver(read_from_tick(self.video, int(self._ticks[first]), first), first, stop)
@@ -128,10 +128,10 @@ class VideoReader:
         Nothing before that key frame is read, so true numbers are not known: pictures are numbered from `first` to
         `stop` - 1.
         """
-        if self.video.timeless:
+        if self.video.timing.timeless:
             return self.read_range(round(seconds * self.rate), stop)
         self._ahead = None
-        if self.video.counted:
+        if self.video.timing.counted:
             return self._deliver(read_from_seconds(self.video, seconds, first), first, stop)
         stream = self.video.stream
         tick = (stream.start_time or 0) + round(seconds / stream.time_base)
@@ -140,7 +140,7 @@ class VideoReader:
     @cached_property
     def _ticks(self) -> np.ndarray | None:
         """Each picture's presentation time, int64 (N,) in units of the stream's time base; see `read_ticks`."""
-        return read_ticks(self.path, self.video.stream.index) if self.video.even else None
+        return read_ticks(self.path, self.video.stream.index) if self.video.timing.even else None
 
     def _deliver(self, pictures: Iterator[Numbered], first: int, stop: int | None) -> Iterator[VideoFrame]:
         """The pictures of a read from number `first` on; numbers that do not come are counted as damaged."""

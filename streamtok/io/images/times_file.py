@@ -81,20 +81,20 @@ def _read_table(path: Path) -> Table:
     rows: dict[int, list[str]] = {}
     numbers: list[int] = []
     headings: list[str] = []
-    comments = 0
+    comments: list[str] = []  # the headings, and what stands below
     for number, line in enumerate(_read_lines(path), 1):
         line = line.strip().replace('"', "")
         if line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line)):
             headings += [] if rows else [line]
-            comments += 1
+            comments.append(line)
         elif line:
             rows[number] = _split_line(line)
-            numbers.append(number - comments - 1)
+            numbers.append(number - len(comments) - 1)
     if not rows:
         raise ValueError(f"{path} holds no times: expected a line for each image, or in JSON one list of numbers")
     if numbers[-1] >= 2 * len(numbers) - 2:  # a blank line after each time is only spacing
         numbers = list(range(len(numbers)))
-    units = [named[1].lower().removesuffix("ec") for line in headings if (named := UNIT_IN_HEADING.search(line))]
+    units = [named[1].lower().removesuffix("ec") for line in comments if (named := UNIT_IN_HEADING.search(line))]
     return Table(rows, numbers, headings, units[0] if units else None)
 
 

@@ -168,10 +168,8 @@ class CleanDecoder:
         fed, is_new = self._queue.match(frame.pts, Fed(self._fed))
         frame.opaque = [self._orient(frame, fed.stays_turned)]  # a list: PyAV needs a new object
         frame.pts = _to_time(frame.pts)
-        damage = self._judge(frame, fed)
-        self._queue.note_shown(frame.pts, fed.order)
-        if is_new:
-            self._queue.add(Checked(frame, damage, disturbed, frame.pts is not None), fed.order)
+        checked = Checked(frame, self._judge(frame, fed), disturbed, frame.pts is not None)
+        self._queue.show(checked, fed.order, is_new)
         yield from self._queue.release(self._fed)
 
     def _orient(self, frame: Any, stays_turned: bool | None) -> int:

@@ -123,14 +123,12 @@ class ResultQueue:
         refused = self._refused.get(pts)
         return self._awaited.pop(pts, refused or latest), refused is None
 
-    def add(self, one: Checked, order: int) -> None:
-        self._held.append((one, order))
-
-    def note_shown(self, pts: int | None, order: int) -> None:
-        """Note a frame that came out: the pictures of packets before it have come out, too."""
-        self._shown = self._shown if pts is None else pts
-        self._held += [one for one in self._unplaced if one[1] < order]
-        self._unplaced = [one for one in self._unplaced if one[1] >= order]
+    def show(self, one: Checked, order: int, is_new: bool) -> None:
+        """Take a frame that came out, and keep it if it `is_new`: pictures of packets before it have come out, too."""
+        self._shown = one.frame.pts if one.timed else self._shown
+        self._held += [refused for refused in self._unplaced if refused[1] < order]
+        self._unplaced = [refused for refused in self._unplaced if refused[1] >= order]
+        self._held += [(one, order)] if is_new else []
 
     def damage_from(self, order: int) -> None:
         """Mark the held pictures from an order on as damaged."""

@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +58,25 @@ class StreamTimes:
 class DriveTime:
     """The time of a drive, `now`, ns since its first image, as its cameras' images come.
 
-    A camera has a clock of its own if its first time is over a minute away from the others'. Its time then counts from
-    there, and so it does where its clock was set, back or by over a day.
+    `behind` says how far cameras' clocks are behind a common one, ns. A camera's time counts on from `now` where its
+    clock was set, back or by over a day, and if it begins over a minute before `now`, or over a day after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, behind: Mapping[str, int] | None = None) -> None:
         self.now = 0
+        self._behind = behind or {}
         self._shared: int | None = None  # offset of the first camera, ns
         self._seen: dict[str, tuple[int, int]] = {}  # latest time and offset by camera
 
     def see(self, stream: str, times: Sequence[int]) -> int:
         """Take the times of a camera's next images; returns `now`."""
-        for time_ns in times:
-            last, offset = self._seen.get(stream, (time_ns, self._shared))
-            is_far = stream not in self._seen and abs(time_ns + (offset or 0) - self.now) > SAME_BASE_NS
-            if offset is None or is_far or not 0 <= time_ns - last <= DAY_NS:
+        for time_ns in (time_ns + self._behind.get(stream, 0) for time_ns in times):
+            shared = self.now - time_ns if self._shared is None else self._shared
+            earliest = self.now - shared - SAME_BASE_NS  # of a camera that begins
+            last, offset = self._seen.get(stream, (earliest, shared))
+            if not 0 <= time_ns - last <= DAY_NS:
                 offset = self.now - time_ns
-            self._shared = offset if self._shared is None else self._shared
-            self._seen[stream] = time_ns, offset
+            self._shared, self._seen[stream] = shared, (time_ns, offset)
             self.now = max(self.now, time_ns + offset)
         return self.now
 

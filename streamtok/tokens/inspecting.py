@@ -42,7 +42,7 @@ def inspect(
     *,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect a recording, a token file, a folder of token files, which are added up (`sum`), or any drive.
+    """Inspect a recording, a token file, any drive, or a folder: its drive, and the sum of the token files in it.
 
     `clock` and `depth_range` are as for `open_drive`. With `progress` a bar is shown on a terminal. Raises ValueError
     or OSError for what cannot be opened.
@@ -50,14 +50,26 @@ def inspect(
     path = Path(path)
     if path.is_file() and is_token_file(path):
         return inspect_token_file(path)
+    files = find_token_files(path)
+    try:
+        found = inspect_drive(path, clock, depth_range, progress)
+    except ValueError:
+        if not files:
+            raise
+        return sum_token_files(path, files, progress)
+    if files:
+        beside = sum_token_files(path, files, progress).report
+        failure = found.report.get("failure") or beside["failure"]
+        both = {"sum": beside["sum"], "damage": found.report["damage"] + beside["damage"], "failure": failure}
+        return Inspection(found.report | both, found.surveys)
+    return found
+
+
+def inspect_drive(path: Path, clock: AskedClock, depth_range: DepthRange | None, progress: bool) -> Inspection:
+    """Inspect a recording or any other drive; the arguments are as in `inspect`."""
     if (recording := find_recording(path)) is not None:
         return inspect_recording(recording, progress)
-    try:
-        drive = open_drive(path, None, clock, depth_range)
-    except ValueError:
-        if files := find_token_files(path):
-            return sum_token_files(path, files, progress)
-        raise
+    drive = open_drive(path, None, clock, depth_range)
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
     cameras = survey_frames(drive, progress)
     return Inspection(report | {"cameras": cameras, "damage": drive.notes, "failure": drive.failure})

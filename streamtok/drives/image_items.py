@@ -12,7 +12,7 @@ from streamtok.drives.item import Item, no_picture
 from streamtok.io.codecs.access_units import AccessUnits
 from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
 from streamtok.io.images.stills import DamagedFrame, decode_still, is_whole_jpeg
-from streamtok.io.messages.depth import DepthRange, depth_picture
+from streamtok.io.messages.depth import DepthRange, depth_picture, is_depth
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
 from streamtok.preprocessing.pixels import RawImage
@@ -66,13 +66,14 @@ class _Video:
 
 
 class ItemMaker:
-    """Makes items of the image messages of several cameras; call `flush` after the last one."""
+    """Makes items of the image messages of several cameras; call `flush` after the last one.
 
-    def __init__(
-        self, find_depth: Callable[[ImageMessage], DepthRange | None], find_clock: Callable[[str], Choice]
-    ) -> None:
+    `depth` are the distances, in metres, between which depth images become pictures (None: they do not).
+    """
+
+    def __init__(self, depth: DepthRange | None, find_clock: Callable[[str], Choice]) -> None:
         self._videos: dict[str, _Video] = {}
-        self._find_depth, self._find_clock = find_depth, find_clock
+        self._depth, self._find_clock = depth, find_clock
 
     def make(self, timed: Timed) -> Iterable[Item]:
         """The items that one message gives: its own, or those of earlier video packets that are decoded now.
@@ -91,9 +92,8 @@ class ItemMaker:
         return []
 
     def _make_still(self, timed: Timed, image: ImageMessage) -> Item:
-        depth = self._find_depth(image)
-        if depth is not None:
-            return _make_item(timed, functools.partial(depth_picture, image, depth))
+        if self._depth is not None and is_depth(image.encoding):
+            return _make_item(timed, functools.partial(depth_picture, image, self._depth))
         if image.kind == "raw":
             return _make_item(timed, image.picture)
         data = bytes(image.data)

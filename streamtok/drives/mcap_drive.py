@@ -50,12 +50,12 @@ class McapDrive(MessageDrive):
 
         Frames come when they are decoded, which for compressed video may be some messages later.
         """
-        progress = {name: self.start_progress(name) for name in streams}
+        numberings = {name: self.start_numbering(name) for name in streams}
         topics, tokens = {t for t, name in self.topics.items() if name in streams}, {TOKENS + name for name in streams}
         for each in self.assemble(self._read_files(topics, tokens, as_written=True)):
             if isinstance(each, TokenData):
                 yield each
-            elif (frame := self.load(self.number(each, progress[each.stream]))) is not None:
+            elif (frame := self.load(self.number(each, numberings[each.stream]))) is not None:
                 yield frame
 
     def _read_files(

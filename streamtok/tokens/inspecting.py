@@ -20,8 +20,6 @@ from streamtok.recording.reader import Recording
 from streamtok.times import time_covered
 from streamtok.tokens.tokenfile import TOKEN_SUFFIX, TokenFile, is_token_file
 from streamtok.tokens.tracks import find_drives
-from streamtok.types import TokenGroup
-from streamtok.wire.message import TokenMessage
 
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
 MOST_NAMES = 20  # models, streams and damaged files of a folder that a report names
@@ -75,31 +73,13 @@ def inspect_drive(path: Path, clock: AskedClock, depth_range: DepthRange | None,
     return Inspection(report | {"cameras": cameras, "damage": drive.notes, "failure": drive.failure})
 
 
-def to_group(message: TokenMessage) -> TokenGroup:
-    """Convert a recorded message to the group that it was made from."""
-    header, (height, width) = message.header, message.header.image_size
-    return TokenGroup(
-        stream=header.stream,
-        tokens=message.tokens,
-        keyframe=header.keyframe,
-        epoch=header.epoch,
-        frame_ids=header.frame_ids,
-        capture_ns=header.capture_ns,
-        dropped=header.dropped,
-        repeated=header.repeated,
-        encode_ns=header.encode_ns,
-        image_size=(height, width),
-        hold=header.hold or 0.0,
-    )
-
-
 def inspect_recording(recording: Recording, progress: bool) -> Inspection:
     """Inspect a recording that holds tokens; `progress` is as in `inspect`."""
     infos = recording.first_infos()
     surveys = {name: TokenSurvey(math.prod(info.levels) if info.levels else 0) for name, info in infos.items()}
     sessions: dict[str, set[str]] = defaultdict(set)
     for message in recording.messages():
-        surveys[message.stream].add(to_group(message), len(message.payload), message.lost)
+        surveys[message.stream].add(message.header, message.tokens, len(message.payload), message.lost)
         sessions[message.stream].add(message.header.session)
     streams: dict[str, Any] = {}
     for name, info in infos.items():
@@ -131,7 +111,7 @@ def inspect_token_file(path: Path) -> Inspection:
     levels = file.meta.get("levels") or file.meta.get("config", {}).get("levels") or []
     survey = TokenSurvey(math.prod(levels) if levels else 0)
     for group in file:
-        survey.add(group)
+        survey.add(group, group.tokens, group.tokens.nbytes)
     facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
     stream, margin = str(file.meta.get("stream", "cam0")), {"hold_margin": file.meta.get("hold", 0.0)}
     streams = {stream: facts | survey.report() | margin}

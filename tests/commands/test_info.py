@@ -229,7 +229,8 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
     survey = TokenSurvey(64)
     grid = np.zeros((2, 3), np.uint16)
     for number in range(7000):
-        survey.add(TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24)))
+        group = TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24))
+        survey.add(group, grid, grid.nbytes)
     assert survey.report()["groups"] == 7000
     assert 1000 < len(survey.columns.kept) < 3000
     assert survey.report()["codes_used"] == 1

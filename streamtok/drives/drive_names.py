@@ -64,16 +64,12 @@ def drives_in(path: Path, find: ImageFinder, walk: FolderWalk | None = None, nam
 
     `named` are the folders of images whose names hold their recording (see `named_logs`).
     """
-    walk = walk or FolderWalk(path)
     logs = {} if named else find_logs(path, find)
     named = folders_of(logs) or named
     files = list_file_drives(path)
     if not files and path not in named and has_images(path, find):
         return [str(path)]
-    below = {}
-    if files or path not in named:  # no drives are sought below images
-        found = {folder: drives_in(folder, find, walk, named) for folder in walk.folders_in(path)}
-        below = {folder: drives for folder, drives in found.items() if drives}
+    below = list_below(path, find, walk, named) if files or path not in named else {}  # no drives lie below images
     alone = not files and below and not any(folder.is_relative_to(path) for folder in named)
     if alone and all(below[each] == [str(each)] for each in below) and belong_together(list(below), find):
         return [str(path)]
@@ -96,10 +92,13 @@ def list_videos(path: Path) -> list[str]:
     return [str(video) for video in sorted(filter(is_video, path.iterdir()))]
 
 
-def list_below(path: Path, find: ImageFinder) -> list[str]:
-    """The names of the drives in the folders below `path`."""
-    walk = FolderWalk(path)
-    return [drive for folder in walk.folders_in(path) for drive in drives_in(folder, find, walk)]
+def list_below(
+    path: Path, find: ImageFinder, walk: FolderWalk | None = None, named: Collection[Path] = ()
+) -> dict[Path, list[str]]:
+    """The folders in `path` that hold drives, with the names of these; the arguments are those of `drives_in`."""
+    walk = walk or FolderWalk(path)
+    found = {folder: drives_in(folder, find, walk, named) for folder in walk.folders_in(path)}
+    return {folder: drives for folder, drives in found.items() if drives}
 
 
 def name_parts(recording: Parts) -> str:

@@ -7,7 +7,6 @@ read, and no viewer reads it. The file is larger, but a recorder that falls behi
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 from collections import Counter
@@ -230,7 +229,8 @@ class RecordingWriter:
     def _schema(self, name: str) -> int:
         if name not in self._schemas:
             if name in form.SCHEMAS:
-                described = form.SCHEMAS[name]["title"], "jsonschema", json.dumps(form.SCHEMAS[name]).encode()
+                title, schema = form.describe_messages(name)
+                described = title, "jsonschema", schema
             else:
                 from mcap_protobuf.schema import build_file_descriptor_set
 

@@ -28,6 +28,7 @@ from streamtok.recording.repair import repair
 from streamtok.recording.write_queue import WriteJob, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
+from streamtok.wire.header import TokenHeader
 from streamtok.wire.message import TokenMessage
 from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
@@ -135,7 +136,9 @@ def test_the_plain_mcap_library_reads_it_as_the_protocol_page_says(tmp_path):
         "jsonschema",
         "msgpack",
     )
-    assert json.loads(schema.data)["required"] == ["header", "payload"]
+    described = json.loads(schema.data)
+    assert described["required"] == ["header", "payload"]
+    assert described["$defs"]["TokenHeader"]["properties"].keys() == set(TokenHeader.__struct_fields__)
     assert message.log_time == made.capture_ns[-1] + int(channel.metadata["clock_offset_ns"])
     assert message.log_time - made.capture_ns[-1] == CLOCK[1] - CLOCK[0]
     assert json.loads(channel.metadata["engine"]) == {"device": "cpu", "threads": 1}

@@ -12,6 +12,7 @@ SOAK_SECONDS ?= 3600
 .PHONY: demo test test-slow lint format bench soak train-smoke gpu-check docs clean
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo 'setting up .venv with PyTorch and the rest: some minutes, once'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

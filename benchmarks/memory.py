@@ -45,11 +45,8 @@ def weight_bytes(preset: str) -> tuple[int, int]:
 
 def main() -> int:
     """Print the table."""
-    print(
-        "| model | frames | weights (encoder / all) | state per camera, plain | fused | 6 cameras, fused "
-        "| 8 GB | 16 GB | 80 GB |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| model | frames | weights (encoder / all) | state per camera, plain | fused | 8 GB | 16 GB | 80 GB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for preset in MODELS:
         encoder, everything = weight_bytes(preset)
         for size in SIZES:
@@ -57,7 +54,7 @@ def main() -> int:
             # Half of the memory is left for frames, working memory and other processes.
             cameras = [int((gigabytes * 5e8 - everything) // fused) for gigabytes in (8, 16, 80)]
             weights = f"{encoder / 1e6:.0f} / {everything / 1e6:.0f} MB"
-            states = f"{plain / 1e6:.0f} MB | {fused / 1e6:.0f} MB | {(6 * fused + everything) / 1e9:.2f} GB"
+            states = f"{plain / 1e6:.0f} MB | {fused / 1e6:.0f} MB"
             fits = " | ".join(str(count) if count > 0 else "-" for count in cameras)
             print(f"| {preset} | {size[0]}x{size[1]} | {weights} | {states} | {fits} |")
     return 0

@@ -16,7 +16,7 @@ from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.redaction import MOST_TEXT, clean_text, without_password
 from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.export import ExportOptions, export
-from streamtok.tokens.lerobot_layout import VideoColumn
+from streamtok.tokens.lerobot_layout import VideoFiles
 from streamtok.types import Frame
 from tests.kit.tokens import make_groups, write_token_file
 
@@ -37,7 +37,7 @@ def test_a_stream_name_is_what_it_is(name):
 @pytest.mark.parametrize("name", EVIL)
 def test_a_video_column_lies_within_its_folder(tmp_path, name):
     with pytest.raises(ValueError, match="stream name"):
-        VideoColumn(tmp_path, name, 30.0)
+        VideoFiles(tmp_path, name, 30.0)
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped"])

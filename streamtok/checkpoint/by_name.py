@@ -41,7 +41,7 @@ def load_checkpoint(name: str | Path, deterministic: bool = False) -> Tokenizer:
     near, hint = difflib.get_close_matches(str(name), PRESETS, n=3), ""
     if variant := find_variant(str(name)):
         near = [variant]
-        hint = f"a published checkpoint is downloaded first (hf download nvidia/{path.name} --local-dir {path.name}); "
+        hint = f"a published checkpoint is nvidia/{path.name} on the hub, or the folder that it was downloaded to; "
     raise ValueError(
         f"no preset and no checkpoint folder is called {str(name)!r}; {hint}"
         + (f"did you mean {', '.join(near)}? " if near else "")

@@ -20,8 +20,8 @@ from streamtok.settings.errors import SettingsError
 from streamtok.settings.reading import Kind
 from streamtok.settings.shared import NodeSettings
 
-# Words of libraries that get no memory, or no thread for want of it, and do not raise MemoryError.
-NO_MEMORY = re.compile("allocate memory|bad_alloc|failed to map segment|start new thread")
+# Words of libraries that get no memory and do not raise MemoryError.
+NO_MEMORY = re.compile("allocate memory|bad_alloc|failed to map segment")
 Main = Callable[..., int]  # of (argv: list[str] | None = None)
 
 
@@ -83,6 +83,8 @@ def tell_error(name: str, error: Exception) -> int:
     told = isinstance(error, RuntimeError | ImportError) and NO_MEMORY.search(reason)  # others may quote a file's name
     if told or isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         reason = f"out of memory ({reason}): raise the limit (ulimit -v, a container's) or take a smaller size or model"
+    elif isinstance(error, RuntimeError) and "start new thread" in reason:
+        reason += ": raise the limit on tasks (ulimit -u, a container's pids) or on memory (ulimit -v)"
     print(f"streamtok {name}: {reason}", file=sys.stderr)
     return 2 if isinstance(error, SettingsError) else 1
 

@@ -61,7 +61,7 @@ def format_contents(report: dict[str, Any]) -> str:
     for name, stream in report["streams"].items():
         lines += [f"tokens {name}:", *format_stream(stream)]
     if "sum" in report:
-        lines += format_sum(report["sum"])
+        lines += ["token files:", *format_sum(report["sum"])]
     for name, camera in report.get("cameras", {}).items():
         lines.append(
             f"frames {name}: {camera['frames']} in {camera['seconds']:.1f} s, {camera['frames_per_second']:.2f} per "

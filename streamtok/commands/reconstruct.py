@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
-from streamtok.io.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamtok.io.suffixes import is_image, is_video
 from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
@@ -99,10 +99,10 @@ def run(settings: ReconstructSettings) -> int:
 
 def find_sources(given: list[str]) -> list[str]:
     """List the files that paths, folders and patterns name, each once; ValueError for one that names none."""
-    known, found = {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}, []
+    found: list[str] = []
     for text in given:
         if Path(text).is_dir():
-            here = [str(path) for path in sorted(Path(text).iterdir()) if path.suffix.lower() in known]
+            here = [str(path) for path in sorted(Path(text).iterdir()) if is_video(path) or is_image(path)]
         else:
             here = [text] if text.startswith("synthetic:") else sorted(glob.glob(text, recursive=True))
         if not here:

@@ -43,6 +43,7 @@ class Choice:
     """The clock of a camera, the reason (empty for its stamps as they are), and its positive first steps, ns.
 
     `shuffled`: images came slightly out of order, as video packets with B-frames do. `shift_ns` is added to stamps.
+    `behind_ns` is how far they are behind other cameras' where that is kept.
     """
 
     clock: ClockName = "header"
@@ -50,6 +51,7 @@ class Choice:
     steps: list[int] = field(default_factory=list)
     shuffled: bool = False
     shift_ns: int = 0
+    behind_ns: int = 0
 
     def read(self, stamps: Stamps) -> int:
         """The time of a message, ns; 0 if it has none. The shift ends where the camera's clock was set right."""
@@ -88,22 +90,14 @@ def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock 
     if asked != "auto":
         return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
     choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    shifts, apart = _find_shifts(samples, choices)
-    for name, shift_ns in shifts.items():
-        choices[name].shift_ns = shift_ns
-        choices[name].reason = f"{shift_ns / 1e9:+.3f} s, as other cameras have another clock"
-    for name, behind_ns in apart.items():
-        where = "behind" if behind_ns > 0 else "ahead of"
-        choices[name].reason = f"{abs(behind_ns) / 1e9:.0f} s {where} other cameras, which is kept"
+    _compare_clocks(samples, choices)
     return choices
 
 
-def _find_shifts(
-    samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]
-) -> tuple[dict[Camera, int], dict[Camera, int]]:
-    """What to add to the stamps of cameras whose clock surely differs from that of logging, which others keep, ns.
+def _compare_clocks(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> None:
+    """Note in `choices` which cameras' clocks differ from that of logging, which others keep.
 
-    The second result is how far other cameras' stamps are behind it (negative: ahead), if that is over a minute.
+    What surely differs is added to their stamps; what may be meant, over a minute, is only told.
     """
     lags: dict[Camera, int] = {}  # of times behind the log
     for name, choice in choices.items():
@@ -111,17 +105,20 @@ def _find_shifts(
         if pairs and all(len(set(times)) > 1 for times in zip(*pairs, strict=True)):
             lags[name] = median_low(log_ns - time_ns for time_ns, log_ns in pairs)
     kept = min(lags.values(), key=abs, default=0)
+    logged = abs(kept) < SAME_BASE_NS  # by a clock that a camera keeps
     dead = any(choice.clock != "header" for choice in choices.values())
-    shifts: dict[Camera, int] = {}
-    apart: dict[Camera, int] = {}
-    for name in [name for name in lags if choices[name].clock == "header" and abs(kept) < SAME_BASE_NS]:
-        behind = lags[name] - kept
-        known = [ns for ns in (*AHEAD_NS, *shifts.values()) if abs(behind - ns) < SAME_SHIFT_NS]
-        if known or (abs(behind) >= SAME_BASE_NS and (dead or behind > BOOT_NS)):
-            shifts[name] = known[0] if known else behind
-        elif abs(behind) >= SAME_BASE_NS:
-            apart[name] = behind
-    return shifts, apart
+    shifts = list(AHEAD_NS)
+    for choice, behind in [(choices[name], lags[name] - kept) for name in lags if choices[name].clock == "header"]:
+        known = [ns for ns in shifts if abs(behind - ns) < SAME_SHIFT_NS]
+        is_far = abs(behind) >= SAME_BASE_NS
+        if logged and (known or (is_far and (dead or behind > BOOT_NS))):
+            choice.shift_ns = known[0] if known else behind
+            choice.reason = f"{choice.shift_ns / 1e9:+.3f} s, as other cameras have another clock"
+            shifts.append(choice.shift_ns)
+        elif is_far:
+            choice.behind_ns = behind
+            where = "behind" if behind > 0 else "ahead of"
+            choice.reason = f"{abs(behind) / 1e9:.0f} s {where} other cameras, which is kept" if logged else ""
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:

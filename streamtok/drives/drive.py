@@ -5,27 +5,22 @@ import heapq
 import itertools
 import logging
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median
 from typing import Any, NamedTuple, Self, TypeVar
 
 from streamtok.drives.camera_order import REORDER_FRAMES, CameraOrder
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
+from streamtok.drives.numbering import Numbering
 from streamtok.io.images.stills import DamagedFrame
-from streamtok.times import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, TimeJudge
 from streamtok.types import Frame
 
 Content = TypeVar("Content")
 log = logging.getLogger("streamtok.drive")
 
 MOST_PROBLEMS, LOGGED_PROBLEMS = 1000, 5
-MOST_AHEAD, FASTER = 10, 4  # a jump above both 10 and 4 times the steps in that time is a counter that restarted
-FASTEST_NS = 4_000_000  # the step from number to number while none is known yet
-TURNED_AHEAD = 1000  # the largest jump that is a gap where the clock was set back, so that time does not tell
 GUESSED = "images without a time of their own got one between their neighbours'"
 LEFT_OUT = {
     "damaged": "cannot be read",
@@ -42,28 +37,6 @@ class Problem(NamedTuple):
     stream: str
     text: str
     frame_id: int | None = None
-
-
-@dataclass
-class Progress:
-    """How far one camera has been read; `offset` is its stored numbers minus those given, since the last restart.
-
-    `paces` are the latest steps (ns) from number to number; those from image to image are longer where images are lost.
-    """
-
-    judge: TimeJudge
-    uneven: bool = False
-    paces: deque[float] = field(default_factory=deque)
-    next_id: int = 0
-    turn: int = 0
-    last_ns: int = 0
-    numbered: bool = False
-    offset: int = 0
-
-    def counts_anew(self, ahead: int, went_ns: int) -> bool:
-        """Whether a number `ahead` of the expected one means a restarted counter; `went_ns` is 0 if time is unknown."""
-        usual = (mean if self.uneven else median)(self.paces) if len(self.paces) >= LEAST_STEPS else FASTEST_NS
-        return ahead < 0 or ahead > (max(MOST_AHEAD, FASTER * went_ns / usual) if went_ns else TURNED_AHEAD)
 
 
 def describe_losses(account: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -121,11 +94,11 @@ class Drive(ABC):
             if name not in self.streams:
                 raise ValueError(f"{self.path} has no camera {name!r}; it has {', '.join(self.streams) or 'none'}")
             self.counts[name].clear()
-        progress = {name: self.start_progress(name) for name in names}
+        numberings = {name: self.start_numbering(name) for name in names}
         stored = self._items(names)
         depth = REORDER_FRAMES * len(names) if len(names) > 1 else 0  # each camera's own are in order by then
         for item in self._order(stored, depth) if self.checked else stored:
-            yield self.number(item, progress[item.stream])
+            yield self.number(item, numberings[item.stream])
 
     @property
     def notes(self) -> list[str]:
@@ -174,43 +147,20 @@ class Drive(ABC):
     def _items(self, streams: list[str]) -> Iterator[Item]:
         """The images of these cameras as they are stored."""
 
-    def start_progress(self, stream: str) -> Progress:
-        """The progress of a camera before its first image."""
-        clock = self.find_clock(stream)
-        kept = BURST_STEPS if clock.uneven else USUAL_STEPS
-        return Progress(TimeJudge(clock.uneven, clock.steps), clock.uneven, deque(maxlen=kept))
-
     def find_clock(self, stream: str) -> Choice:
         """The clock of a camera."""
         return self.clocks.get(stream) or Choice()
 
-    def number(self, item: Item, progress: Progress) -> Item:
+    def start_numbering(self, stream: str) -> Numbering:
+        """The numbering of a camera before its first image."""
+        return Numbering(self.find_clock(stream), self.checked, self.note)
+
+    def number(self, item: Item, numbering: Numbering) -> Item:
         """The item with its frame number; counts the images that are missing before it."""
-        turned, progress.turn = item.turn != progress.turn, item.turn
-        if turned:
-            progress.judge.restart()
-        step = progress.judge.see(item.capture_ns, item.log_ns)
-        went_ns, progress.last_ns = item.capture_ns - progress.last_ns, item.capture_ns
-        known = None if item.frame_id is None else item.frame_id - progress.offset
-        ahead = known - progress.next_id if known is not None and progress.numbered else 0
-        anew = self.checked and ahead != 0 and progress.counts_anew(ahead, 0 if turned else went_ns)
-        by_time = anew or (known is None and not progress.numbered)
-        if anew:
-            self.note(
-                item.stream, f"its counter jumps by {ahead} images within {went_ns / 1e9:.3f} s: time counts there"
-            )
-        if by_time and step.was_set:
-            self.note(item.stream, f"the clock was set forward by {went_ns / 1e9:.3f} s; nothing is missing there")
-        missing = step.missing if by_time else max(0, ahead)  # a gap in time becomes one in the numbers
-        if progress.numbered and known is not None and not anew and not turned:
-            progress.paces.append(went_ns / (1 + missing))
-        number = progress.next_id + missing if known is None or anew else known
-        if item.frame_id is not None:
-            progress.numbered, progress.offset = True, item.frame_id - number
-        progress.next_id = number + 1
-        if missing:
-            self.counts[item.stream]["lost"] += missing
-        return item._replace(frame_id=number, missing=missing, was_set=step.was_set)
+        item = numbering.take(item)
+        if item.missing:
+            self.counts[item.stream]["lost"] += item.missing
+        return item
 
     def load(self, item: Item) -> Frame | None:
         """The frame of an item, or None if it is damaged, which is counted."""

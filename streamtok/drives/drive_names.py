@@ -64,23 +64,27 @@ def drives_in(path: Path, find: ImageFinder, walk: FolderWalk | None = None, nam
 
     `named` are the folders of images whose names hold their recording (see `named_logs`).
     """
-    walk = walk or FolderWalk(path)
     logs = {} if named else find_logs(path, find)
-    named = folders_of(logs) if logs else named
+    named = folders_of(logs) or named
+    files = list_file_drives(path)
+    if not files and path not in named and has_images(path, find):
+        return [str(path)]
+    below = list_below(path, find, walk, named) if files or path not in named else {}  # no drives lie below images
+    alone = not files and below and not any(folder.is_relative_to(path) for folder in named)
+    if alone and all(below[each] == [str(each)] for each in below) and belong_together(list(below), find):
+        return [str(path)]
+    own = [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + files
+    if len(own) == 1 and not below:
+        return [str(path)]
+    return own + [drive for drives in below.values() for drive in drives]
+
+
+def list_file_drives(path: Path) -> list[str]:
+    """The names of the drives that recordings and videos in a folder itself are; videos may be the folder's cameras."""
     recordings, videos = [name_parts(recording) for recording in list_recordings(path)], list_videos(path)
-    own = recordings + videos if recordings or why_clips(videos) else [str(path)] if videos else []
-    if not own and path not in named and has_images(path, find):
-        return [str(path)]
-    folders = walk.folders_in(path) if own or path not in named else ()  # no drives are sought below images
-    below = {folder: drives_in(folder, find, walk, named) for folder in folders}
-    rigs = [folder for folder, drives in below.items() if drives]
-    unnamed = not any(folder.is_relative_to(path) for folder in named)
-    alone = unnamed and not own and rigs and all(below[each] == [str(each)] for each in rigs)
-    if alone and belong_together(rigs, find):
-        return [str(path)]
-    found = [f"{IMAGES}{path}?log={quote(log)}" for log in logs] + own
-    found += [drive for drives in below.values() for drive in drives]
-    return [str(path)] if len(found) == 1 and (recordings or logs) else found
+    if recordings or why_clips(videos):
+        return recordings + videos
+    return [str(path)] if videos else []
 
 
 def list_videos(path: Path) -> list[str]:
@@ -88,10 +92,13 @@ def list_videos(path: Path) -> list[str]:
     return [str(video) for video in sorted(filter(is_video, path.iterdir()))]
 
 
-def list_below(path: Path, find: ImageFinder) -> list[str]:
-    """The names of the drives in the folders below `path`."""
-    walk = FolderWalk(path)
-    return [drive for folder in walk.folders_in(path) for drive in drives_in(folder, find, walk)]
+def list_below(
+    path: Path, find: ImageFinder, walk: FolderWalk | None = None, named: Collection[Path] = ()
+) -> dict[Path, list[str]]:
+    """The folders in `path` that hold drives, with the names of these; the arguments are those of `drives_in`."""
+    walk = walk or FolderWalk(path)
+    found = {folder: drives_in(folder, find, walk, named) for folder in walk.folders_in(path)}
+    return {folder: drives for folder, drives in found.items() if drives}
 
 
 def name_parts(recording: Parts) -> str:

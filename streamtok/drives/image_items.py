@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from streamtok.drives.clocks import Choice, Timed
-from streamtok.drives.item import Item
+from streamtok.drives.item import Item, no_picture
 from streamtok.io.codecs.access_units import AccessUnits
 from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
 from streamtok.io.images.stills import DamagedFrame, decode_still, is_whole_jpeg
-from streamtok.io.messages.depth import DepthRange, depth_picture
+from streamtok.io.messages.depth import DepthRange, depth_picture, is_depth
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
+from streamtok.preprocessing.pixels import RawImage
 from streamtok.times import GAP_STEPS, LOST_STEPS, TimeJudge
 
 CUT_JPEG = "a JPEG that is cut off"
@@ -65,40 +66,41 @@ class _Video:
 
 
 class ItemMaker:
-    """Makes items of the image messages of several cameras; call `flush` after the last one."""
+    """Makes items of the image messages of several cameras; call `flush` after the last one.
 
-    def __init__(
-        self, find_depth: Callable[[ImageMessage], DepthRange | None], find_clock: Callable[[str], Choice]
-    ) -> None:
+    `depth` are the distances, in metres, between which depth images become pictures (None: they do not).
+    """
+
+    def __init__(self, depth: DepthRange | None, find_clock: Callable[[str], Choice]) -> None:
         self._videos: dict[str, _Video] = {}
-        self._find_depth, self._find_clock = find_depth, find_clock
+        self._depth, self._find_clock = depth, find_clock
 
     def make(self, timed: Timed) -> Iterable[Item]:
         """The items that one message gives: its own, or those of earlier video packets that are decoded now.
 
         Each `session` of a camera gets a new decoder.
         """
-        image, error = timed.image, timed.error
-        item = Item(timed.stream, timed.time_ns, frame_id=timed.frame_id, damage=error, log_ns=timed.log_ns)
+        image = timed.image
+        if image is not None and image.kind != "video":
+            return [self._make_still(timed, image)]
+        item = _make_item(timed, damage=timed.error)
         if image is not None:
-            is_video = image.kind == "video"
-            return self._decode(item, image, timed.session) if is_video else [self._make_still(item, image)]
+            return self._decode(item, image, timed.session)
         if item.stream not in self._videos:
             return [item]
         self._videos[item.stream].refuse(item)
         return []
 
-    def _make_still(self, item: Item, image: ImageMessage) -> Item:
-        depth = self._find_depth(image)
-        if depth is not None:
-            return item._replace(load=functools.partial(depth_picture, image, depth))
+    def _make_still(self, timed: Timed, image: ImageMessage) -> Item:
+        if self._depth is not None and is_depth(image.encoding):
+            return _make_item(timed, functools.partial(depth_picture, image, self._depth))
         if image.kind == "raw":
-            return item._replace(load=image.picture)
+            return _make_item(timed, image.picture)
         data = bytes(image.data)
         if not is_whole_jpeg(data):
-            return item._replace(damage=CUT_JPEG)
+            return _make_item(timed, damage=CUT_JPEG)
         codec, load = STILL_CODECS.get(image.encoding.lower()), functools.partial(decode_still, data, image.encoding)
-        return item._replace(load=load, packet=data if codec else None, codec=codec)
+        return _make_item(timed, load, packet=data if codec else None, codec=codec)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
@@ -123,6 +125,16 @@ class ItemMaker:
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
         yield from video.finish(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
+
+
+def _make_item(
+    timed: Timed,
+    load: Callable[[], np.ndarray | RawImage] = no_picture,
+    packet: bytes | None = None,
+    codec: str | None = None,
+    damage: str = "",
+) -> Item:
+    return Item(timed.stream, timed.time_ns, load, timed.frame_id, packet, codec, damage, timed.log_ns)
 
 
 def take_header(timed: Timed, headers: dict[str, bytes]) -> Timed | None:

@@ -1,6 +1,5 @@
 """Read cameras from MCAP files: ROS 1 and ROS 2 messages, Foxglove messages, and streamtok's own recordings."""
 
-import itertools
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,32 +42,32 @@ class McapDrive(MessageDrive):
             self.find_twice((ids.values(), file.span, file.was_set_back(ids)) for file, ids in cameras)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        read = (
-            self.read_file(file.path.name, file.place, self._read(file, topics, as_written=not self.checked))
-            for file in self.files
-        )
-        return (each for messages in read for each in messages if isinstance(each, TopicMessage))
+        read = self._read_files(topics, as_written=not self.checked)
+        return (message for message in read if isinstance(message, TopicMessage))
 
     def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
         """Frames of the given cameras of a recording, and their token messages between them, in recorded order.
 
         Frames come when they are decoded, which for compressed video may be some messages later.
         """
-        progress = {name: self.start_progress(name) for name in streams}
+        numberings = {name: self.start_numbering(name) for name in streams}
         topics, tokens = {t for t, name in self.topics.items() if name in streams}, {TOKENS + name for name in streams}
-        read = (
-            self.read_file(file.path.name, file.place, self._read(file, topics, tokens, as_written=True))
-            for file in self.files
-        )
-        messages = itertools.chain.from_iterable(read)
-        for each in self.assemble(messages):
+        for each in self.assemble(self._read_files(topics, tokens, as_written=True)):
             if isinstance(each, TokenData):
                 yield each
-            elif (frame := self.load(self.number(each, progress[each.stream]))) is not None:
+            elif (frame := self.load(self.number(each, numberings[each.stream]))) is not None:
                 yield frame
 
+    def _read_files(
+        self, topics: Collection[Topic], token_topics: Collection[str] = (), *, as_written: bool
+    ) -> Iterator[TopicMessage | TokenData]:
+        for file in self.files:
+            yield from self.read_file(
+                file.path.name, file.place, self._read(file, topics, token_topics, as_written=as_written)
+            )
+
     def _read(
-        self, file: McapFile, topics: Collection[Topic], token_topics: Collection[str] = (), *, as_written: bool
+        self, file: McapFile, topics: Collection[Topic], token_topics: Collection[str], *, as_written: bool
     ) -> Iterator[TopicMessage | TokenData]:
         cameras = self._cameras_in(file, topics)
         tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}

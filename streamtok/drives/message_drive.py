@@ -134,36 +134,45 @@ class MessageDrive(Drive):
         """
         labels, others = self._sort_topics(encodings, recorded)
         reason = "; ".join(problem.text for problem in self.problems[:3])
-        chosen = choose_topics(self.path, list(labels), others, options.topics, reason)
-        foreign = [labels[label] for label in chosen if labels[label] not in recorded]
-        samples = self._sample(foreign, SAMPLE)
-        stamps = {topic: sample.stamps for topic, sample in samples.items()}
-        if any(choice.clock != "header" for choice in choose_clocks(stamps, options.clock).values()):
-            samples = self._sample(foreign, ARRIVAL_SAMPLE)
-        depth = [label for label in chosen if labels[label] in samples and is_depth(samples[labels[label]].encoding)]
-        self._depth = options.depth_range
-        if depth and self._depth is None and options.topics is None and len(depth) < len(chosen):
-            self.note("", f"{', '.join(depth)}: depth images, left out; --depth-range 0:10 (m) makes pictures of them")
-            chosen = {label: stream for label, stream in chosen.items() if label not in depth}
-        elif depth and self._depth is None:
-            self._depth = DEFAULT_DEPTH
-            near, far = DEFAULT_DEPTH
-            self.note("", f"{', '.join(depth)}: depth images, shown from {near:g} to {far:g} m (--depth-range)")
-        for _, forms in itertools.groupby(sorted(chosen, key=_bare_topic), _bare_topic):
+        streams = choose_topics(self.path, list(labels), others, options.topics, reason)
+        samples = self._sample_cameras([labels[label] for label in streams if labels[label] not in recorded], options)
+        for label in self._settle_depth({label: samples.get(labels[label]) for label in streams}, options):
+            del streams[label]
+        for _, forms in itertools.groupby(sorted(streams, key=_bare_topic), _bare_topic):
             if len(same := list(forms)) > 1:
                 self.note("", f"{' and '.join(same)} are likely one camera, which is read {len(same)} times (--stream)")
-        streams = {labels[label].name: stream for label, stream in chosen.items()}
-        mixed = {topic: streams[topic.name] for topic in recorded if topic in self._parsers and topic.name in streams}
-        self.topics = mixed | {labels[label]: stream for label, stream in chosen.items()}
+        chosen = {labels[label]: stream for label, stream in streams.items()}
+        names = {topic.name: stream for topic, stream in chosen.items()}
+        mixed = {topic: names[topic.name] for topic in recorded if topic in self._parsers and topic.name in names}
+        self.topics = mixed | chosen
         self.streams = list(dict.fromkeys(self.topics.values()))
         self.counts = {name: Counter() for name in self.streams}
         self._numbered = {topic for topic, sample in samples.items() if sample.is_numbered}
-        stamps = {topic: sample.stamps for topic, sample in samples.items() if topic in self.topics}
-        clocks = choose_clocks(stamps, options.clock)
+        clocks = choose_clocks({t: samples[t].stamps for t in samples if t in self.topics}, options.clock)
         self.clocks = {self.topics[topic]: choice for topic, choice in clocks.items()}
         for name, choice in self.clocks.items():
             if choice.reason:
                 self.note(name, f"timed by {choice.clock} time: {choice.reason}")
+
+    def _sample_cameras(self, topics: list[Topic], options: ReadOptions) -> dict[Topic, Sample]:
+        """The first messages of each topic; more of them if a clock is not the header's."""
+        samples = self._sample(topics, SAMPLE)
+        clocks = choose_clocks({topic: sample.stamps for topic, sample in samples.items()}, options.clock)
+        is_plain = all(choice.clock == "header" for choice in clocks.values())
+        return samples if is_plain else self._sample(topics, ARRIVAL_SAMPLE)
+
+    def _settle_depth(self, samples: Mapping[str, Sample | None], options: ReadOptions) -> list[str]:
+        """Settle the range of depth images; returns the topics with such images that are left out, which is noted."""
+        depth = [label for label, sample in samples.items() if sample is not None and is_depth(sample.encoding)]
+        self._depth = options.depth_range
+        if not depth or self._depth is not None:
+            return []
+        if options.topics is None and len(depth) < len(samples):
+            self.note("", f"{', '.join(depth)}: depth images, left out; --depth-range 0:10 (m) makes pictures of them")
+            return depth
+        self._depth = near, far = DEFAULT_DEPTH
+        self.note("", f"{', '.join(depth)}: depth images, shown from {near:g} to {far:g} m (--depth-range)")
+        return []
 
     def _sort_topics(
         self, encodings: Mapping[Topic, str], recorded: Collection[Topic]
@@ -253,7 +262,7 @@ class MessageDrive(Drive):
 
     def assemble(self, messages: Iterable[TopicMessage | Other]) -> Iterator[Item | Other]:
         """Turn messages into items: drop copies, fill in times, decode video. Other objects pass through in order."""
-        maker = ItemMaker(self._find_depth, self.find_clock)
+        maker = ItemMaker(self._depth, self.find_clock)
         split = {name: partial(split_pictures, AccessUnits(self.find_clock(name).shuffled)) for name in self.streams}
         fillers = {name: TimeFiller(self.twice, split[name]) for name in self.streams}
         headers = dict.fromkeys(self.streams, b"")
@@ -284,10 +293,6 @@ class MessageDrive(Drive):
             counts["guessed"] += 1
             self.note(timed.stream, GUESSED)
         return maker.make(timed)
-
-    def _find_depth(self, image: ImageMessage) -> DepthRange | None:
-        """The range of distances for a depth image; None for any other."""
-        return self._depth if is_depth(image.encoding) else None
 
 
 def _bare_topic(label: str) -> str:

@@ -86,10 +86,10 @@ def _open(name: str, read_options: ReadOptions, find: ImageFinder) -> Drive:
 def _open_folder(path: Path, read_options: ReadOptions, find: ImageFinder) -> Drive:
     """Open the drive that lies in a folder itself, or whose cameras lie in the folders below."""
     recordings = list_recordings(path)
-    names = list_videos(path) + list_below(path, find) if recordings else drives_in(path, find)
     if recordings:
+        names = list_videos(path) + [drive for drives in list_below(path, find).values() for drive in drives]
         drive = _open_parts(_choose_recording(path, recordings), path, read_options)
-    elif len(names) == 1 and names != [str(path)]:
+    elif len(names := drives_in(path, find)) == 1 and names != [str(path)]:
         drive = _open(names.pop(), read_options, find)
         drive.note("", f"is the only drive in {path}")
     elif names and str(path) not in names:

@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from streamtok.extras import needs_extra
 from streamtok.measures import EvenSample, entropy_bits
 from streamtok.times import DAY_NS, find_time_jumps, time_covered, usual_step
 from streamtok.types import TokenGroup
+from streamtok.wire.header import TokenHeader
 
 MOST_GAPS = 100
 MOST_CODES = 1 << 20
@@ -58,24 +59,25 @@ class StreamTimes:
 class DriveTime:
     """The time of a drive, `now`, ns since its first image, as its cameras' images come.
 
-    A camera has a clock of its own if its first time is over a minute away from the others'. Its time then counts from
-    there, and so it does where its clock was set, back or by over a day.
+    `behind` says how far cameras' clocks are behind a common one, ns. A camera's time counts on from `now` where its
+    clock was set, back or by over a day, and if it begins over a minute before `now`, or over a day after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, behind: Mapping[str, int] | None = None) -> None:
         self.now = 0
+        self._behind = behind or {}
         self._shared: int | None = None  # offset of the first camera, ns
         self._seen: dict[str, tuple[int, int]] = {}  # latest time and offset by camera
 
     def see(self, stream: str, times: Sequence[int]) -> int:
         """Take the times of a camera's next images; returns `now`."""
-        for time_ns in times:
-            last, offset = self._seen.get(stream, (time_ns, self._shared))
-            is_far = stream not in self._seen and abs(time_ns + (offset or 0) - self.now) > SAME_BASE_NS
-            if offset is None or is_far or not 0 <= time_ns - last <= DAY_NS:
+        for time_ns in (time_ns + self._behind.get(stream, 0) for time_ns in times):
+            shared = self.now - time_ns if self._shared is None else self._shared
+            earliest = self.now - shared - SAME_BASE_NS  # of a camera that begins
+            last, offset = self._seen.get(stream, (earliest, shared))
+            if not 0 <= time_ns - last <= DAY_NS:
                 offset = self.now - time_ns
-            self._shared = offset if self._shared is None else self._shared
-            self._seen[stream] = time_ns, offset
+            self._shared, self._seen[stream] = shared, (time_ns, offset)
             self.now = max(self.now, time_ns + offset)
         return self.now
 
@@ -96,17 +98,19 @@ class TokenSurvey:
         self.columns = EvenSample[tuple[int, np.ndarray, float]](2 * PLOT_COLUMNS)
         self._last: np.ndarray | None = None
 
-    def add(self, group: TokenGroup, nbytes: int | None = None, lost: int = 0) -> None:
-        """Add one group; `nbytes` is the size of its payload, `lost` the number of messages missing before it."""
+    def add(self, group: TokenGroup | TokenHeader, tokens: np.ndarray, nbytes: int, lost: int = 0) -> None:
+        """Add one grid and the facts of its group.
+
+        `nbytes` is the size of its payload, `lost` the number of messages missing before it.
+        """
         self.times.values.extend(group.capture_ns)
-        self.grid, self.hold = group.tokens.shape, self.hold + group.hold
-        size = group.tokens.nbytes if nbytes is None else nbytes
+        self.grid, self.hold = tokens.shape, self.hold + (group.hold or 0.0)
         self.counts.update(groups=1, frames=len(group.frame_ids), keyframes=int(group.keyframe))
-        self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=size)
+        self.counts.update(dropped=group.dropped, repeated=group.repeated, lost=lost, bytes=nbytes)
         self.counts.update(gaps=int(group.dropped > 0 or lost > 0))
-        if len(self.usage) and group.tokens.dtype.kind == "u":  # the latent of a continuous model has no codes
-            self.usage += np.bincount(group.tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
-        self._keep_column(group)
+        if len(self.usage) and tokens.dtype.kind == "u":  # the latent of a continuous model has no codes
+            self.usage += np.bincount(tokens.ravel(), minlength=len(self.usage))[: len(self.usage)]
+        self._keep_column(group.capture_ns[-1], tokens)
 
     def report(self) -> dict[str, Any]:
         """Plain values: counts, seconds, rates per second, gaps [(at, seconds)].
@@ -123,14 +127,14 @@ class TokenSurvey:
             result["bits_per_token"] = round(math.log2(self.codes), 3)
         return result
 
-    def _keep_column(self, group: TokenGroup) -> None:
+    def _keep_column(self, time_ns: int, tokens: np.ndarray) -> None:
         changed = float("nan")
-        if self._last is not None and self._last.shape == group.tokens.shape:
-            changed = float((self._last != group.tokens).mean())
-        self._last = group.tokens
-        flat = group.tokens.reshape(-1)
+        if self._last is not None and self._last.shape == tokens.shape:
+            changed = float((self._last != tokens).mean())
+        self._last = tokens
+        flat = tokens.reshape(-1)
         rows = flat[np.linspace(0, flat.size - 1, min(flat.size, PLOT_ROWS)).astype(np.int64)]
-        self.columns.add((group.capture_ns[-1], rows.astype(np.float32), changed))
+        self.columns.add((time_ns, rows.astype(np.float32), changed))
 
 
 def survey_frames(drive: Drive, progress: bool = False) -> dict[str, dict[str, Any]]:

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from ctypes import c_byte
 from functools import partial
 from multiprocessing.queues import SimpleQueue
@@ -71,9 +72,10 @@ class LocalRunner:
 
     def _open(self) -> None:
         # The flag has no lock, so that a worker that is stopped or killed while it reads it cannot block `close`.
-        self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
-        shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
-        self._pool = ProcessPoolExecutor(self._workers, self._context, _Worker, shared)
+        with name_shared_memory():
+            self._reports, self._stop = self._context.SimpleQueue(), self._context.RawValue("b", 0)
+            shared = (os.getpid(), self._out, self._options, self._reports, self._stop)
+            self._pool = ProcessPoolExecutor(self._workers, self._context, _Worker, shared)
 
     def _take(self, future: Future) -> Outcome:
         del self._running[future]
@@ -91,6 +93,16 @@ class LocalRunner:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._open()
         return outcomes
+
+
+@contextmanager
+def name_shared_memory() -> Iterator[None]:
+    """Let an error of the system while a pool is opened name the folder where processes share locks."""
+    try:
+        yield
+    except OSError as error:
+        hint = "workers share locks there; mount it, or give it room (docker run --shm-size)"
+        raise OSError(error.errno, f"{error.strerror}, {hint}", "/dev/shm") from error
 
 
 def limit_threads(threads: int) -> Callable[[], None]:

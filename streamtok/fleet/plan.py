@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamtok.fleet.job import find_record, make_job, run_job
-from streamtok.fleet.local_runner import limit_threads
+from streamtok.fleet.local_runner import limit_threads, name_shared_memory
 from streamtok.fleet.model import FleetOptions, load_for_fleet
 from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
@@ -79,7 +79,9 @@ def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, pr
     restore = limit_threads(options.threads)
     try:
         # In a spawned process, like a worker: libraries fix their number of threads when they load.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with name_shared_memory():
+            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        with pool:
             worker = pool.submit(measure_worker, options, fps).result()
     finally:
         restore()

@@ -150,7 +150,7 @@ class IngestCore:
             return groups
         batch.put(lane, item.planes)
         if lane.append(item.frame_id, item.capture_ns):
-            lane.wait(self._timer())
+            lane.full_ns = self._timer()
         return groups + (self._encode(batch.full) if batch.complete else [])
 
     def settle(self, stream: str) -> list[TokenGroup]:

@@ -39,7 +39,7 @@ class Lane:
     image_size: tuple[int, int] | None = None  # the encoded (H, W), once the source's size is known
     source_rect: Rectangle = (0, 0, 0, 0)  # where the picture lies in the encoded image
     info: StreamInfo | None = None  # of the current epoch
-    frame_rate: float | None = None
+    frame_rate: float | None = None  # the source's, which subscribers are told
     frame_ids: list[int] = field(default_factory=list)
     capture_ns: list[int] = field(default_factory=list)
     fresh: bool = True  # the next group starts an epoch
@@ -121,10 +121,6 @@ class Lane:
         self.counts["frames"] += 1
         return len(self.frame_ids) == self.needed
 
-    def wait(self, now_ns: int) -> None:
-        """Note that the full group waits for its step since `now_ns`."""
-        self.full_ns = now_ns
-
     def finish(self, tokens: np.ndarray, encode_ns: int, info: StreamInfo | None = None) -> TokenGroup:
         """Make a group of the pending frames with `tokens`, of the shape in `info`, which is given for a new epoch."""
         repeated, keyframe = self.needed - len(self.frame_ids), self.fresh or not self.video
@@ -205,10 +201,6 @@ class Lane:
         """Note that the source was lost and is back: the next frame counts as a gap, even without a jump in numbers."""
         self._source_was_lost = True
 
-    def set_frame_rate(self, frame_rate: float | None) -> None:
-        """Set the source's frames per second, which subscribers are told; None if unknown."""
-        self.frame_rate = frame_rate
-
     def end(self) -> None:
         """Note that no more frames are expected."""
         self.ended = True
@@ -236,10 +228,6 @@ class Lane:
     def follow(self, keyframe: bool, epoch: int, dropped: int) -> None:
         """Set the state of the pending frames from a recorded header."""
         self.fresh, self.epoch, self.dropped = keyframe, epoch - keyframe, dropped
-
-    def set_hold(self, margin: float) -> None:
-        """Set the margin, in levels, of the next groups from a recorded header."""
-        self.budget.hold = margin
 
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None

@@ -7,6 +7,7 @@ output finds better latents than one that sees its input alone. Decoders are not
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
@@ -31,7 +32,7 @@ class Corrector(nn.Module):
         """Error of the draft (B, C, G, H, W), its latent and codes (B, D, 1, h, w) -> the latent (B, D, h, w)."""
         latent, codes = latent[:, :, 0], codes[:, :, 0].detach()
         draft = torch.cat([latent.detach(), codes], 1)
-        draft = draft.repeat_interleave(self.cell, 2).repeat_interleave(self.cell, 3)
+        draft = F.interpolate(draft, scale_factor=self.cell, mode="nearest")
         x = torch.cat([haar(error, self.patch, "=thw").to(latent.dtype), draft], 1)
         none = self.look.init_state(StateSpec(len(x), 1, x.dtype, x.device), *x.shape[-2:])
         features, _ = self.look(x, none, clock)

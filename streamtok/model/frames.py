@@ -31,7 +31,7 @@ def to_float(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Frames (B, C, ...), uint8 or float in [-1, 1] -> in [-1, 1] scale, float32 or, for a float64 model, float64."""
     wide = torch.promote_types(dtype, torch.float32)
     if x.dtype == torch.uint8:
-        return x.to(wide) / 127.5 - 1.0
+        return x.to(wide).div_(127.5).sub_(1.0)
     return x.to(wide)
 
 

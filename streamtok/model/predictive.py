@@ -6,7 +6,6 @@ a still scene sharpens group after group.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
@@ -63,9 +62,9 @@ class PredictiveTokenizer(ClosedLoopTokenizer):
         x, coarse = self.decoder.coarse(z, state["decoder"], clock)
         x, predicted = self.prediction(x, reference)
         out, fine = self.decoder.fine(x, state["decoder"], clock)
-        detail, gate = out.split([self.config.patch_channels, self.still_bands], 1)
-        gated = torch.sigmoid(gate.to(predicted.dtype) - 1.0) * predicted
-        bands = detail + F.pad(gated, (0, 0, 0, 0, 0, detail.shape[1] - self.still_bands))
+        out, channels = out.to(predicted.dtype), self.config.patch_channels
+        bands, gate = out[:, :channels], out[:, channels:]
+        bands[:, : self.still_bands] += torch.sigmoid(gate - 1.0) * predicted
         frames = self.to_pixels(bands, len(codes))
         return frames, {"decoder": join(coarse, fine), "reference": frames[:, :, -1].clamp(-1, 1)}
 

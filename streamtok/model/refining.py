@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from streamtok.config import TokenizerConfig
 from streamtok.model.closed_loop import ClosedLoopTokenizer
+from streamtok.model.functional import permute_rows
 from streamtok.model.network import Coded, widen
 from streamtok.model.state import Clock, State, StateSpec
 
@@ -227,11 +228,11 @@ def to_cells(x: Tensor, cell: int) -> Tensor:
     """(B, C, h * cell, w * cell) -> (B, h, w, C * cell * cell)."""
     batch, channels, height, width = x.shape
     parts = x.reshape(batch, channels, height // cell, cell, width // cell, cell)
-    return parts.permute(0, 2, 4, 1, 3, 5).flatten(3)
+    return permute_rows(parts, 0, 2, 4, 1, 3, 5).flatten(3)
 
 
 def from_cells(x: Tensor, cell: int) -> Tensor:
     """The inverse of `to_cells`: (B, h, w, C * cell * cell) -> (B, C, h * cell, w * cell)."""
     batch, height, width, _ = x.shape
     parts = x.view(batch, height, width, -1, cell, cell)
-    return parts.permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, height * cell, width * cell)
+    return permute_rows(parts, 0, 3, 1, 4, 2, 5).view(batch, -1, height * cell, width * cell)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from streamtok.model.functional import keep_constants
+from streamtok.model.functional import keep_constants, permute_rows
 
 
 @keep_constants
@@ -54,9 +54,9 @@ def haar(video: Tensor, patch: int, axes: str = "thw") -> Tensor:
     batch, colours, frames, height, width = video.shape
     deep = patch if "t" in axes else 1
     t, h, w = frames // deep, height // patch, width // patch
-    cells = video.reshape(batch, colours, t, deep, h, patch, w, patch).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    cells = permute_rows(video.reshape(batch, colours, t, deep, h, patch, w, patch), 0, 2, 4, 6, 1, 3, 5, 7)
     matrix = haar_matrix(patch, axes, video.dtype, video.device)
-    bands = cells.reshape(-1, deep * patch**2) @ matrix.T
+    bands = cells.view(-1, deep * patch**2) @ matrix.T
     bands = bands.view(batch * t, h, w, colours, -1).transpose(-1, -2).reshape(batch * t, h, w, -1)
     return bands.permute(0, 3, 1, 2)
 
@@ -70,4 +70,4 @@ def inverse_haar(bands: Tensor, patch: int, batch: int, axes: str = "thw") -> Te
     cells = bands.permute(0, 2, 3, 1).reshape(-1, size, channels // size).transpose(1, 2).reshape(-1, size)
     matrix = haar_matrix(patch, axes, bands.dtype, bands.device) * size
     cells = (cells @ matrix).view(batch, t, h, w, -1, deep, patch, patch)
-    return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, -1, t * deep, h * patch, w * patch)
+    return permute_rows(cells, 0, 4, 1, 5, 2, 6, 3, 7).view(batch, -1, t * deep, h * patch, w * patch)

@@ -21,7 +21,7 @@ from streamtok.model import Tokenizer
 from streamtok.node.loop import IngestLoop
 from streamtok.node.metrics import Metrics, PrometheusServer
 from streamtok.node.process import notify_systemd
-from streamtok.node.rig import check_binding, make_sources, open_parts, open_streams
+from streamtok.node.rig import check_binding, make_sources, open_parts
 from streamtok.node.stream_metrics import copy_recording, export_zeros
 from streamtok.node.summary import summarize
 from streamtok.recording.recorder import Recorder
@@ -172,7 +172,8 @@ class IngestNode:
         if parts.recorder is not None:
             stack.callback(self._close_recorder, parts.recorder)
         with blame_settings():
-            open_streams(parts.core, self.sources, parts.publisher)
+            for name in (name for name, source in self.sources.items() if source.size is not None):
+                parts.publisher.add_stream(parts.core.stream_info(name))  # the others come with their first frame
         log.info("event=bound endpoint=%s control=%s", parts.publisher.endpoint, parts.publisher.control_endpoint)
         self._loop = IngestLoop(
             parts,

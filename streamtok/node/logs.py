@@ -7,8 +7,9 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
+from streamtok.node.outlet import Outlet
 from streamtok.redaction import MOST_TEXT, clean_text
 
 KEY = re.compile(r"(?:^|\s)(\w+)=")
@@ -16,7 +17,12 @@ PLACE = re.compile(r"%(?!%)[-#0 +]*\d*(?:\.\d+)?[a-zA-Z]")  # a placeholder of o
 
 
 def log_to_stderr(log_format: str = "text") -> None:
-    """Send streamtok's log to standard error, as "text" or "json" (one object per line); repeated calls are fine."""
+    """Send streamtok's log to standard error, as "text" or "json" (one object per line); repeated calls are fine.
+
+    Writing to `sys.stderr` holds up nobody from then on.
+    """
+    if not isinstance(sys.stderr, Outlet):
+        sys.stderr = cast(TextIO, Outlet(sys.stderr))
     logger = logging.getLogger("streamtok")
     logger.setLevel(logging.INFO)
     handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()

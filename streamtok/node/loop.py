@@ -165,7 +165,7 @@ class IngestLoop:
     def _feed(self, name: str, item: Captured) -> None:
         groups = []
         if item.after_gap:
-            self.core.lane(name).set_frame_rate(self.sources[name].fps)
+            self.core.lane(name).frame_rate = self.sources[name].fps
             groups = self.core.restart(name)
         self._latest[name] = item
         self._publish(groups + self.core.feed(item.prepared or item.frame, item.behind))

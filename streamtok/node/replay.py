@@ -145,7 +145,7 @@ class RecordedReplay(Replay):
             self._skip(message, NO_FRAMES if frames is None else NO_START)
             return None
         facts = {"epoch": header.epoch, "dropped": header.dropped, "repeated": header.repeated}
-        self.core.lane(stream).set_hold(header.hold if isinstance(header.hold, float) else 0.0)
+        self.core.lane(stream).budget.hold = header.hold if isinstance(header.hold, float) else 0.0
         try:
             group = self.core.encode_recorded(stream, frames, keyframe=header.keyframe, **facts)
         except ValueError as error:

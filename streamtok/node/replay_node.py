@@ -17,7 +17,7 @@ from streamtok.engine.optimized import describe_engine
 from streamtok.ingest.core import IngestCore, StreamOptions
 from streamtok.model import Tokenizer
 from streamtok.node.replay import DriveReplay, RecordedReplay, Replay
-from streamtok.node.replay_outputs import Outputs, Pace
+from streamtok.node.replay_outputs import Outputs, Pace, clock_offsets
 from streamtok.node.verification import Verification, check_verifiable
 from streamtok.recording.reader import Recording
 from streamtok.settings.replay import ReplaySettings
@@ -55,7 +55,7 @@ class ReplayNode:
         self.failure = ""  # which file of the drive could no longer be read
         self._stopping = threading.Event()
         self._seconds = 0.0
-        self._time = DriveTime()
+        self._time = DriveTime(clock_offsets(self.recording))
 
     def stop(self) -> None:
         """Ask the replay to end."""
@@ -136,6 +136,7 @@ class ReplayNode:
         tokenizer = self.tokenizer = self._load() if self.tokenizer is None else self.tokenizer
         if self.mode == "drive" or self.recording is None:
             drive = open_drive(settings.path, settings.streams, settings.clock, settings.depth_range)
+            self._time = DriveTime({name: choice.behind_ns for name, choice in drive.clocks.items()})
             cut = settings.on_gap, settings.tail, settings.keyframe_interval, settings.size, settings.fit
             hold, drift = settings.hold or 0.0, settings.keyframe_drift
             options = dict.fromkeys(drive.streams, StreamOptions("lossless", *cut, hold=hold, keyframe_drift=drift))

@@ -65,6 +65,7 @@ def open_parts(
         pick_device(settings.device)  # outside blame_settings, as a GPU that is not there yet is no fault of settings
     with blame_settings():
         core = make_core(settings, tokenizer, sources)
+        warm_up_streams(core, sources)
         publisher = stack.enter_context(make_publisher(settings, core, sources, stats, stop))
         recorder = make_recorder(settings, core)
     if recorder is not None:
@@ -165,14 +166,12 @@ def make_recorder(settings: RigSettings, core: IngestCore) -> Recorder | None:
     return Recorder(settings.record, options, metadata={"config": settings.model_dump(mode="json")})
 
 
-def open_streams(core: IngestCore, sources: dict[str, Source], publisher: Publisher) -> None:
-    """Allocate, warm up and announce, before the first frame, the streams whose sources know their size."""
+def warm_up_streams(core: IngestCore, sources: dict[str, Source]) -> None:
+    """Allocate and warm up the streams whose size is known; ValueError for a size that cannot be encoded."""
     for name, source in sources.items():
         lane = core.lane(name)
-        lane.set_frame_rate(source.fps)
+        lane.frame_rate = source.fps
         if source.size is not None:
             core.open(name, source.size)
         if source.size is not None or lane.options.size is not None:
             core.warm_up(name)
-        if source.size is not None:
-            publisher.add_stream(core.stream_info(name))

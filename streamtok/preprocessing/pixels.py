@@ -80,7 +80,23 @@ class RawImage:
 
     def rgb(self) -> np.ndarray:
         """The picture, a new uint8 RGB (H, W, 3), or of the channels of `CHANNELS`."""
-        return to_rgb(self.data, self.encoding, *self.shape[:2], self.step)
+        return self._convert(("bt601", False))
+
+    def _convert(self, color: tuple[str, bool]) -> np.ndarray:
+        height, width = self.shape[:2]
+        if self.encoding in ("nv12", "i420"):
+            return _planar(self.data, self.encoding, (height, width), self.step, color)
+        rows = self.rows
+        if self.encoding in PACKED:
+            return rows.reshape(height, width, -1)[..., PACKED[self.encoding]].copy()
+        if self.encoding == "mono8":
+            return np.repeat(rows[..., None], 3, axis=2)
+        if self.encoding in CHANNELS:
+            return rows.reshape(height, width, -1).copy()
+        if self.encoding in PACKED_422:
+            y, u, v = (rows[:, at::step] for at, step in zip(PACKED_422[self.encoding], (2, 4, 4), strict=True))
+            return _yuv(y, u, v, color)
+        return _bayer(rows, self.encoding[6:10])
 
 
 def to_rgb(
@@ -100,21 +116,7 @@ def to_rgb(
     ("bt601", "bt709") and `full_range` are for the YUV encodings. ValueError names an unknown encoding, a size that
     the encoding cannot have, or data that is too short.
     """
-    encoding, step = check_image(data, encoding, height, width, step)
-    flat = np.ascontiguousarray(data).reshape(-1)
-    if encoding in ("nv12", "i420"):
-        return _planar(flat, encoding, (height, width), step, (matrix, full_range))
-    rows = _rows(flat, height, width * PIXEL_BYTES[encoding], step)
-    if encoding in PACKED:
-        return rows.reshape(height, width, -1)[..., PACKED[encoding]].copy()
-    if encoding == "mono8":
-        return np.repeat(rows[..., None], 3, axis=2)
-    if encoding in CHANNELS:
-        return rows.reshape(height, width, -1).copy()
-    if encoding in PACKED_422:
-        y, u, v = (rows[:, first::stride] for first, stride in zip(PACKED_422[encoding], (2, 4, 4), strict=True))
-        return _yuv(y, u, v, (matrix, full_range))
-    return _bayer(rows, encoding[6:10])
+    return RawImage(data, encoding, height, width, step)._convert((matrix, full_range))
 
 
 def name_encoding(channels: int) -> str:
@@ -157,6 +159,8 @@ def _check_size(encoding: str, height: int, width: int) -> None:
 
 def _rows(flat: np.ndarray, height: int, row: int, step: int) -> np.ndarray:
     """(height, row) view of rows that lie `step` bytes apart; the last one's padding may be missing."""
+    if step == row:
+        return flat[: height * row].reshape(height, row)
     return np.lib.stride_tricks.as_strided(flat, (height, row), (step, 1), writeable=False)
 
 

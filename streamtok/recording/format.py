@@ -3,12 +3,12 @@
 import contextlib
 import json
 import logging
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
 from streamtok.names import as_utf8
-from streamtok.wire.header import Info
+from streamtok.wire.header import Info, TokenHeader
 
 log = logging.getLogger("streamtok.record")
 
@@ -20,76 +20,44 @@ MAX_TIME = 1 << 63  # ns since 1970: the limit that every reader of MCAP accepts
 FRAME_MODES = ("none", "lossless", "lossy")
 TEXT_FACTS = ("node", "session", "stream", "tokenizer", "model", "dtype", "compression", "coder", "fit")  # others: JSON
 
-_INTEGERS: dict[str, Any] = {"type": "array", "items": {"type": "integer"}}
-TOKEN_SCHEMA: dict[str, Any] = {
-    "title": "streamtok.TokenMessage",
-    "description": "One token grid: the header as sent on the wire, and its payload. Encoded as msgpack.",
-    "type": "object",
-    "required": ["header", "payload"],
-    "properties": {
-        "header": {
-            "type": "object",
-            "properties": {
-                "version": {"type": "integer"},
-                "stream": {"type": "string"},
-                "session": {"type": "string", "description": "new at each start of the publishing node"},
-                "epoch": {"type": "integer", "description": "counts resets; its first group is a keyframe"},
-                "seq": {"type": "integer", "description": "rises by one per message; a jump is a loss"},
-                "keyframe": {"type": "boolean"},
-                "tokenizer": {"type": "string", "description": "fingerprint of weights and config"},
-                "frame_ids": _INTEGERS,
-                "capture_ns": {**_INTEGERS, "description": "ns, monotonic clock; + clock_offset_ns gives UTC"},
-                "dropped": {"type": "integer", "description": "frames lost since the message before"},
-                "repeated": {"type": "integer", "description": "frames added to fill the group"},
-                "grid": {**_INTEGERS, "description": "[h, w], [Q, h, w] or [C, h, w]"},
-                "dtype": {"enum": ["uint16", "uint32", "float16"]},
-                "levels": _INTEGERS,
-                "image_size": {**_INTEGERS, "description": "[H, W] that was encoded"},
-                "encode_ns": {"type": "integer"},
-                "publish_ns": {"type": "integer"},
-                "compression": {"enum": ["none", "zstd", "coded"]},
-                "checksum": {"type": "integer", "description": "zlib CRC-32 of the payload"},
-                "hold": {"type": "number", "description": "levels of the group before were kept within this margin"},
-                "coding": {"type": "object", "description": "of compression coded: coder, checksum, independent"},
-            },
-        },
-        "payload": {"type": "string", "contentEncoding": "binary", "description": "the grid, row-major, little-endian"},
-    },
-}
-INFO_SCHEMA: dict[str, Any] = {
-    "title": "streamtok.Info",
-    "description": "What stays the same from message to message of a stream, as sent on info/<stream>. msgpack.",
-    "type": "object",
-}
-MISSED_SCHEMA: dict[str, Any] = {
-    "title": "streamtok.Missed",
-    "description": "What is not in this file though it was sent: lost on the way (network), as the recorder was behind "
-    "(queue), for want of room (disk), or as no file could hold it (unstorable). Encoded as msgpack.",
-    "type": "object",
-    "properties": {
-        "stream": {"type": "string"},
-        "kind": {"enum": ["tokens", "frames"]},
-        "count": {"type": "integer"},
-        "reason": {"enum": ["network", "queue", "disk", "unstorable"]},
-    },
-}
-SCHEMAS: dict[str, dict[str, Any]] = {TOKENS: TOKEN_SCHEMA, INFO: INFO_SCHEMA, MISSED: MISSED_SCHEMA}
+Header = TypeVar("Header")
 
 
-class StoredTokens(msgspec.Struct):
-    """A token message in the file: the header as on the wire, and the payload as sent."""
+class StoredTokens(msgspec.Struct, Generic[Header]):
+    """One token grid: the header as sent on the wire, and the payload as sent: by default row-major, little-endian."""
 
-    header: msgspec.Raw
-    payload: bytes
+    header: Header
+    payload: Annotated[bytes, msgspec.Meta(extra_json_schema={"contentEncoding": "binary"})]
 
 
 class Missed(msgspec.Struct, frozen=True):
-    """`count` messages of one kind ("tokens", "frames") that are not in the file, and the reason."""
+    """`count` messages of a `kind`, "tokens" or "frames", that are not in this file though they were sent.
+
+    The `reason`: lost on the way ("network"), as the recorder was behind ("queue"), for want of room ("disk"), or as no
+    file could hold them ("unstorable").
+    """
 
     stream: str
     kind: str
     count: int
     reason: str
+
+
+SCHEMAS = {
+    TOKENS: ("streamtok.TokenMessage", StoredTokens[TokenHeader]),
+    INFO: ("streamtok.Info", Info),
+    MISSED: ("streamtok.Missed", Missed),
+}
+"""{topic: (name of the schema, type of its messages)}; they are encoded as msgpack."""
+STORED = msgspec.msgpack.Decoder(StoredTokens[msgspec.Raw])
+
+
+def describe_messages(topic: str) -> tuple[str, bytes]:
+    """Name and JSON Schema of the messages of a topic in `SCHEMAS`."""
+    name, kind = SCHEMAS[topic]
+    (root,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    described = parts.pop(root["$ref"].rpartition("/")[2])
+    return name, msgspec.json.encode(described | {"title": name, "$defs": parts})
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:
@@ -99,7 +67,7 @@ def pack_tokens(header: bytes, payload: bytes) -> bytes:
 
 def unpack_tokens(data: bytes | memoryview) -> tuple[bytes, bytes]:
     """Header and payload of a stored token message; raises ValueError if it is damaged."""
-    stored = msgspec.msgpack.decode(data, type=StoredTokens)
+    stored = STORED.decode(data)
     return bytes(stored.header), stored.payload
 
 

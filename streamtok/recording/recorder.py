@@ -274,7 +274,7 @@ class Recorder:
         self._queue.write_missed(self._writer)
         self._follow()
         if self._writer.is_removed:
-            log.error("event=removed path=%s: someone has deleted what was recorded there", self._writer.path)
+            log.error("event=removed path=%s: it was deleted or unmounted while it was written", self._writer.path)
         self._writer.close()
         self._count_bytes()
 

@@ -5,8 +5,8 @@ read, and no viewer reads it. The file is larger, but a recorder that falls behi
 """
 
 import contextlib
+import errno
 import fcntl
-import json
 import os
 import shutil
 from collections import Counter
@@ -112,12 +112,12 @@ class RecordingWriter:
 
     @property
     def is_removed(self) -> bool:
-        """Whether the file has been deleted, so that nobody can open what is written."""
-        own = os.fstat(self._stream.fileno())
+        """Whether nobody can open what is written: the file was deleted, or its file system unmounted."""
         try:
-            return own.st_nlink == 0 and not os.path.samestat(own, self.path.stat())  # some file systems count no links
-        except OSError:
-            return True
+            self._find().stat()
+        except OSError as error:
+            return error.errno == errno.ENOENT
+        return False
 
     def follow(self) -> bool:
         """Whether the file was moved since the last call, alone or with its folder; `path` then says where to."""
@@ -229,7 +229,8 @@ class RecordingWriter:
     def _schema(self, name: str) -> int:
         if name not in self._schemas:
             if name in form.SCHEMAS:
-                described = form.SCHEMAS[name]["title"], "jsonschema", json.dumps(form.SCHEMAS[name]).encode()
+                title, schema = form.describe_messages(name)
+                described = title, "jsonschema", schema
             else:
                 from mcap_protobuf.schema import build_file_descriptor_set
 

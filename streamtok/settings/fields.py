@@ -87,11 +87,6 @@ def invert_switch(value: object) -> bool:
     return not check_switch(value)
 
 
-def check_endpoint(value: object) -> object:
-    """Check a ZeroMQ endpoint to bind or connect to; other types are left to pydantic."""
-    return parse_endpoint(value) if isinstance(value, str) else value
-
-
 def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     """Check a user's facts about a stream, sent in its info: text keys; text, numbers, booleans, lists and maps."""
     try:
@@ -137,7 +132,7 @@ Range = Annotated[tuple[float, float], BeforeValidator(read_range), Flag("NEAR:F
 Bitrate = Annotated[int, BeforeValidator(read_bitrate), Field(ge=1, le=2**31 - 1), Flag("BITS")]  # per second
 Hold = Annotated[float, Field(ge=0, le=1), Flag("LEVELS")]
 Port = Annotated[int, Field(ge=0, le=65535), Flag("PORT")]
-Endpoint = Annotated[str, BeforeValidator(check_endpoint), Flag("ENDPOINT")]
+Endpoint = Annotated[str, AfterValidator(parse_endpoint), Flag("ENDPOINT")]
 Device = Annotated[str, AfterValidator(parse_device), Flag("DEVICE")]
 Model = Annotated[str, Field(min_length=1), Flag("MODEL")]
 Engine = Annotated[str, Field(min_length=1), Flag("auto|eager|FILE")]

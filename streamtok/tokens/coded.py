@@ -1,13 +1,12 @@
-"""Reading and writing the coded grids of a token file; readers see them as an array."""
+"""Reading the coded grids of a token file as an array."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from streamtok.coding.coder import FRESH, Past, TokenCoder, grid_checksum
+from streamtok.coding.coder import TokenCoder
 from streamtok.coding.epochs import CodedGrid, EpochReader
-from streamtok.types import TokenGroup
 
 
 class CodedTokens:
@@ -39,17 +38,3 @@ class CodedTokens:
         alone = self._alone or bool(self._columns["keyframe"][index])
         checksum = int(self._columns["grid_crc32"][index])
         return CodedGrid(payload, self.shape[1:], checksum, alone, (index,), self._coder)
-
-
-class GroupCoder:
-    """Codes the grids of one file in order, each from those before it, or by itself if `independent`."""
-
-    def __init__(self, coder: TokenCoder, independent: bool):
-        self.coder, self.independent = coder, independent
-        self._past: Past = FRESH
-
-    def encode(self, group: TokenGroup) -> tuple[bytes, int]:
-        """Code a group's grid (h, w); returns the payload, and the grid's CRC-32."""
-        fresh = group.keyframe or self.independent
-        payload, self._past = self.coder.encode(group.tokens, FRESH if fresh else self._past)
-        return payload, grid_checksum(group.tokens)

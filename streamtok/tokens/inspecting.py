@@ -20,8 +20,6 @@ from streamtok.recording.reader import Recording
 from streamtok.times import time_covered
 from streamtok.tokens.tokenfile import TOKEN_SUFFIX, TokenFile, is_token_file
 from streamtok.tokens.tracks import find_drives
-from streamtok.types import TokenGroup
-from streamtok.wire.message import TokenMessage
 
 FACTS = "model", "tokenizer", "engine", "context", "metadata", "image_size", "bitrate"  # reported of each stream
 MOST_NAMES = 20  # models, streams and damaged files of a folder that a report names
@@ -42,7 +40,7 @@ def inspect(
     *,
     progress: bool = False,
 ) -> Inspection:
-    """Inspect a recording, a token file, a folder of token files, which are added up (`sum`), or any drive.
+    """Inspect a recording, a token file, any drive, or a folder: its drive, and the sum of the token files in it.
 
     `clock` and `depth_range` are as for `open_drive`. With `progress` a bar is shown on a terminal. Raises ValueError
     or OSError for what cannot be opened.
@@ -50,35 +48,29 @@ def inspect(
     path = Path(path)
     if path.is_file() and is_token_file(path):
         return inspect_token_file(path)
+    files = find_token_files(path)
+    try:
+        found = inspect_drive(path, clock, depth_range, progress)
+    except ValueError:
+        if not files:
+            raise
+        return sum_token_files(path, files, progress)
+    if files:
+        beside = sum_token_files(path, files, progress).report
+        failure = found.report.get("failure") or beside["failure"]
+        both = {"sum": beside["sum"], "damage": found.report["damage"] + beside["damage"], "failure": failure}
+        return Inspection(found.report | both, found.surveys)
+    return found
+
+
+def inspect_drive(path: Path, clock: AskedClock, depth_range: DepthRange | None, progress: bool) -> Inspection:
+    """Inspect a recording or any other drive; the arguments are as in `inspect`."""
     if (recording := find_recording(path)) is not None:
         return inspect_recording(recording, progress)
-    try:
-        drive = open_drive(path, None, clock, depth_range)
-    except ValueError:
-        if files := find_token_files(path):
-            return sum_token_files(path, files, progress)
-        raise
+    drive = open_drive(path, None, clock, depth_range)
     report = {"kind": f"drive ({drive.kind})", "files": [str(path)], "bytes": measure_drive(str(path)), "streams": {}}
     cameras = survey_frames(drive, progress)
     return Inspection(report | {"cameras": cameras, "damage": drive.notes, "failure": drive.failure})
-
-
-def to_group(message: TokenMessage) -> TokenGroup:
-    """Convert a recorded message to the group that it was made from."""
-    header, (height, width) = message.header, message.header.image_size
-    return TokenGroup(
-        stream=header.stream,
-        tokens=message.tokens,
-        keyframe=header.keyframe,
-        epoch=header.epoch,
-        frame_ids=header.frame_ids,
-        capture_ns=header.capture_ns,
-        dropped=header.dropped,
-        repeated=header.repeated,
-        encode_ns=header.encode_ns,
-        image_size=(height, width),
-        hold=header.hold or 0.0,
-    )
 
 
 def inspect_recording(recording: Recording, progress: bool) -> Inspection:
@@ -87,7 +79,7 @@ def inspect_recording(recording: Recording, progress: bool) -> Inspection:
     surveys = {name: TokenSurvey(math.prod(info.levels) if info.levels else 0) for name, info in infos.items()}
     sessions: dict[str, set[str]] = defaultdict(set)
     for message in recording.messages():
-        surveys[message.stream].add(to_group(message), len(message.payload), message.lost)
+        surveys[message.stream].add(message.header, message.tokens, len(message.payload), message.lost)
         sessions[message.stream].add(message.header.session)
     streams: dict[str, Any] = {}
     for name, info in infos.items():
@@ -119,7 +111,7 @@ def inspect_token_file(path: Path) -> Inspection:
     levels = file.meta.get("levels") or file.meta.get("config", {}).get("levels") or []
     survey = TokenSurvey(math.prod(levels) if levels else 0)
     for group in file:
-        survey.add(group)
+        survey.add(group, group.tokens, group.tokens.nbytes)
     facts = {key: file.meta.get(key) for key in ("model", "tokenizer", "image_size", "context", "source", "metadata")}
     stream, margin = str(file.meta.get("stream", "cam0")), {"hold_margin": file.meta.get("hold", 0.0)}
     streams = {stream: facts | survey.report() | margin}

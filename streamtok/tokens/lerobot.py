@@ -16,7 +16,7 @@ from streamtok.model.decoding import GridDecoder, crop
 from streamtok.times import find_nearest, find_reach, usual_step
 from streamtok.tokens.files import load_matching, picture_size
 from streamtok.tokens.grids import BLOCK, Grids, Track, read_headers
-from streamtok.tokens.lerobot_layout import OWN, DatasetWriter, VideoColumn, write_json
+from streamtok.tokens.lerobot_layout import OWN, PICTURES, DatasetWriter, write_json
 from streamtok.tokens.options import ExportOptions
 from streamtok.tokens.tracks import Facts, TokenSource, open_drives, order_by_stream, read_facts
 
@@ -38,13 +38,14 @@ def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> di
     facts = read_facts(first)
     out.mkdir(parents=True, exist_ok=True)
     tok = load_matching(first.path, first.meta, options.model) if options.video else None
-    videos = [VideoColumn(out, name, fps) for name in names] if options.video else []
-    features = _describe_columns(names, facts) | {video.key: _describe_video(first, fps) for video in videos}
+    features = _describe_columns(names, facts)
+    if options.video:
+        features |= {PICTURES + name: _describe_video(first, fps) for name in names}
     writer = DatasetWriter(out, fps, features, options.task)
     files: list[str] = []
     undecodable = 0
     for tracks in cameras:
-        undecodable += _write_drive(tracks, writer, videos, tok)
+        undecodable += _write_drive(tracks, writer, tok)
         files += [tracks[0].file] * (len(writer.episodes) - len(files))
     if not writer.rows:
         raise ValueError(
@@ -53,8 +54,6 @@ def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> di
         )
     writer.close()
     write_json(out / "meta" / "streamtok.json", {**facts, "files": files})
-    for video in videos:
-        video.close()
     counts = {"rows": writer.rows, "episodes": len(writer.episodes)}
     return counts | ({"undecodable": undecodable} if options.video else {})
 
@@ -72,23 +71,22 @@ def _open_cameras(source: TokenSource, options: ExportOptions) -> list[list[Trac
     return cameras
 
 
-def _write_drive(tracks: list[Track], writer: DatasetWriter, videos: list[VideoColumn], tok: Tokenizer | None) -> int:
+def _write_drive(tracks: list[Track], writer: DatasetWriter, tok: Tokenizer | None) -> int:
     """Write the episodes of one drive; returns how many rows were left out as undecodable."""
-    names, known = [track.stream for track in tracks], [read_headers(track) for track in tracks]
-    pictures = [TrackPictures(*pair, tok) for pair in zip(tracks, known, strict=True)] if tok is not None else []
-    rows = align_rows(tracks)
+    known, rows = [read_headers(track) for track in tracks], align_rows(tracks)
+    cameras = [TrackPictures(track, grids, tok) for track, grids in zip(tracks, known, strict=True) if tok is not None]
     decodable = np.ones(rows.shape[1], bool)
-    for camera, numbers in zip(pictures, rows, strict=False):
+    for camera, numbers in zip(cameras, rows, strict=False):
         decodable &= camera.keyframes[numbers] >= 0
-    for episode_rows in split_episodes(rows[:, decodable], known):
-        episode = writer.start_episode()
-        for video in videos:
-            video.start(episode)
-        for first in range(0, episode_rows.shape[1], BLOCK):
-            part = episode_rows[:, first : first + BLOCK]
-            writer.add(_make_columns([track.read(numbers) for track, numbers in zip(tracks, part, strict=True)], names))
-            for video, camera, numbers in zip(videos, pictures, part, strict=False):
-                video.add(episode, map(camera.picture, numbers))
+    for episode in split_episodes(rows[:, decodable], known):
+        writer.start_episode()
+        for first in range(0, episode.shape[1], BLOCK):
+            part = episode[:, first : first + BLOCK]
+            pictures = {
+                PICTURES + camera.stream: map(camera.picture, numbers)
+                for camera, numbers in zip(cameras, part, strict=False)
+            }
+            writer.add(_make_columns(tracks, part), pictures)
     return int((~decodable).sum())
 
 
@@ -96,7 +94,8 @@ class TrackPictures:
     """Decodes the pictures of a track's grids, each after the earlier ones of its epoch; `known` are its headers."""
 
     def __init__(self, track: Track, known: Grids, tok: Tokenizer) -> None:
-        self._track, self.keyframes = track, known.find_keyframes()
+        self.stream, self.keyframes = track.stream, known.find_keyframes()
+        self._track = track
         self._decoder = GridDecoder(tok, context=track.meta.get("context") or "model")
         self._at, self._picture = -1, np.zeros(0, np.uint8)
 
@@ -159,15 +158,15 @@ def _describe_columns(names: list[str], facts: Facts) -> dict[str, dict]:
     return {name: {"dtype": dtype, "shape": [size], "names": None} for name, (dtype, size) in columns.items()}
 
 
-def _make_columns(rows: list[Grids], names: list[str]) -> dict[str, np.ndarray]:
-    """Make the columns of n rows, (n,) and tokens (n, D) flattened, from the grids of each camera at these rows."""
-    columns = {}
-    for name, grids in zip(names, rows, strict=True):
+def _make_columns(tracks: list[Track], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Make the columns of the grids at `rows` (tracks, n): (n,), and flat tokens (n, D) of each camera."""
+    first, *others = [track.read(numbers) for track, numbers in zip(tracks, rows, strict=True)]
+    columns = {"capture_ns": first.capture_ns, "time_ns": first.time_ns, "epoch": first.epoch}
+    columns["keyframe"] = first.keyframe.astype(np.int64)
+    for track, grids in zip(tracks, (first, *others), strict=True):
         kind = np.float32 if grids.tokens.dtype == np.float16 else np.int32
-        columns[f"observation.tokens.{name}"] = grids.tokens.reshape(len(grids.tokens), -1).astype(kind)
-    first = rows[0]
-    own = {"capture_ns": first.capture_ns, "time_ns": first.time_ns, "epoch": first.epoch}
-    return columns | own | {"keyframe": first.keyframe.astype(np.int64)}
+        columns[f"observation.tokens.{track.stream}"] = grids.tokens.reshape(len(grids.tokens), -1).astype(kind)
+    return columns
 
 
 def _describe_video(track: Track, fps: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from streamtok.names import check_stream_name
 
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+PICTURES = "observation.images."  # of one camera
 DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
 OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -49,9 +50,9 @@ class Episode:
 
     index: int
     first: int
-    length: int = 0
-    data: tuple[int, int] = (0, 0)
-    videos: dict[str, dict[str, Any]] = field(default_factory=dict)
+    length: int
+    data: tuple[int, int]
+    videos: dict[str, dict[str, Any]]
 
 
 class DatasetWriter:
@@ -61,23 +62,27 @@ class DatasetWriter:
         self.out, self.fps, self.features, self.task = out, fps, features, task
         self.rows = 0
         self.episodes: list[Episode] = []
-        sizes = {name: int(np.prod(kind["shape"])) for name, kind in features.items() if kind["dtype"] != "video"}
+        self._videos = {key: VideoFiles(out, key, fps) for key, kind in features.items() if kind["dtype"] == "video"}
+        sizes = {name: int(np.prod(kind["shape"])) for name, kind in features.items() if name not in self._videos}
         self._statistics = {name: Statistics(size) for name, size in sizes.items()}
         self._schema = _make_schema(features)
         self._file = 0
         self._writer: parquet.ParquetWriter | None = None
 
-    def start_episode(self) -> Episode:
-        """Begin an episode, in a new Parquet file if the last one has reached DATA_MB."""
+    def start_episode(self) -> None:
+        """Begin an episode, in new files where the last ones are full: DATA_MB of rows, VIDEO_MB of pictures."""
         path = self._path()
         if self._writer is not None and path.stat().st_size > DATA_MB << 20:
             self._writer.close()
             self._file, self._writer = self._file + 1, None
-        self.episodes.append(Episode(len(self.episodes), self.rows, data=divmod(self._file, CHUNK)))
-        return self.episodes[-1]
+        videos = {key: video.start_episode() for key, video in self._videos.items()}
+        self.episodes.append(Episode(len(self.episodes), self.rows, 0, divmod(self._file, CHUNK), videos))
 
-    def add(self, columns: dict[str, np.ndarray]) -> None:
-        """Append n rows to the current episode: a column (n, ...) for each feature that is not LeRobot's own."""
+    def add(self, columns: dict[str, np.ndarray], pictures: Mapping[str, Iterable[np.ndarray]]) -> None:
+        """Append n rows to the current episode.
+
+        `columns` (n, ...) and n `pictures`, uint8 RGB (h, w, 3), are those of each feature that is not LeRobot's own.
+        """
         episode = self.episodes[-1]
         count = len(next(iter(columns.values())))
         frame = np.arange(episode.length, episode.length + count)
@@ -95,13 +100,17 @@ class DatasetWriter:
             self._writer = parquet.ParquetWriter(self._path(), self._schema)
         arrays = [_to_arrow(columns[name], self._schema.field(name).type) for name in self._schema.names]
         self._writer.write_table(pyarrow.table(arrays, schema=self._schema))
+        for key, video in self._videos.items():
+            episode.videos[key]["to_timestamp"] = video.add(pictures[key])
         episode.length += count
         self.rows += count
 
     def close(self) -> None:
-        """Finish the rows, and write everything under meta/."""
+        """Finish the rows and videos, and write everything under meta/."""
         if self._writer is not None:
             self._writer.close()
+        for video in self._videos.values():
+            video.close()
         meta = self.out / "meta"
         meta.mkdir(parents=True, exist_ok=True)
         write_json(meta / "info.json", self._info())
@@ -114,7 +123,6 @@ class DatasetWriter:
         return self.out / DATA_PATH.format(chunk_index=chunk, file_index=file)
 
     def _info(self) -> dict[str, Any]:
-        has_video = any(kind["dtype"] == "video" for kind in self.features.values())
         return {
             "codebase_version": "v3.0",
             "robot_type": None,
@@ -127,7 +135,7 @@ class DatasetWriter:
             "fps": int(self.fps) if self.fps == int(self.fps) else self.fps,
             "splits": {"train": f"0:{len(self.episodes)}"},
             "data_path": DATA_PATH,
-            "video_path": VIDEO_PATH if has_video else None,
+            "video_path": VIDEO_PATH if self._videos else None,
             "features": self.features,
         }
 
@@ -162,40 +170,39 @@ class DatasetWriter:
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
-class VideoColumn:
-    """Writes the pictures of one camera as videos, one per grid (the last frame of each group)."""
+class VideoFiles:
+    """Writes the pictures of one camera, the feature `key`, as videos."""
 
-    def __init__(self, out: Path, stream: str, fps: float) -> None:
-        self.key = f"observation.images.{check_stream_name(stream)}"
-        self._out, self._fps = out, fps
+    def __init__(self, out: Path, key: str, fps: float) -> None:
+        check_stream_name(key.removeprefix(PICTURES))
+        self._out, self._key, self._fps = out, key, fps
         self._file = self._count = 0
         self._pictures: VideoPictures | None = None
 
-    def start(self, episode: Episode) -> None:
-        """Note where the episode starts, in a new file if the last one has reached VIDEO_MB."""
+    def start_episode(self) -> dict[str, Any]:
+        """Where an episode starts, as LeRobot describes it, in a new file if the last one has reached VIDEO_MB."""
         # After a short episode there may be no file yet, for it is opened with the encoder's first packet.
         partial = self._pictures and self._pictures.partial
         if self._pictures and partial and partial.exists() and partial.stat().st_size > VIDEO_MB << 20:
             self._pictures.close()
             self._pictures, self._file, self._count = None, self._file + 1, 0
         chunk, file = divmod(self._file, CHUNK)
-        start = self._count / self._fps
-        episode.videos[self.key] = {"chunk_index": chunk, "file_index": file, "from_timestamp": start}
+        return {"chunk_index": chunk, "file_index": file, "from_timestamp": self._count / self._fps}
 
-    def add(self, episode: Episode, pictures: Iterable[np.ndarray]) -> None:
-        """Write the next pictures, uint8 RGB (h, w, 3)."""
+    def add(self, pictures: Iterable[np.ndarray]) -> float:
+        """Write the next pictures, uint8 RGB (h, w, 3); returns the time after the last one in the file, s."""
         for picture in pictures:
             if self._pictures is None:
                 chunk, file = divmod(self._file, CHUNK)
-                path = self._out / VIDEO_PATH.format(video_key=self.key, chunk_index=chunk, file_index=file)
+                path = self._out / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._pictures = VideoPictures(path, picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))
             self._count += 1
-        episode.videos[self.key]["to_timestamp"] = self._count / self._fps
+        return self._count / self._fps
 
     def close(self) -> None:
-        """Finish the video."""
+        """Finish the last video."""
         if self._pictures is not None:
             self._pictures.close()
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.names import name_errors
-from streamtok.tokens.coded import GroupCoder
 from streamtok.tokens.file_header import pack_meta
 from streamtok.tokens.tokenfile import CODED_COLUMNS, CODES, COLUMNS, DTYPES, FORMAT, VERSION
 from streamtok.types import TokenGroup
+from streamtok.wire.coded import GridCoder
 
 
 class Spool:
@@ -61,7 +61,7 @@ class TokenFileWriter:
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None
         self._size = 0, 0
-        self._coder = GroupCoder(coder, independent) if coder else None
+        self._coder = GridCoder(coder, independent) if coder else None
         if coder:
             self.meta |= {"coder": coder.fingerprint, "independent": independent}
         self._spools = {name: Spool(self.path.parent) for name in (CODED_COLUMNS if coder else COLUMNS)}
@@ -96,10 +96,11 @@ class TokenFileWriter:
         if self._coder is None:
             spools["tokens"].add(tokens.tobytes())
         else:
-            payload, checksum = self._coder.encode(group)
+            payload, coding = self._coder.encode(group.tokens, group.keyframe)
+            self._coder.note_sent()
             spools["coded_start"].add_integers(spools["coded"].nbytes)
             spools["coded"].add(payload)
-            spools["grid_crc32"].add_integers(checksum)
+            spools["grid_crc32"].add_integers(coding.checksum)
         spools["keyframe"].add(bytes([bool(group.keyframe)]))
         spools["frame_start"].add_integers(self.frames)
         spools["frame_ids"].add_integers(*group.frame_ids)

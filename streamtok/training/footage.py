@@ -23,19 +23,17 @@ Numbered = Iterator[tuple[int, np.ndarray]]
 
 @dataclass(frozen=True)
 class Footage:
-    """The frames to take of a file, chosen before it is decoded: evenly spread stretches, or one at the beginning."""
+    """The frames to take of a file, chosen before it is decoded."""
 
     path: str
     frames: int  # to choose from; 0 if the file does not say how many it has
     size: tuple[int, int] | None  # height, width; None if it cannot be opened
-    stretches: int
-    length: int  # of each stretch, in frames
-    begin: int = 0  # number of the first frame to choose from
+    stretches: tuple[range, ...]  # the numbers of the frames to take
 
     @property
     def taken(self) -> int:
         """How many frames of the file are taken."""
-        return self.stretches * self.length
+        return sum(map(len, self.stretches))
 
     def read(self, counts: Counter[str] | None = None) -> Numbered:
         """Read the chosen frames as (run, frame uint8 (H, W, C)); frames of one run are consecutive in the file.
@@ -43,15 +41,14 @@ class Footage:
         A run ends with its stretch, or where a damaged frame is left out; `counts` counts these as `VideoReader` does.
         ValueError names a file without any frame.
         """
-        run, expected, room = -1, None, self.frames - self.length
+        run = -1
         with open_file(self.path, Counter() if counts is None else counts) as file:
-            for stretch in range(self.stretches):
-                first = self.begin + stretch * room // max(1, self.stretches - 1)
-                for number, frame in file.read(first, first + self.length):
+            for stretch in self.stretches:
+                expected = None
+                for number, frame in file.read(stretch.start, stretch.stop):
                     run += number != expected
                     expected = number + 1
                     yield run, frame
-                expected = None
         if run < 0:
             raise ValueError(f"{self.path} holds no frame that can be decoded")
 
@@ -69,14 +66,24 @@ def survey(path: str, max_frames: int, stretch: int, part: tuple[float, float] =
     except ValueError:
         frames, size, is_image = 0, None, False
     if is_image:
-        return Footage(path, 1, size, 1, 1)
+        return Footage(path, 1, size, (range(1),))
     if part != WHOLE and not frames and size is not None:
         raise ValueError(f"{path} does not say how long it is, so no part of it can be held out; hold out whole clips")
     begin, end = (round(frames * fraction) for fraction in part)
     there = end - begin
-    stretches = max(1, max_frames // stretch) if there > max_frames else 1
-    length = max_frames // stretches
-    return Footage(path, there, size, stretches, length if part == WHOLE else min(length, there), begin)
+    if there > max_frames:
+        return Footage(path, there, size, _spread(begin, end, max_frames, stretch))
+    stop = begin + max_frames if part == WHOLE else end  # a whole file may have more frames than it says
+    return Footage(path, there, size, (range(begin, stop),))
+
+
+def _spread(begin: int, end: int, count: int, stretch: int) -> tuple[range, ...]:
+    """Spread `count` of the frames [begin, end) evenly, as stretches of at least `stretch` frames."""
+    stretches = max(1, count // stretch)
+    length = count // stretches
+    last = end - length
+    starts = (begin + number * (last - begin) // max(1, stretches - 1) for number in range(stretches))
+    return tuple(range(start, start + length) for start in starts)
 
 
 @dataclass(frozen=True)

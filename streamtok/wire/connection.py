@@ -90,21 +90,27 @@ class Connection:
             self.close()
             raise
 
-    def check(self) -> None:
-        """Handle the socket's events; reconnect if libzmq has given up for RETRY_S."""
+    def check(self) -> bool:
+        """Handle the socket's events; reconnect if libzmq has given up for RETRY_S. Returns whether it connected."""
+        before = self.counts["connected"]
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
                 self.intake.watch(told["value"])
             self._on_event(told["event"])
         fault = self.intake.judge()
+        if fault == "overrun":
+            self.counts["overrun"] += 1
+            most = self.intake.most
+            self._log.add(time.monotonic_ns(), "overrun", {"connections": 1}, bytes=most, endpoint=self.endpoint)
         if fault is not None:
-            self._give_up(fault)
+            self.connect_anew()
         if self._silent_since is not None and time.monotonic() - self._silent_since > SILENCE_S:
             self._silent_since, self.waited = None, True
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint, self._met))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self.connect_anew()
+        return self.counts["connected"] > before
 
     def connect_anew(self) -> None:
         """Replace the connection, which may hang, by a new one."""
@@ -123,13 +129,6 @@ class Connection:
         self._monitor.close(0)
         self.socket.close(0)
         self._log.finish()
-
-    def _give_up(self, fault: str) -> None:
-        if fault == "overrun":
-            self.counts["overrun"] += 1
-            most = self.intake.most
-            self._log.add(time.monotonic_ns(), "overrun", {"connections": 1}, bytes=most, endpoint=self.endpoint)
-        self.connect_anew()
 
     def _on_event(self, event: int) -> None:
         if event & _UP:

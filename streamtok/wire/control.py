@@ -181,26 +181,25 @@ class KeyframeGate:
 
 @dataclass
 class EpochCache:
-    """Caches the messages of one stream since its last keyframe, up to `max_bytes`, for late joiners.
+    """Caches the messages of one stream since its last keyframe, for late joiners.
 
-    `whole` is False once the epoch has exceeded the limit, or lacks a message, until the next keyframe.
+    There are none once the epoch has exceeded `max_bytes`, or lacks a message, until the next keyframe.
     """
 
     max_bytes: int = MAX_EPOCH
     messages: list[list[Part]] = field(default_factory=list)
     nbytes: int = 0
-    whole: bool = False
 
     def add(self, parts: list[Part], keyframe: bool, follows: bool = True) -> None:
         """Cache one sent message; a keyframe clears the cache first. `follows`: none is missing before it."""
         if keyframe:
-            self.messages, self.nbytes, self.whole = [], 0, True
+            self.messages, self.nbytes = [], 0
         self.nbytes += sum(len(part) for part in parts)
-        too_long = self.nbytes > self.max_bytes or len(self.messages) >= MAX_EPOCH_MESSAGES
-        if too_long or not (keyframe or follows):
-            self.messages, self.whole = [], False
-        if self.whole:
+        has_room = self.nbytes <= self.max_bytes and len(self.messages) < MAX_EPOCH_MESSAGES
+        if has_room and (keyframe or (self.messages and follows)):
             self.messages.append(parts)
+        else:
+            self.messages = []
 
     def kept(self) -> list[list[Part]]:
         """The messages, oldest first; raises ValueError if the epoch is not cached."""

@@ -67,7 +67,7 @@ class Drain:
         self._grids: dict[str, list[int]] = {}
         self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
-        self._connections, self._back_until, self._silence, self._endings = 0, 0.0, Silence(), Endings()
+        self._back_until, self._silence, self._endings = 0.0, Silence(), Endings()
         self.stopping, self._info_changed = False, threading.Condition()
         self._context = zmq.Context()
         self.joiner = Joiner(self._context, self.endpoint, self.rejects, self.limits, self.mailbox.capacity, self.curve)
@@ -155,9 +155,7 @@ class Drain:
 
     def _check_connection(self) -> None:
         """Notice a new connection before its first message, which is believed in any case."""
-        self.connection.check()
-        if self._connections != self.connection.counts["connected"]:
-            self._connections = self.connection.counts["connected"]
+        if self.connection.check():
             self._silence.restart()  # the time without a connection is no silence of the node
             self._settle()
             self._note_back()

@@ -179,7 +179,9 @@ def _load_secret(path: Path, advice: str = MAKE) -> tuple[bytes, bytes]:
         log.warning("event=readable_secret path=%s advice='chmod 600'", path)
     if secret is None:
         raise ValueError(f"{path} holds no secret key; it must be the .key_secret file")
-    return public, _checked(secret, path)
+    if zmq.curve_public(_checked(secret, path)) != public:
+        raise ValueError(f"{path}: its public and its secret key are of different pairs; {advice}")
+    return public, secret
 
 
 def _checked(key: bytes, path: Path) -> bytes:

@@ -194,7 +194,7 @@ def test_a_published_folder_may_have_a_config_of_its_own(tmp_path):
 
 def test_a_published_name_that_is_not_there_says_how_to_get_it():
     with pytest.raises(
-        ValueError, match=r"hf download nvidia/Cosmos-0.1-Tokenizer-DV4x8x8 .*did you mean cosmos-dv4x8x8"
+        ValueError, match=r"nvidia/Cosmos-0.1-Tokenizer-DV4x8x8 on the hub.*did you mean cosmos-dv4x8x8"
     ):
         streamtok.load("Cosmos-0.1-Tokenizer-DV4x8x8")
 

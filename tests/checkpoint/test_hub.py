@@ -11,8 +11,10 @@ import huggingface_hub
 from huggingface_hub.utils import filter_repo_objects
 
 import streamtok
+from streamtok.checkpoint import to_published
 from streamtok.checkpoint.hub import FILES
 from tests.kit.models import VIDEO, build
+from tests.kit.published import small, write_archive
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -35,6 +37,15 @@ def test_a_repository_is_loaded_from_the_cache(cache):
     assert streamtok.load(f"acme/tiny@{COMMIT}").fingerprint == tokenizer.fingerprint
     with pytest.raises(ValueError, match="HF_HUB_OFFLINE"):
         streamtok.load("acme/tiny@v2")
+
+
+def test_a_published_repository_is_known_by_its_name(cache):
+    tokenizer = small("Cosmos-0.1-Tokenizer-DV4x8x8")
+    snapshot = cache / "models--nvidia--Cosmos-0.1-Tokenizer-DV4x8x8" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    write_archive(to_published(tokenizer), snapshot / "autoencoder.jit")
+    loaded = streamtok.load(f"nvidia/Cosmos-0.1-Tokenizer-DV4x8x8@{COMMIT}")
+    assert (loaded.config, loaded.fingerprint) == (tokenizer.config, tokenizer.fingerprint)
 
 
 def test_only_the_tokenizer_is_fetched():

@@ -204,6 +204,12 @@ def test_ingest_says_what_is_wrong(arguments, status, message, model, capsys):
     assert "Traceback" not in captured.err
 
 
+def test_a_start_that_fails_leaves_no_recording(model, tmp_path):
+    arguments = ["--source", ENDLESS, "--model", model, "--bind", "tcp://127.0.0.1:*", "--record", str(tmp_path)]
+    assert ingest.main([*arguments, "--size", "30x44"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_may_heal_by_itself_is_told_from_wrong_settings(model, capsys):
     """A supervisor tries again after status 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -3,6 +3,8 @@
 import json
 import mmap
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -137,6 +139,21 @@ def test_memory_that_is_not_there_is_one_line_that_says_what_to_do(take, capsys)
     assert sing(["-o", "album", "la"]) == 1
     told = capsys.readouterr().err
     assert re.fullmatch(r"streamtok sing: out of memory \(.+\): raise the limit .*\n", told)
+
+
+def test_a_thread_that_cannot_start_is_one_line_that_names_the_limit_on_tasks(capsys):
+    program = """
+import resource, sys, threading
+from streamtok.commands.command import command
+resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
+threading.stack_size(1 << 33)
+sys.exit(command("sing")(lambda argv: threading.Thread(target=print).start())())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
+    assert done.stderr == (
+        "streamtok sing: can't start new thread: raise the limit on tasks (ulimit -u, a container's pids) or on memory "
+        "(ulimit -v)\n"
+    )
 
 
 def test_a_file_whose_name_speaks_of_memory_is_not_told_as_out_of_memory(capsys):

@@ -31,7 +31,7 @@ from streamtok.settings.rig import load_rig
 from streamtok.tokens.files import encode_file
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
-from tests.kit.drives import frames_of, rig, write_bag1
+from tests.kit.drives import frames_of, rig, write_bag1, write_mcap
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS
 from tests.kit.recordings import header, info
@@ -110,6 +110,19 @@ def test_a_folder_of_token_files_is_one_short_sum_however_many_there_are(tmp_pat
     (tmp_path / "empty").mkdir()
     assert info_command.main([str(tmp_path / "empty")]) == 1
     assert "empty holds no drive" in capsys.readouterr().err
+
+
+def test_token_files_beside_a_drive_are_told_and_a_damaged_one_costs_the_status(tmp_path, capsys):
+    write_mcap(tmp_path / "d.mcap", frames_of("front", 12))
+    encode_file("synthetic:32x48@30?frames=9", tmp_path / "front.safetensors", "nano")
+    assert info_command.main([str(tmp_path)]) == 0
+    assert "token files:\n  3 groups from 9 frames" in capsys.readouterr().out
+    whole = (tmp_path / "front.safetensors").read_bytes()
+    (tmp_path / "front.safetensors").write_bytes(whole[:-40])
+    assert info_command.main([str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["cameras"]["front"]["frames"] == 12
+    assert "front.safetensors is cut off or damaged" in report["damage"][0]
 
 
 def test_a_damaged_file_of_a_folder_costs_itself_and_the_status(tmp_path, capsys):
@@ -216,7 +229,8 @@ def test_a_survey_of_a_long_drive_keeps_a_bounded_picture():
     survey = TokenSurvey(64)
     grid = np.zeros((2, 3), np.uint16)
     for number in range(7000):
-        survey.add(TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24)))
+        group = TokenGroup("a", grid, number == 0, 0, [number], [number * 1000], 0, 0, 1, (16, 24))
+        survey.add(group, grid, grid.nbytes)
     assert survey.report()["groups"] == 7000
     assert 1000 < len(survey.columns.kept) < 3000
     assert survey.report()["codes_used"] == 1

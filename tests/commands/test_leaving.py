@@ -1,6 +1,5 @@
 """However an ingest node is made to leave, it says what it has done."""
 
-import contextlib
 import json
 import os
 import random
@@ -34,10 +33,10 @@ SLOW = {
     "    while True: time.sleep(0.01)\n"
     "process.GRACE_S = 600\n"
     "rig.make_core = make_core",
-    "in one call": "def make_core(*a): print('busy', file=sys.stderr, flush=True); b''.join(Stuck())\n"
+    "in one call": "def make_core(*a): b''.join(Stuck())\n"
     "class Stuck:\n"
     "    def __iter__(self):\n"
-    "        try: time.sleep(600)\n"
+    "        try: print('busy', file=sys.stderr, flush=True); time.sleep(600)\n"
     "        except BaseException: time.sleep(600)\n"
     "rig.make_core = make_core",
     "importing": "def make_node(*a, **b): print('busy', file=sys.stderr, flush=True); time.sleep(600)\n"
@@ -129,7 +128,7 @@ def test_closed_standard_streams_end_no_node_and_get_nothing_of_others(line, end
     assert bool(done.stdout) == (line == "2>&-")
 
 
-def test_a_node_whose_terminal_takes_no_more_ends(ipc_path):
+def test_a_node_whose_terminal_takes_no_more_goes_on_and_ends(ipc_path):
     """As after Ctrl-S, or behind a link that hangs."""
     endpoint = f"ipc://{ipc_path}"
     master, terminal = os.openpty()
@@ -139,11 +138,9 @@ def test_a_node_whose_terminal_takes_no_more_ends(ipc_path):
         try:
             next(reader)
             os.write(master, b"\x13")
-            with contextlib.suppress(TimeoutError):
-                reader.timeout = 1
-                deque(islice(reader, 100), 0)  # until its display is stuck, or a while
+            deque(islice(reader, 100), 0)  # its display is drawn several times meanwhile
             node.terminate()
-            assert node.wait(60) == 1
+            assert node.wait(60) == 0
         finally:
             node.kill()
             os.close(master)

@@ -133,5 +133,8 @@ def test_two_sources_of_a_model_and_of_a_name_are_refused(tmp_path, capsys):
     assert "say twice what to load" in capsys.readouterr().err
     assert reconstruct.main([str(tmp_path), str(tmp_path / "x"), "--quiet"]) == 1
     assert "would be written to one file" in capsys.readouterr().err
-    assert reconstruct.main([str(tmp_path / "none*"), "--quiet"]) == 1
-    assert "names no video and no image" in capsys.readouterr().err
+    (tmp_path / "mac").mkdir()
+    (tmp_path / "mac" / "._a.mp4").write_bytes(b"Mac OS X")  # which macOS leaves beside a.mp4
+    for nothing in ("none*", "mac"):
+        assert reconstruct.main([str(tmp_path / nothing), "--quiet"]) == 1
+        assert "names no video and no image" in capsys.readouterr().err

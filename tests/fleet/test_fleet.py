@@ -33,6 +33,7 @@ from streamtok.fleet.store import open_store
 from streamtok.io.picture_writer import open_pictures
 from streamtok.model import build
 from streamtok.tokens.tokenfile import TokenFile
+from tests.kit.disk import full_disk
 from tests.kit.drives import frames_of, write_mcap
 from tests.kit.nodes import ingest
 
@@ -200,6 +201,11 @@ def test_a_worker_that_dies_costs_only_its_own_drive(tmp_path, model):
     result = Fleet(drives, str(tmp_path / "out"), FleetOptions(model=model), RunOptions(workers=3), Dying).run()
     assert result["broken"] == {drives[2]: "died"}
     assert result["done"] == 3
+
+
+def test_shared_memory_without_room_is_named(tmp_path):
+    with full_disk(0), pytest.raises(OSError, match=r"share locks there.*'/dev/shm'"):
+        LocalRunner(str(tmp_path), FleetOptions(), 1)
 
 
 def test_a_drive_that_ends_while_a_worker_dies_is_not_lost(tmp_path):

@@ -21,6 +21,7 @@ from streamtok.io.video.containers import open_container
 from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.video_packets import VideoDecoder
 from streamtok.preprocessing.orientation import DIRECTIONS, orient
+from tests.kit.damage import SVT, rewrite
 from tests.kit.videos import ORDERED, PLAIN, noisy, number_of, writable_codecs, write_any, write_video
 
 COUNT = 20
@@ -348,3 +349,22 @@ def test_a_stream_that_begins_inside_a_file_is_told(tmp_path, caplog):
     with VideoReader(path) as video:
         assert len(list(video)) == 200
     assert f"file={path} event=another_stream" in caplog.text
+
+
+def name_no_matrix(data):
+    """AV1 of which the sequence header names BT.709 for primaries, transfer and matrix; with RGB (0) for the matrix."""
+    bits = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
+    assert bits[:400].count("1" + 3 * "00000001") <= 1
+    changed = bits[:400].replace("1" + 3 * "00000001", "1" + 2 * "00000001" + "00000000") + bits[400:]
+    return int(changed, 2).to_bytes(len(data), "big")
+
+
+def test_av1_that_names_a_colour_matrix_which_its_pixels_cannot_have_is_read(tmp_path):
+    names = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709"}
+    whole = write_video(tmp_path / "whole.mkv", noisy(20), codec="libsvtav1", **SVT, **names)
+    wrong = rewrite(whole, tmp_path / "a.ivf", lambda packets: [(name_no_matrix(data), pts) for data, pts in packets])
+    with av.open(str(wrong)) as container:
+        assert container.streams.video[0].codec_context.colorspace == 0
+    with VideoReader(wrong) as video:
+        assert [(frame.number, number_of(frame.image)) for frame in video] == [(n, n) for n in range(20)]
+        assert video.counts["damaged"] == 0

@@ -93,6 +93,17 @@ def test_pictures_of_a_camera_whose_times_come_twice_are_not_missed(clips):
     assert source.counts["missed"] == 0
 
 
+def test_pictures_that_a_network_held_up_are_not_missed_where_the_camera_s_clock_runs_twice_as_fast(clips):
+    def hold_up(picture, part):
+        time.sleep(0.5 * ((picture, part) == (45, 0)))
+        return False
+
+    with Camera(clips["libx264"], fps=100, lose=hold_up, tick=lambda n, fps: right_tick(2 * n, fps)) as camera:
+        frames, source = read(camera.url(), 120)
+    assert [frame.frame_id for frame in frames] == list(range(120))
+    assert source.counts["missed"] == 0
+
+
 @pytest.mark.parametrize("tick", [lambda number, fps: 5, lambda number, fps: number * 1000 // fps])
 def test_times_of_a_camera_that_stand_still_are_those_of_arrival(clips, tick):
     with Camera(clips["libx264"], tick=tick) as camera:

@@ -46,6 +46,19 @@ def test_bands_that_do_not_vary_in_time_come_first_on_request():
     torch.testing.assert_close(inverse_haar(bands, 4, 1, "=thw"), still.expand(-1, -1, 4, -1, -1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("patch", [2, 4])
+def test_bits_do_not_depend_on_gradients_or_on_where_frames_lie(patch, dtype):
+    """Without gradients, values are moved several at a time, which wants them aligned."""
+    memory = torch.randn(1 + 3 * 4 * 8 * 16, dtype=dtype)
+    for video in (memory[1:].view(1, 3, 4, 8, 16), memory[:-1].view(1, 3, 4, 16, 8).mT):
+        bands = haar(video, patch)
+        with torch.no_grad():
+            assert torch.equal(haar(video, patch), bands)
+            found = inverse_haar(bands, patch, 1)
+        assert torch.equal(found, inverse_haar(bands, patch, 1))
+
+
 def test_a_transform_first_used_in_inference_mode_can_be_trained_through():
     axes = "wth"  # used nowhere else, so its matrix is made here
     with torch.inference_mode():

@@ -3,6 +3,9 @@
 import io
 import json
 import logging
+import os
+import re
+import sys
 from datetime import datetime, timedelta
 
 import pytest
@@ -139,3 +142,17 @@ def test_a_traceback_hides_secrets_also_where_another_handler_was_first_and_is_t
     assert "SECRET" not in told
     assert " words end\n" in told
     assert "open('rtsp://h/x')" in told
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody_and_says_what_it_lacks(monkeypatch):
+    reading, writing = os.pipe()
+    with open(reading) as taken, open(writing, "w") as pipe:
+        monkeypatch.setattr(sys, "stderr", pipe)
+        log_to_stderr()
+        for number in range(500):
+            logging.getLogger("streamtok.wire").warning("event=refused text=%s number=%d", 1000 * "x", number)
+        numbers = []
+        while (lost := re.search(r"event=log_lost characters=(\d+)", line := taken.readline())) is None:
+            numbers.append(int(line.rpartition("=")[2]))
+    assert numbers == list(range(len(numbers)))
+    assert 1000 * (500 - len(numbers)) < int(lost[1]) < 1100 * (500 - len(numbers))

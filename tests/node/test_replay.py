@@ -283,6 +283,20 @@ def test_the_speed_and_the_pace_are_those_of_a_drive_whose_cameras_have_clocks_h
     assert 0 < result["times_real_time"] * result["seconds"] < 2
 
 
+def test_a_camera_that_begins_after_a_pause_of_the_others_is_waited_for(tmp_path, tokenizer):
+    later = [
+        replace(shot, stamp_ns=shot.stamp_ns + 100 * 10**9, log_ns=shot.log_ns + 100 * 10**9) for shot in regular(12)
+    ]
+    result = replay(
+        write(tmp_path / "d.mcap", regular(12), others=later),
+        tokenizer,
+        size="32x32",
+        speed="1000",
+        out=str(tmp_path / "out"),
+    )
+    assert 90 < result["times_real_time"] * result["seconds"] < 110  # of 101 s, both rounded
+
+
 def test_pace_follows_capture_time_and_starts_anew_when_it_goes_back(monkeypatch):
     from streamtok.node import replay_outputs
 

@@ -1,5 +1,8 @@
 """Resizing in integers: against a slow oracle in fractions, and the properties that make it an area mean."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from math import ceil, floor, gcd
 
@@ -132,6 +135,40 @@ def test_results_do_not_share_memory_with_later_calls():
     kept = first.copy()
     prepare(picture(20, 20, 2))
     assert np.array_equal(first, kept)
+
+
+COUNTING = """
+import threading, time
+from pathlib import Path
+import numpy as np
+from streamtok.preprocessing.preprocessor import Preprocessor
+
+def count_wakes():
+    others = [task for task in Path("/proc/self/task").iterdir() if int(task.name) != threading.get_native_id()]
+    lines = [line for task in others for line in (task / "status").read_text().splitlines()]
+    return len(others), sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+for source, size in [((720, 1280), (256, 448)), ((1080, 1920), (544, 960)), ((2160, 3840), (256, 448))]:
+    prepare, image, before = Preprocessor(source, size), np.zeros((*source, 3), np.uint8), None
+    while before != count_wakes():
+        before = count_wakes()
+        time.sleep(0.2)
+    prepare(image)
+    print(before[0], count_wakes()[1] - before[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_picture_wakes_no_other_thread():
+    """With both cores busy, threads that share a product took 75 times the processor time."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "2"}
+    child = subprocess.run(
+        [sys.executable, "-c", COUNTING], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    found = [tuple(map(int, line.split())) for line in child.stdout.splitlines()]
+    if not found[0][0]:
+        pytest.skip("this NumPy has one thread")
+    assert [wakes for _, wakes in found] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

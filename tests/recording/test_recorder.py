@@ -28,6 +28,7 @@ from streamtok.recording.repair import repair
 from streamtok.recording.write_queue import WriteJob, WriteQueue
 from streamtok.recording.writer import RecordingWriter
 from streamtok.types import Frame
+from streamtok.wire.header import TokenHeader
 from streamtok.wire.message import TokenMessage
 from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
@@ -135,7 +136,9 @@ def test_the_plain_mcap_library_reads_it_as_the_protocol_page_says(tmp_path):
         "jsonschema",
         "msgpack",
     )
-    assert json.loads(schema.data)["required"] == ["header", "payload"]
+    described = json.loads(schema.data)
+    assert described["required"] == ["header", "payload"]
+    assert described["$defs"]["TokenHeader"]["properties"].keys() == set(TokenHeader.__struct_fields__)
     assert message.log_time == made.capture_ns[-1] + int(channel.metadata["clock_offset_ns"])
     assert message.log_time - made.capture_ns[-1] == CLOCK[1] - CLOCK[0]
     assert json.loads(channel.metadata["engine"]) == {"device": "cpu", "threads": 1}
@@ -319,6 +322,29 @@ def test_a_file_that_is_deleted_is_followed_by_another_and_a_folder_that_is_move
     assert not recorder.error
     assert "event=removed" in caplog.text
     assert len(list(open_recording(tmp_path / "moved" / "d_001.mcap").messages())) == 5
+
+
+def test_a_file_whose_disk_is_unmounted_is_followed_by_another(tmp_path):
+    """The kernel names a file of a detached mount by its path there, where nobody finds it."""
+    mounted = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(tmp_path)]
+    if subprocess.run([*mounted, "true"], capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    program = f"""
+import subprocess
+from pathlib import Path
+from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder_options import RecorderOptions
+from tests.kit.recordings import info, messages
+from tests.kit.wire import eventually
+with Recorder(Path({str(tmp_path)!r}) / "d.mcap", RecorderOptions(wait=True, min_free_bytes=0)) as recorder:
+    recorder.add_stream(info())
+    subprocess.run(["umount", "--lazy", {str(tmp_path)!r}], check=True)
+    assert eventually(lambda: len(recorder.paths) == 2)
+    for made, tokens in messages(5):
+        recorder.write_group(made, tokens)
+"""
+    subprocess.run([*mounted, sys.executable, "-c", program], check=True, timeout=200)
+    assert len(list(open_recording(tmp_path / "d_001.mcap").messages())) == 5
 
 
 def test_a_file_system_that_counts_no_links_has_not_lost_its_file(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ SHIPPED = ["demo", "usb_camera", "rtsp_camera", "rig_six_cameras", "secure"]
 WRONG = """\
 modle: nano
 device: gpu
-bind: localhost:5555
+bind: 5555
 metrics: lots
 defaults:
   sizee: [3]
@@ -59,7 +59,7 @@ def test_every_fault_is_told_at_once_with_file_line_path_value_and_what_is_allow
     for expected in (
         f"{wrong}:1: modle: unknown key (value 'nano'); did you mean 'model'? allowed: json, log_format, node, model,",
         f"{wrong}:2: device: expected auto, cpu, cuda or cuda:N (got 'gpu')",
-        f"{wrong}:3: bind: expected tcp://HOST:PORT or ipc://PATH (got 'localhost:5555')",
+        f"{wrong}:3: bind: expected tcp://HOST:PORT or ipc://PATH (got 5555)",
         f"{wrong}:4: metrics: input should be a valid integer",
         f"{wrong}:6: defaults.sizee: unknown key (value [3]); did you mean 'size'?",
         f"{wrong}:8: streams.0.name:",

@@ -341,6 +341,17 @@ def test_a_client_that_expects_another_server_gets_nothing_and_is_told(folder, t
     assert "no node answers there yet" in caplog.text
 
 
+@pytest.mark.parametrize(("kind", "name"), [(CurveServer, "server"), (CurveClient, "client")])
+def test_a_key_file_with_halves_of_two_pairs_is_refused(folder, tmp_path_factory, kind, name):
+    other = tmp_path_factory.mktemp("other")
+    generate(other)
+    secret = (other / f"{name}.key_secret").read_text().partition("secret-key")[2]
+    own = folder / f"{name}.key_secret"
+    own.write_text(own.read_text().partition("secret-key")[0] + "secret-key" + secret)
+    with pytest.raises(ValueError, match=rf"{name}.key_secret: its public and its secret key are of different pairs"):
+        kind.load(folder)
+
+
 def test_keys_are_let_in_and_shut_out_while_the_node_runs(folder):
     with Served("front", curve=CurveServer.load(folder)) as node:
         generate(folder, "laptop")

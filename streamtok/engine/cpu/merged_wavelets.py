@@ -8,6 +8,7 @@ from streamtok.engine.cpu.winograd import exchange_wide
 from streamtok.engine.rebuild import copy_conv, copy_module
 from streamtok.model.decoder import Decoder
 from streamtok.model.encoder import Encoder, StillConv
+from streamtok.model.functional import permute_rows
 from streamtok.model.layers import FactorizedConv
 from streamtok.model.state import Clock, State
 from streamtok.model.wavelet import haar_matrix
@@ -47,9 +48,8 @@ def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tenso
     one rounding in all. If it is None the result is the pixels themselves, -127.5 to 127.5 in float32.
     """
     batch, colours, _, height, width = frames.shape
-    quads = frames.contiguous().view(torch.int32)  # four pixels of a row move together
-    cells = quads.view(batch, colours, 4, height // 4, 4, width // 4).permute(0, 3, 5, 1, 2, 4).contiguous()
-    pixels = cells.view(torch.uint8).view(-1, 64)
+    quads = frames.reshape(batch, colours, 4, height // 4, 4, width // 4, 4)
+    pixels = permute_rows(quads, 0, 3, 5, 1, 2, 4, 6).view(-1, 64)
     values = linear(pixels.to(haar[0].dtype), *haar) if haar else pixels.float().sub_(127.5)
     return values.view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
 

@@ -36,7 +36,8 @@ JOIN_S = 1.0
 class Grabbed:
     """One image from a device: uint8 RGB (H, W, 3), its time (monotonic ns), and its number if the device counts.
 
-    `damaged` is how many images were dropped just before it. `timed`: the time is the camera's own, not the arrival.
+    `damaged` is how many images were dropped just before it. `timed`: the time is the camera's own, not the arrival;
+    `stream_ns` is the same by the camera's clock, where that is not this machine's.
     """
 
     image: np.ndarray
@@ -44,6 +45,7 @@ class Grabbed:
     number: int | None = None
     damaged: int = 0
     timed: bool = False
+    stream_ns: int | None = None
 
 
 class Device(Protocol):
@@ -201,15 +203,19 @@ class CameraSource(Source):
         """How many frames are missing before this one by the device's numbers, else its times; after an outage >= 1.
 
         A gap in arrival times alone says nothing, because a network may only have delayed the frames. After an outage
-        no delayed frame can come, and the device's rate gives the number.
+        no delayed frame can come, the camera's clock may have begun anew, and the usual step gives the number.
         """
         outage = self.state == "lost"
         if grabbed.number is not None:
             last, self._last_number = self._last_number, grabbed.number
             return max(0 if last is None else grabbed.number - last - 1, int(outage))
-        missing = self._judge.see(grabbed.capture_ns).missing if grabbed.timed else 0
-        if outage and not missing and self._last_ns is not None and self.fps:
-            missing = count_between(grabbed.capture_ns - self._last_ns, 1e9 / self.fps)
+        if outage:
+            self._judge.restart()
+        own_ns = grabbed.capture_ns if grabbed.stream_ns is None else grabbed.stream_ns
+        missing = self._judge.see(own_ns, grabbed.capture_ns).missing if grabbed.timed else 0
+        usual_ns = self._judge.usual_step or 1e9 / (self.fps or math.inf)
+        if outage and self._last_ns is not None and usual_ns:
+            missing = count_between(grabbed.capture_ns - self._last_ns, usual_ns)
         return max(missing, int(outage))
 
     def _note_lost(self, reason: str) -> None:

@@ -118,7 +118,7 @@ class GStreamerDevice(Device):
             height, width = self.size or (0, 0)
             rows = np.frombuffer(packet.payload, np.uint8).reshape(height, -1)  # padded to a multiple of 4 bytes
             image = np.ascontiguousarray(rows[:, : width * 3].reshape(height, width, 3))
-            return Grabbed(image, capture_ns, timed=timed)
+            return Grabbed(image, capture_ns, timed=timed, stream_ns=packet.time_ns)
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._process is not None and self._process.wait(STOP_S) == 0:
                 raise EndOfSource("the pipeline has ended")

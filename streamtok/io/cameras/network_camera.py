@@ -16,8 +16,9 @@ from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.stream_clock import MOST_BACK_NS, StreamClock
 from streamtok.io.certificates import verifies
-from streamtok.io.video.clean_decoder import BEFORE_KEY, MARKED_BEHIND, CleanDecoder
+from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import PLAYLIST, demux, is_rtp, makes_up_times, open_container, read_rate
+from streamtok.io.video.damage import BEFORE_KEY
 from streamtok.io.video.frame_images import to_image
 from streamtok.redaction import without_password
 
@@ -73,7 +74,8 @@ class NetworkCamera(Device):
         self._waiting: deque[Waiting] = deque()
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
-        self._waits, self._marked, self._clean = 0, 0, False
+        self._waits, self._clean = 0, False
+        self._marked = self._lost = False  # whether the latest packet may be damaged, and some before it were lost
         self._last_ns: int | None = None  # the time of the last picture in the stream
         self._ended = self._failed = self._warned = False
 
@@ -93,7 +95,7 @@ class NetworkCamera(Device):
             due_ns = self._clock.play(one.stream_ns, time.monotonic_ns())
             while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
                 time.sleep(min(early_ns / 1e9, GRAB_S))
-        return Grabbed(one.image, self._clock.to_local(one.stream_ns), damaged=one.damaged, timed=True)
+        return Grabbed(one.image, self._clock.to_local(one.stream_ns), None, one.damaged, True, one.stream_ns)
 
     def release(self) -> None:
         """Close the connection."""
@@ -124,7 +126,7 @@ class NetworkCamera(Device):
         now_ns = time.monotonic_ns()
         if packet is not None and packet.pts is not None and self._clock is not None and not self._plays:
             self._clock.see(self._to_ns(packet.pts), now_ns)
-        for frame, damage, *_ in self._decoder.decode(packet, bool(self._marked)):
+        for frame, damage, *_ in self._decoder.decode(packet, self._marked):
             if damage:
                 self._damaged += self._clean  # pictures before the first keyframe do not count
                 if not self._warned and damage != BEFORE_KEY:  # once per connection: there may be nothing but damage
@@ -150,13 +152,16 @@ class NetworkCamera(Device):
         return round(ticks * self._time_base * 1_000_000_000)
 
     def _next_packet(self) -> Any:
-        """The next packet that is not empty, None at the end; notes whether packets before it were lost."""
+        """The next packet that is not empty, None at the end.
+
+        Notes whether packets were lost: the demuxer tells it of one or the next, whose parser moves the mark.
+        """
         while True:
             with av.logging.Capture() as told:
                 packet = next(self._packets, None)
-            lost = packet is not None and packet.is_corrupt
-            lost = lost or (self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS))
-            self._marked = MARKED_BEHIND if lost else max(self._marked - 1, 0)
+            before, self._lost = self._lost, packet is not None and packet.is_corrupt
+            self._lost |= self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS)
+            self._marked = self._lost or before
             if packet is None or packet.size:
                 return packet
 

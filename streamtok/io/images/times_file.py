@@ -9,7 +9,7 @@ heading may name the unit ("timestamp [ns]"), and the columns where there are mo
 import contextlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -50,33 +50,52 @@ def find_times_file(folder: Path) -> Path | None:
 
 def read_times_file(path: Path, unit: str | None = None, stems: Collection[str] = ()) -> TimesFile:
     """Read a times file of images with these `stems`; ValueError names the file and the line that cannot be read."""
-    rows: dict[int, list[str]] = {}  # by the number of the line, from 1
+    table = _read_table(path)
+    rows, numbers = list(table.rows.values()), table.numbers
+    columns = next(filter(None, (_find_columns(line, rows[0]) for line in reversed(table.headings))), None)
+    if columns is None and _are_numbered(rows, stems):
+        columns, numbers = (1, 2 if min(map(len, rows)) > 2 else None), [int(row[0]) for row in rows]
+    texts, names = zip(*(_take_columns(row, columns) for row in rows), strict=True)
+    try:
+        times = read_times(texts, unit or table.unit, f"file={path}")
+    except ValueError as error:
+        wrong = next((f", line {n}" for n, text in zip(table.rows, texts, strict=True) if not _is_time(text)), "")
+        raise ValueError(f"{path}{wrong}: {error}") from None
+    return TimesFile(times, list(names) if _are_names(names, stems) else [None] * len(names), numbers)
+
+
+class Table(NamedTuple):
+    """The lines of a times file: the cells of each row by the number of its line, from 1, and what stands above them.
+
+    `numbers` count the rows from 0, and the blank lines between them unless each row has one.
+    """
+
+    rows: dict[int, list[str]]
+    numbers: list[int]
+    headings: list[str]
+    unit: str | None
+
+
+def _read_table(path: Path) -> Table:
+    """Split a times file into headings and rows; ValueError if there are no rows."""
+    rows: dict[int, list[str]] = {}
     numbers: list[int] = []
     headings: list[str] = []
+    comments: list[str] = []  # the headings, and what stands below
     for number, line in enumerate(_read_lines(path), 1):
         line = line.strip().replace('"', "")
         if line.startswith("#") or (number == 1 and not HAS_NUMBER.search(line) and not DATE.search(line)):
-            if unit is None and (named := UNIT_IN_HEADING.search(line)):
-                unit = named[1].lower().removesuffix("ec")
-            headings.append("" if rows else line)
+            headings += [] if rows else [line]
+            comments.append(line)
         elif line:
             rows[number] = _split_line(line)
-            numbers.append(number - len(headings) - 1)
+            numbers.append(number - len(comments) - 1)
     if not rows:
         raise ValueError(f"{path} holds no times: expected a line for each image, or in JSON one list of numbers")
     if numbers[-1] >= 2 * len(numbers) - 2:  # a blank line after each time is only spacing
         numbers = list(range(len(numbers)))
-    columns = next(filter(None, (_find_columns(line, next(iter(rows.values()))) for line in reversed(headings))), None)
-    if columns is None and _are_numbered(list(rows.values()), stems):
-        columns, numbers = (1, 2 if min(map(len, rows.values())) > 2 else None), [int(row[0]) for row in rows.values()]
-    lines = [_take_columns(row, columns) for row in rows.values()]
-    lines = lines if _have_names(lines, stems) else [(text, None) for text, _ in lines]
-    try:
-        times = read_times([text for text, _ in lines], unit, f"file={path}")
-    except ValueError as error:
-        wrong = next((f", line {n}" for n, (text, _) in zip(rows, lines, strict=True) if not _is_time(text)), "")
-        raise ValueError(f"{path}{wrong}: {error}") from None
-    return TimesFile(times, [name for _, name in lines], numbers)
+    units = [named[1].lower().removesuffix("ec") for line in comments if (named := UNIT_IN_HEADING.search(line))]
+    return Table(rows, numbers, headings, units[0] if units else None)
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -134,9 +153,9 @@ def _take_columns(row: list[str], columns: tuple[int, int | None] | None) -> tup
     return text.replace(",", ".") if IS_TIME.fullmatch(text) else text, name or None
 
 
-def _have_names(lines: list[tuple[str, str | None]], stems: Collection[str]) -> bool:
+def _are_names(texts: Sequence[str | None], stems: Collection[str]) -> bool:
     """Whether the second column has names. Exposures, which repeat or are decimals, are none; nanoseconds may be."""
-    names = [name or "" for _, name in lines]
+    names = [text or "" for text in texts]
     numbers = all(IS_TIME.fullmatch(name) and name not in stems for name in names)
     return not numbers or (len(set(names)) == len(names) and not all("." in name for name in names))
 

@@ -25,7 +25,8 @@ from streamtok.io.spec import split_file
 from streamtok.io.video.containers import read_seconds
 from streamtok.io.video.frame_images import to_image
 from streamtok.io.video.picture_numbers import PictureNumbers, read_ticks
-from streamtok.io.video.picture_stream import Numbered, PictureStream
+from streamtok.io.video.picture_pass import Numbered, Pass, read_from_seconds, read_from_tick
+from streamtok.io.video.video_stream import VideoStream
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class VideoReader:
     ) -> None:
         self.path = str(path)
         self.counts: Counter[str] = Counter()
-        self.pictures = PictureStream(self.path, stream=stream, fps=fps, keep_packets=keep_packets)
-        self.codec: str = self.pictures.stream.codec_context.name
-        self.rate = self.pictures.rate
-        self.fps = float(self.rate) if self.pictures.claimed_rate else None
+        self.video = VideoStream(self.path, stream=stream, fps=fps, keep_packets=keep_packets)
+        self.codec: str = self.video.stream.codec_context.name
+        self.rate = self.video.timing.rate
+        self.fps = float(self.rate) if self.video.timing.claimed_rate else None
         self._ahead: tuple[VideoFrame | None, Iterator[VideoFrame]] | None = None
         self._passing: Fraction | None = None  # set by `pass_over` until a picture from that time on is delivered
 
@@ -72,7 +73,7 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        self.pictures.close()
+        self.video.close()
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -80,14 +81,14 @@ class VideoReader:
         frames = self.read_range(0)
         first = next(frames, None)
         self._ahead = first, frames
-        context = self.pictures.stream.codec_context
+        context = self.video.stream.codec_context
         return (context.height, context.width) if first is None else first.image.shape[:2]
 
     @property
     def expected_frames(self) -> int:
         """The number of pictures by the container's headers, 0 if unknown; the true number may differ by a few."""
-        seconds = read_seconds(self.pictures.container)
-        return (self.pictures.stream.frames or round(seconds * (self.pictures.claimed_rate or 0))) if seconds else 0
+        seconds = read_seconds(self.video.container)
+        return (self.video.stream.frames or round(seconds * (self.video.timing.claimed_rate or 0))) if seconds else 0
 
     def __iter__(self) -> Iterator[VideoFrame]:
         if self._ahead is None:
@@ -98,7 +99,7 @@ class VideoReader:
 
     def pass_over(self, seconds: Fraction) -> None:
         """Decode nothing before the first key frame at or after `seconds`; the skipped pictures are not counted."""
-        self.pictures.pass_over(seconds)
+        self.video.pass_until = seconds
         self._passing = seconds
 
     def read_frame(self, number: int) -> VideoFrame:
@@ -115,11 +116,11 @@ class VideoReader:
         """
         self._ahead = None
         if first == 0 or self._ticks is None:
-            self.pictures.rewind()
-            return self._deliver(self.pictures.read(PictureNumbers(self.pictures.even)), first, stop)
+            self.video.rewind()
+            return self._deliver(Pass(self.video, PictureNumbers(self.video.timing.even)).read(), first, stop)
         if first >= len(self._ticks):
             return iter(())
-        return self._deliver(self.pictures.read_from_tick(int(self._ticks[first]), first), first, stop)
+        return self._deliver(read_from_tick(self.video, int(self._ticks[first]), first), first, stop)
 
     def read_from(self, seconds: Fraction, first: int, stop: int | None = None) -> Iterator[VideoFrame]:
         """The pictures from a time on, rounded to the file's resolution, decoded from the key frame before.
@@ -127,19 +128,19 @@ class VideoReader:
         Nothing before that key frame is read, so true numbers are not known: pictures are numbered from `first` to
         `stop` - 1.
         """
-        if self.pictures.timeless:
+        if self.video.timing.timeless:
             return self.read_range(round(seconds * self.rate), stop)
         self._ahead = None
-        if self.pictures.counted:
-            return self._deliver(self.pictures.read_from_seconds(seconds, first), first, stop)
-        stream = self.pictures.stream
+        if self.video.timing.counted:
+            return self._deliver(read_from_seconds(self.video, seconds, first), first, stop)
+        stream = self.video.stream
         tick = (stream.start_time or 0) + round(seconds / stream.time_base)
-        return self._deliver(self.pictures.read_from_tick(tick, first), first, stop)
+        return self._deliver(read_from_tick(self.video, tick, first), first, stop)
 
     @cached_property
     def _ticks(self) -> np.ndarray | None:
         """Each picture's presentation time, int64 (N,) in units of the stream's time base; see `read_ticks`."""
-        return read_ticks(self.path, self.pictures.stream.index) if self.pictures.even else None
+        return read_ticks(self.path, self.video.stream.index) if self.video.timing.even else None
 
     def _deliver(self, pictures: Iterator[Numbered], first: int, stop: int | None) -> Iterator[VideoFrame]:
         """The pictures of a read from number `first` on; numbers that do not come are counted as damaged."""
@@ -157,14 +158,14 @@ class VideoReader:
             expected = number + 1
             if last is not None and seconds <= last:
                 self.counts["backwards"] += 1
-                self.pictures.tell_once("time_backwards", f"picture {number} at {float(seconds):.6f} s")
+                self.video.tell_once("time_backwards", f"picture {number} at {float(seconds):.6f} s")
             else:
                 last = seconds
-                packet = self.pictures.packets.take(frame) if self.pictures.packets else None
+                packet = self.video.packets.take(frame) if self.video.packets else None
                 yield VideoFrame(number, seconds, to_image(frame), packet, self.codec if packet else None)
             if expected == stop:
                 return
-        end = self.pictures.end if stop is None else min(stop, self.pictures.end)
+        end = self.video.end if stop is None else min(stop, self.video.end)
         self.counts["damaged"] += max(end - expected, 0) if self._passing is None else 0
 
 

@@ -39,9 +39,9 @@ class VideoSource(RecordedSource):
         self._reader = VideoReader(self.path, **self.options, keep_packets=self._keep_packets)
         self._reader.counts = self.counts
         self.size, self.fps, self.expected_frames = self._reader.size, self._reader.fps, self._reader.expected_frames
-        counted = self._reader.pictures.timeless
+        counted = self._reader.video.timing.timeless
         self.clock = "none: pictures are counted at the rate" if counted else "the container's presentation times"
-        self.rate_from = self._reader.pictures.rate_from
+        self.rate_from = self._reader.video.timing.rate_from
         self._pictures, self._empty = iter(self._reader), True
 
     def skip_to(self, capture_ns: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ CHUNK = 1 << 16  # packets
 IN_A_ROW = 5  # sync bytes at the same distance that are trusted
 REACH = (IN_A_ROW - 1) * max(SIZES)
 HEAD = 32  # first bytes, which are equal only in a duplicate packet
-COUNTED, UNKNOWN = 16, -2  # the counter's modulus; its value after skipped bytes that may have been 16 packets
+COUNTED = 16  # the counter's modulus
 PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
 
 
@@ -31,46 +32,94 @@ class Losses:
     touched: set[int] = field(default_factory=set)
     missing: set[int] = field(default_factory=set)
 
-    def hide_picture(self, last: int | None, place: int | None) -> bool:
-        """Whether a touched picture begins between two successive pictures at `last` and `place`: it did not come."""
-        if last is None or place is None:
-            return False
-        return bisect_right(self._in_order, last) < bisect_left(self._in_order, place)
-
     @cached_property
-    def _in_order(self) -> list[int]:
+    def in_order(self) -> list[int]:
+        """The offsets of touched pictures, rising."""
         return sorted(self.touched)
+
+
+class FoundLosses:
+    """Says of the packets of a transport stream file, in their order, what `Losses` were found."""
+
+    def __init__(self, losses: Losses) -> None:
+        self._losses = losses
+        self._place: int | None = None  # of the last packet, in bytes; packets inside a PES packet have none
+
+    def see(self, packet: Any) -> tuple[bool, bool]:
+        """Whether packets are missing before this one, and whether it is damaged itself."""
+        last, self._place = self._place, self._place if packet.pos is None else packet.pos
+        missing = packet.pos in self._losses.missing
+        if last is not None and self._place is not None:  # a touched picture between the two did not come
+            in_order = self._losses.in_order
+            missing |= bisect_right(in_order, last) < bisect_left(in_order, self._place)
+        return missing, packet.size > 0 and self._place in self._losses.touched
+
+
+class MarkedLosses:
+    """Says of packets what the demuxer marks; with `late` a mark concerns the next packet, too."""
+
+    def __init__(self, late: bool) -> None:
+        self._late, self._was_marked = late, False
+
+    def see(self, packet: Any) -> tuple[bool, bool]:
+        """As `FoundLosses` has it."""
+        damaged = packet.is_corrupt or (self._late and self._was_marked)
+        self._was_marked = packet.is_corrupt
+        return False, damaged
+
+
+class Head(NamedTuple):
+    """The header of a packet with payload, at the file offset `place`; `data` are its first bytes."""
+
+    place: int
+    begins: bool  # a picture begins in it
+    counter: int  # of packets, modulo COUNTED
+    restarts: bool  # it says that the counter may jump here
+    broken: bool
+    stuffed: bool  # the last one of a picture is
+    follows_hole: bool  # bytes are missing before it that may be any number of packets
+    data: bytes
 
 
 def find_losses(path: Path, pid: int) -> Losses:
     """Read the packets of one elementary stream of a transport stream file; see `Losses`."""
-    losses = Losses()
-    start, counter, stuffed, last = -1, -1, True, b""
-    for places, heads, skipped in _read_packets(path):
-        counter = UNKNOWN if skipped >= COUNTED * SIZE else counter
-        mine = (heads[:, 1].astype(int) & 0x1F) << 8 | heads[:, 2]
-        for place, row in zip(places[mine == pid].tolist(), heads[mine == pid], strict=True):
-            head = row.tobytes()
-            begins, control, count = bool(head[1] & 0x40), head[3] >> 4 & 3, head[3] & 15
-            if not control & 1:  # no payload
-                continue
-            if head == last:  # a duplicate, which is allowed (2.4.3.3); FFmpeg takes it for another packet
-                losses.touched |= {start, place} if begins else {start}
-                continue
-            jumps = counter >= 0 and count != (counter + 1) % COUNTED
-            jumps = counter == UNKNOWN or (jumps and not (control & 2 and head[4] and head[5] & 0x80))
-            counter, last = count, head
-            if jumps and not (begins and stuffed):
-                losses.touched.add(start)
-            if jumps and begins:
-                losses.missing.add(place)
-            start = place if begins else start
-            if head[1] & ERROR:
-                losses.touched.add(start)
-            stuffed = bool(control & 2) and head[4] > (PCR_BYTES if head[5] & 0x10 else 1)
-    if not stuffed:  # the file may be cut off here: nothing shows that its last picture is whole
+    losses, start = Losses(), -1  # the place where the picture of a packet begins
+    before: Head | None = None
+    for packet in _read_heads(path, pid):
+        if before and packet.data == before.data:  # a copy, which is allowed (2.4.3.3); FFmpeg takes it for another one
+            losses.touched |= {start, packet.place} if packet.begins else {start}
+            continue
+        jumps = before and packet.counter != (before.counter + 1) % COUNTED and not packet.restarts
+        lost = packet.follows_hole or jumps
+        if lost and before and not (packet.begins and before.stuffed):
+            losses.touched.add(start)
+        if packet.begins:
+            start = packet.place
+            if lost:
+                losses.missing.add(start)
+        if packet.broken:
+            losses.touched.add(start)
+        before = packet
+    if before and not before.stuffed:  # the file may be cut off here: nothing shows that its last picture is whole
         losses.touched.add(start)
     return losses
+
+
+def _read_heads(path: Path, pid: int) -> Iterator[Head]:
+    hole = False
+    for places, heads, skipped in _read_packets(path):
+        hole |= skipped >= COUNTED * SIZE
+        pids = (heads[:, 1].astype(int) & 0x1F) << 8 | heads[:, 2]
+        mine = (pids == pid) & (heads[:, 3] & 0x10 > 0)
+        heads = heads[mine]
+        flags = np.where((heads[:, 3] & 0x20 > 0) & (heads[:, 4] > 0), heads[:, 5], 0)  # of an adaptation field
+        stuffed = (heads[:, 3] & 0x20 > 0) & (heads[:, 4] > np.where(flags & 0x10, PCR_BYTES, 1))
+        begins, broken, restarts = heads[:, 1] & 0x40 > 0, heads[:, 1] & ERROR > 0, flags & 0x80 > 0
+        follows_hole = hole & (np.arange(len(heads)) == 0)
+        hole = hole and not len(heads)
+        data = np.ascontiguousarray(heads).view(f"V{HEAD}").ravel()
+        columns = places[mine], begins, heads[:, 3] & 15, restarts, broken, stuffed, follows_hole, data
+        yield from map(Head._make, zip(*map(np.ndarray.tolist, columns), strict=True))
 
 
 def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:

@@ -13,7 +13,8 @@ import numpy as np
 from streamtok.io.codecs.nal_units import KEY_UNITS, split_units, unit_type
 from streamtok.io.images.stills import DamagedFrame, ImageData
 from streamtok.io.messages.image_messages import VIDEO_CODECS
-from streamtok.io.video.clean_decoder import Checked, CleanDecoder
+from streamtok.io.video.clean_decoder import CleanDecoder
+from streamtok.io.video.damage import Checked
 from streamtok.io.video.frame_images import to_image
 
 COUNTED = Fraction(1, 1)  # a unit's time is its number

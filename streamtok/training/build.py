@@ -126,7 +126,7 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def add_corrector(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config` with the weights of `source`. If that has no corrector, the new one changes nothing yet."""
+    """A tokenizer of `config` with the weights of `source`. A new corrector changes nothing until it learns."""
     model = build(config)
     model.load_state_dict(model.state_dict() | source.state_dict())
     return model

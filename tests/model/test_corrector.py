@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamtok.config import PRESETS
 from streamtok.model import build
 from tests.kit.models import CONFIGS, SLIM, tiny, video
 

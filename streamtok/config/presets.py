@@ -59,7 +59,7 @@ _NANO_PR = replace(
     _NANO_P,
     name="nano-pr",
     refinement=_REFINEMENT,
-    corrector=True,
+    corrections=2,
     decoder_channels=(64, 160),
     decoder_blocks=(2, 2),
 )

@@ -14,7 +14,7 @@ MOST_CHANNELS = 64  # of a frame
 # Fields added after 0.1.0, with their defaults: older configurations and fingerprints lack them.
 _ADDED: dict[str, object] = {
     "refinement": 0,
-    "corrector": False,
+    "corrections": 0,
     "in_channels": 3,
     "latents_mean": [],
     "latents_std": [],
@@ -57,7 +57,7 @@ class TokenizerConfig:
     context: int = 32  # latent steps that temporal attention sees
     predictive: bool = False  # the encoder also sees the difference from the last decoded frame (closed loop)
     refinement: int = 0  # codewords with which a token refines its cell instead of coding it anew (closed loop)
-    corrector: bool = False  # a closed-loop encoder decodes a draft, and corrects it by its error
+    corrections: int = 0  # times that a closed-loop encoder decodes its draft and corrects it by its error
     dropout: float = 0.0  # in residual blocks, while training
     # Statistics of continuous latents, (C * K,) by channel, then by latent step of a clip; empty if not known.
     latents_mean: tuple[float, ...] = field(default=(), repr=False)
@@ -121,7 +121,9 @@ class TokenizerConfig:
             raise ValueError("a predictive tokenizer needs a video model with temporal_compression == patch_size")
         if self.refinement and (self.refinement < 0 or not self.video or self.quantizer != "fsq"):
             raise ValueError(f"refinement is {self.refinement}, expected 0, or codewords and a video model of 'fsq'")
-        if self.corrector and (not self.closed_loop or self.quantizer == "vae"):
+        if self.corrections < 0:
+            raise ValueError(f"corrections is {self.corrections}, expected 0 or more")
+        if self.corrections and (not self.closed_loop or self.quantizer == "vae"):
             raise ValueError(
                 "a corrector needs a decoder in the loop, so a model that is predictive or has refinement, and a "
                 f"latent that is not drawn at random: quantizer is {self.quantizer!r}, 'vae' draws"
@@ -190,11 +192,6 @@ class TokenizerConfig:
     def closed_loop(self) -> bool:
         """Whether tokens depend on the decoder's output so far, so that the encoder decodes too."""
         return self.predictive or self.refinement > 0
-
-    @property
-    def drafts(self) -> bool:
-        """Whether the encoder decodes a draft before it decides what to send."""
-        return self.corrector or self.refinement > 0
 
     @property
     def holds_levels(self) -> bool:

@@ -11,6 +11,7 @@ from streamtok.engine.compile_cache import use_folder
 from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
 from streamtok.engine.cpu.eight_bit import EIGHT_BITS, quantize
 from streamtok.engine.cpu.interleaved import InterleavedStreams
+from streamtok.engine.cpu.memory import keep_freed_memory
 from streamtok.engine.cpu.winograd import use_winograd
 from streamtok.engine.gpu.graph import check_room
 from streamtok.engine.gpu.graph_streams import GraphStreams
@@ -31,8 +32,10 @@ def apply_configuration(tok: Tokenizer, configuration: EngineConfiguration) -> T
     configuration = replace(configuration, deterministic=tok.deterministic)
     if configuration.device == "cuda":
         _prepare_gpu(tok, configuration)
-    if configuration.threads and configuration.device == "cpu":
-        torch.set_num_threads(configuration.threads)
+    else:
+        keep_freed_memory()
+        if configuration.threads:
+            torch.set_num_threads(configuration.threads)
     plain = tok.cast(configuration.dtype, configuration.device)
     if configuration.precision == "int8":
         plain = quantize(plain)

@@ -18,12 +18,11 @@ class ClosedLoopTokenizer(Tokenizer):
     Each group is coded against the decoded groups before it, so tokens depend on the decoder's arithmetic.
     """
 
-    corrector: Corrector | None
+    corrector: Corrector  # of a model with corrections
 
     def __init__(self, config: TokenizerConfig, deterministic: bool = False):
         super().__init__(config, deterministic)
-        self.corrector = None
-        if config.corrector:
+        if config.corrections:
             self.corrector = Corrector(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def init_state(self, spec: StateSpec, height: int, width: int) -> State:
@@ -42,8 +41,9 @@ class ClosedLoopTokenizer(Tokenizer):
         for group, now in split_steps(x, self.group, clock):
             features, encoder = self.encoder(self.observe(group, state, now), state["encoder"], now)
             drawn, held = self.quantize(features, len(x), state, now)
-            draft = self.show_draft(drawn.codes, state, now) if self.config.drafts else None
-            if self.corrector is not None and draft is not None:
+            draft = None
+            for _ in range(self.config.corrections):
+                draft = self.show_draft(drawn.codes, state, now)
                 latent = self.corrector(group - draft, drawn.latent, drawn.codes, now)
                 drawn, held = self.quantize_latent(latent, len(x), state, now)
             coded, decoded = self.code_group(group, drawn, draft, state, now)
@@ -69,7 +69,7 @@ class ClosedLoopTokenizer(Tokenizer):
     ) -> tuple[Coded, State]:
         """What to send for `group` (B, 3, G, H, W), and the new decoder state.
 
-        `drawn` redraws all cells; `draft` (B, 3, G, H, W) are the frames it showed before it was corrected, if decoded.
+        `drawn` redraws all cells; `draft` (B, 3, G, H, W) are the frames it showed before its last correction, if any.
         """
         frames, decoded = self.redraw(drawn.codes, state, clock)
         return replace(drawn, frames=frames), decoded

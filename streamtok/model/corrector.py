@@ -22,7 +22,7 @@ class Corrector(nn.Module):
     def __init__(self, config: TokenizerConfig):
         super().__init__()
         self.patch, self.cell = config.patch_size, config.spatial_compression // config.patch_size
-        still = replace(config, video=False, temporal_compression=1, predictive=False, refinement=0, corrector=False)
+        still = replace(config, video=False, temporal_compression=1, predictive=False, refinement=0, corrections=0)
         self.look = Encoder(still, config.patch_channels + 2 * config.latent_channels)
         self.change = nn.Conv2d(config.z_channels * config.z_factor, config.latent_channels, 1)
         for parameter in self.change.parameters():  # an untrained corrector changes nothing

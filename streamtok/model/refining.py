@@ -110,7 +110,8 @@ class RefiningTokenizer(ClosedLoopTokenizer):
         self, group: Tensor, drawn: Coded, draft: Tensor | None, state: State, clock: Clock
     ) -> tuple[Coded, State]:
         """Refine or redraw each cell, whichever is nearer to `group` (B, 3, G, H, W), judged by the `draft`."""
-        assert draft is not None  # a refining tokenizer drafts
+        if draft is None:
+            draft = self.show_draft(drawn.codes, state, clock)
         word, keep = self._choose_words(group, draft, state, clock)
         assert drawn.indices is not None  # a refining tokenizer is discrete
         indices = torch.where(keep[:, None], self.config.content_codes + word[:, None], drawn.indices)

@@ -62,7 +62,7 @@ def _build_trainable(config: TrainConfig) -> Tokenizer:
         differing = _list_differences(sizes, source.config)
         if not differing:
             return source
-        if differing == ["corrector"] and sizes.corrector:
+        if differing == ["corrections"] and sizes.corrections:
             return add_corrector(source, sizes)
         if set(differing) <= {"decoder_blocks", "decoder_channels"}:
             return cut_decoder(source, sizes)
@@ -126,7 +126,7 @@ def close_loop(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
 
 
 def add_corrector(source: Tokenizer, config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config`, with a corrector, that computes what `source`, without one, does until it learns."""
+    """A tokenizer of `config` with the weights of `source`. A new corrector changes nothing until it learns."""
     model = build(config)
     model.load_state_dict(model.state_dict() | source.state_dict())
     return model

@@ -51,8 +51,8 @@ CONFIGS = {
     "slim": SLIM,
     "slim-p": replace(SLIM, predictive=True),
     "slim-r": replace(SLIM, refinement=64),
-    "slim-pc": replace(SLIM, predictive=True, corrector=True),
-    "slim-prc": replace(SLIM, predictive=True, refinement=64, corrector=True),
+    "slim-pc": replace(SLIM, predictive=True, corrections=1),
+    "slim-prc": replace(SLIM, predictive=True, refinement=64, corrections=2),
 }
 IMAGES = {
     "di8x8": replace(
@@ -95,7 +95,7 @@ def tiny(name: str, deterministic: bool = False, dtype: torch.dtype = torch.floa
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
     for table in model.buffers():  # of a refining model: codewords of every size, sizes that move little
         table.random_(-40, 40) if table.dtype == torch.int8 else table.random_(-2000, 2000)
-    if config.corrector:
+    if config.corrections:
         torch.nn.init.normal_(model.corrector.change.weight)  # zeros, untrained
     model.encoder.conv_in.apply(lambda m: m.weight.data.mul_(4) if hasattr(m, "weight") else None)
     return model

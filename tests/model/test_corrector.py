@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from streamtok.config import PRESETS
 from streamtok.model import build
 from tests.kit.models import CONFIGS, SLIM, tiny, video
 
@@ -15,7 +14,7 @@ def test_it_changes_tokens_but_not_how_they_decode(name):
     model, clip = tiny(name), video(9)
     corrected = model.encode(clip).indices
     shown = model.decode(corrected)
-    model.corrector = None
+    model.config = replace(model.config, corrections=0)
     assert not torch.equal(model.encode(clip).indices, corrected)
     assert torch.equal(model.decode(corrected), shown)
 
@@ -37,7 +36,6 @@ def test_trained_alone_it_brings_pictures_nearer():
 
 def test_without_a_decoder_in_the_loop_there_is_no_draft():
     with pytest.raises(ValueError, match="corrector needs a decoder in the loop"):
-        replace(SLIM, corrector=True)
+        replace(SLIM, corrections=1)
     with pytest.raises(ValueError, match="vae"):
         replace(CONFIGS["slim-pc"], quantizer="vae", z_factor=2)
-    assert [PRESETS[name].drafts for name in ("nano", "nano-p", "nano-r")] == [False, False, True]

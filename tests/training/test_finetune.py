@@ -124,7 +124,7 @@ def test_two_sources_of_an_architecture_are_refused(tmp_path):
 def test_a_corrector_is_not_taken_away(tmp_path):
     save(tiny("slim-pc", dtype=torch.float32), tmp_path)
     sizes = small_sizes() | {"predictive": True}
-    with pytest.raises(SettingsError, match=r"two architectures \(they differ in corrector\): leave out model"):
+    with pytest.raises(SettingsError, match=r"two architectures \(they differ in corrections\): leave out model"):
         build_model(TrainConfig(init=str(tmp_path), model="nano", model_overrides=sizes))
 
 

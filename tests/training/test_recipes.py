@@ -54,4 +54,4 @@ def test_a_corrector_is_added_to_what_the_recipe_before_has_written(run_recipe):
     start = "out/train_nano_pr/model"
     assert fit_refinement.main([clip, "--model", "nano-p", "--pictures", "1", "-o", start]) == 0
     before, after = streamtok.load(start).config, run_recipe("nano_pr_finish_cpu").config
-    assert after == replace(before, corrector=True) != before
+    assert after == replace(before, corrections=2) != before

@@ -37,7 +37,7 @@ def keep_constants(make: Callable[..., Made]) -> Callable[..., Made]:
 
 
 def permute_rows(x: Tensor, *order: int) -> Tensor:
-    """`x.permute(*order)` in memory of its own; the last axis stays last.
+    """`x.permute(*order)`, contiguous; the last axis stays last.
 
     A copy takes time by elements, so up to 16 bytes of a row move as one, where neither gradients nor graphs follow.
     """
@@ -47,7 +47,9 @@ def permute_rows(x: Tensor, *order: int) -> Tensor:
     x = x.contiguous()
     if x.storage_offset() or x.data_ptr() % width:
         x = x.clone()  # elements are aligned
-    return x.view(ELEMENTS[width]).permute(order).contiguous().view(x.dtype)
+    wide = x.view(-1).view(ELEMENTS[width])  # flat: an axis of length 1 may have any stride, which that view refuses
+    shape = *x.shape[:-1], x.shape[-1] * x.itemsize // width
+    return wide.view(shape).permute(order).contiguous().view(x.dtype)
 
 
 def plain_norm(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool) -> Tensor:

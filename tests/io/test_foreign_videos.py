@@ -368,3 +368,21 @@ def test_av1_that_names_a_colour_matrix_which_its_pixels_cannot_have_is_read(tmp
     with VideoReader(wrong) as video:
         assert [(frame.number, number_of(frame.image)) for frame in video] == [(n, n) for n in range(20)]
         assert video.counts["damaged"] == 0
+
+
+def test_damage_shows_in_av1_whose_container_has_a_sequence_header_that_nothing_reads(tmp_path):
+    images = np.random.default_rng(0).integers(80, 165, (20, 128, 128, 3), np.uint8)
+    path = write_video(tmp_path / "a.mp4", images, codec="libsvtav1", **SVT)
+    with VideoReader(path) as video:
+        right = {frame.number: frame.image for frame in video}
+    with av.open(str(path)) as container:
+        header = container.streams.video[0].codec_context.extradata
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size > 1000]
+    data = bytearray(path.read_bytes())
+    data[data.find(header) + 5] ^= 1 << 4  # the length of the header
+    for at, size in places:
+        middle = at + size // 2
+        path.write_bytes(data[:middle] + np.random.default_rng(at).bytes(20) + data[middle + 20 :])
+        with VideoReader(path) as video:
+            assert all(np.array_equal(frame.image, right[frame.number]) for frame in video)
+            assert video.counts["damaged"] > 0

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamtok.model.functional import permute_rows
 from streamtok.model.wavelet import haar, inverse_haar
 
 
@@ -57,6 +58,19 @@ def test_bits_do_not_depend_on_gradients_or_on_where_frames_lie(patch, dtype):
             assert torch.equal(haar(video, patch), bands)
             found = inverse_haar(bands, patch, 1)
         assert torch.equal(found, inverse_haar(bands, patch, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+def test_rows_are_permuted_whatever_the_strides_of_axes_of_length_1(dtype):
+    """PyTorch takes such axes for contiguous, as in a part of wider rows, or a grey picture with its channel moved."""
+    memory = torch.arange(2 * 17).to(dtype)
+    for rows in (
+        memory.view(2, 17)[:1, :16].unsqueeze(1),
+        memory[:32].view(2, 16, 1).permute(2, 0, 1),
+        memory[:0].view(1, 0, 16),
+    ):
+        with torch.no_grad():
+            assert torch.equal(permute_rows(rows, 1, 0, 2), rows.permute(1, 0, 2))
 
 
 def test_a_transform_first_used_in_inference_mode_can_be_trained_through():

@@ -52,7 +52,7 @@ class CleanDecoder:
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
-        if context.name == "libdav1d" and _keeps_rules(context.extradata or b""):
+        if context.name == "libdav1d" and not _breaks_rules(context.extradata or b""):
             strict |= {"strict": "1"}  # checks that the symbols end where the data do
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context, self._counted, self._intra = context, counted, context.codec.intra_only
@@ -203,15 +203,18 @@ class CleanDecoder:
             self._queue.damage_from(order)
 
 
-def _keeps_rules(extradata: bytes) -> bool:
-    """Whether strict decoding accepts the sequence header of AV1: it refuses a colour matrix that 4:2:0 cannot have."""
+def _breaks_rules(extradata: bytes) -> bool:
+    """Whether only strict decoding refuses the sequence header of AV1: for a colour matrix that 4:2:0 cannot have."""
+    return _reads_header(extradata, "0") and not _reads_header(extradata, "1")
+
+
+def _reads_header(extradata: bytes, strict: str) -> bool:
     trial: Any = av.CodecContext.create("libdav1d", "r")
-    trial.options = {"strict": "1"}
-    try:
+    trial.options, trial.thread_count = {"strict": strict}, 1
+    with contextlib.suppress(av.error.InvalidDataError):
         trial.decode(av.Packet(extradata[CONFIGURATION:] if extradata[:1] == AV1C else extradata))
-    except av.error.InvalidDataError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _to_time(pts: int | None) -> int | None:

@@ -19,6 +19,8 @@ DAY_NS, DAY_STEPS = 86_400 * 10**9, 1000
 # After so many usual steps, images without numbers count as lost. A loss starts an epoch, so 2 are no loss: a camera
 # that is throttled to two images of three has steps of 1 and 2.
 LOST_STEPS = 2.5
+# Usual steps shorter than a camera's are of guessed times or of a flushed buffer. A step of so many of them ends them.
+CLOSE_NS, CLOSE_STEPS = 1_000_000, 100
 REACH_STEPS, UNKNOWN_REACH_NS = 0.6, 50_000_000  # see `find_reach`; of a camera of which one grid is known
 
 
@@ -115,7 +117,9 @@ class TimeJudge:
         if step <= 0 or (step > FAR_NS and known and arrival_ns - before[1] < step // 2):
             self._origin = self._last
             return Step(was_set=True)
-        if usual := self.usual_step:
+        if (usual := self.usual_step) < CLOSE_NS and step > CLOSE_STEPS * usual > 0:
+            self._steps.clear()
+        elif usual:
             longest = sorted(self._steps)[-2] if self._uneven else usual
             if step > self._gap_steps * longest and not self._has_new_rate(step):
                 if step > max(DAY_NS, DAY_STEPS * usual):

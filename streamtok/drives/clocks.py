@@ -87,17 +87,18 @@ class Timed(NamedTuple):
 def choose_clocks(samples: Mapping[Camera, Sequence[Stamps]], asked: AskedClock = "auto") -> dict[Camera, Choice]:
     """Choose the clock of each camera by its first messages (docs/drives.md), or the one that was `asked` for."""
     samples = {name: stamps for name, stamps in samples.items() if stamps}
-    if asked != "auto":
-        return {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
-    choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
-    _compare_clocks(samples, choices)
+    if asked == "auto":
+        choices = {name: choose_clock(stamps) for name, stamps in samples.items()}
+    else:
+        choices = {name: _choice(stamps, asked, "as asked for") for name, stamps in samples.items()}
+    _compare_clocks(samples, choices, mended=asked == "auto")
     return choices
 
 
-def _compare_clocks(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice]) -> None:
+def _compare_clocks(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping[Camera, Choice], mended: bool) -> None:
     """Note in `choices` which cameras' clocks differ from that of logging, which others keep.
 
-    What surely differs is added to their stamps; what may be meant, over a minute, is only told.
+    What surely differs is added to their stamps if they are to be `mended`; what may be meant, over a minute, is told.
     """
     lags: dict[Camera, int] = {}  # of times behind the log
     for name, choice in choices.items():
@@ -105,20 +106,21 @@ def _compare_clocks(samples: Mapping[Camera, Sequence[Stamps]], choices: Mapping
         if pairs and all(len(set(times)) > 1 for times in zip(*pairs, strict=True)):
             lags[name] = median_low(log_ns - time_ns for time_ns, log_ns in pairs)
     kept = min(lags.values(), key=abs, default=0)
-    logged = abs(kept) < SAME_BASE_NS  # by a clock that a camera keeps
+    mended = mended and abs(kept) < SAME_BASE_NS  # some camera keeps the log's clock
     dead = any(choice.clock != "header" for choice in choices.values())
     shifts = list(AHEAD_NS)
     for choice, behind in [(choices[name], lags[name] - kept) for name in lags if choices[name].clock == "header"]:
         known = [ns for ns in shifts if abs(behind - ns) < SAME_SHIFT_NS]
         is_far = abs(behind) >= SAME_BASE_NS
-        if logged and (known or (is_far and (dead or behind > BOOT_NS))):
+        if mended and (known or (is_far and (dead or behind > BOOT_NS))):
             choice.shift_ns = known[0] if known else behind
             choice.reason = f"{choice.shift_ns / 1e9:+.3f} s, as other cameras have another clock"
             shifts.append(choice.shift_ns)
         elif is_far:
             choice.behind_ns = behind
             where = "behind" if behind > 0 else "ahead of"
-            choice.reason = f"{abs(behind) / 1e9:.0f} s {where} other cameras, which is kept" if logged else ""
+            if mended:
+                choice.reason = f"{abs(behind) / 1e9:.0f} s {where} other cameras, which is kept"
 
 
 def choose_clock(stamps: Sequence[Stamps]) -> Choice:

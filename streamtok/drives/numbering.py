@@ -6,7 +6,7 @@ from statistics import mean, median
 
 from streamtok.drives.clocks import Choice
 from streamtok.drives.item import Item
-from streamtok.times import BURST_STEPS, LEAST_STEPS, USUAL_STEPS, Step, TimeJudge
+from streamtok.times import BURST_STEPS, CLOSE_NS, LEAST_STEPS, USUAL_STEPS, Step, TimeJudge
 
 MOST_AHEAD, FASTER = 10, 4  # a jump above both 10 and 4 times the steps in that time is a counter that restarted
 FASTEST_NS = 4_000_000  # the step from number to number while none is known yet
@@ -65,4 +65,5 @@ class Numbering:
     def _has_restarted(self, ahead: int, went_ns: int) -> bool:
         """Whether a counter `ahead` of the expected number was restarted; `went_ns` is 0 if time is unknown."""
         known = (mean if self._uneven else median)(self._paces) if len(self._paces) >= LEAST_STEPS else FASTEST_NS
-        return ahead < 0 or ahead > (max(MOST_AHEAD, FASTER * went_ns / known) if went_ns else TURNED_AHEAD)
+        fits = went_ns / max(CLOSE_NS, known)
+        return ahead < 0 or ahead > (max(MOST_AHEAD, FASTER * fits) if went_ns else TURNED_AHEAD)

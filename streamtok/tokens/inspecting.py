@@ -57,8 +57,7 @@ def inspect(
         return sum_token_files(path, files, progress)
     if files:
         beside = sum_token_files(path, files, progress).report
-        failure = found.report.get("failure") or beside["failure"]
-        both = {"sum": beside["sum"], "damage": found.report["damage"] + beside["damage"], "failure": failure}
+        both = {"sum": beside["sum"], "damage": found.report["damage"] + beside["damage"]}
         return Inspection(found.report | both, found.surveys)
     return found
 

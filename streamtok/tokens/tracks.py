@@ -113,8 +113,9 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
     for root in map(Path, sources):
         if not root.exists():
             raise FileNotFoundError(f"{root}: no such file or folder")
-        below = sorted(root.rglob("*"), key=lambda path: [natural_key(Path(part)) for part in path.parts])
-        for path in below if root.is_dir() else [root]:
+        files = [path for path in root.rglob("*") if path.suffix in (TOKEN_SUFFIX, RECORDING_SUFFIX)]
+        files.sort(key=lambda path: [natural_key(Path(part)) for part in path.parts])
+        for path in files if root.is_dir() else [root]:
             if any(part.startswith(".") for part in path.relative_to(root).parts):
                 continue
             # A named *.safetensors file is taken unseen: opening it then says why it is not a token file.

@@ -302,6 +302,17 @@ def test_a_burst_and_a_clock_that_was_set_back_leave_the_numbers_good(tmp_path):
         assert read_numbered(tmp_path / f"{name}.bag", shots)[:2] == ([100 + n for n in there], len(lost))
 
 
+@pytest.mark.parametrize("step_ns", [1, 50_000, 300_000])
+@pytest.mark.parametrize("first", [0, 30])
+def test_images_closer_than_any_cameras_make_no_loss_of_the_usual_steps_after_them(tmp_path, first, step_ns):
+    """Their times were guessed, or they waited in a buffer; what is missing later is told."""
+    close = {n: START_NS + first * STEP_NS + (n - first) * step_ns for n in range(first, first + 20)}
+    shots = [shot for shot in restamp(regular(100), close) if shot.number not in (90, 91, 92)]
+    assert read(write(tmp_path / "d.mcap", shots)).account["lost"] in range(3, 40)
+    numbered = [(n + 5_000_000 * (n > first + 19), close.get(n, START_NS + n * STEP_NS)) for n in range(100)]
+    assert read_numbered(tmp_path / "d.bag", numbered)[1] < 40
+
+
 def test_a_gap_is_judged_by_the_stamps_own_rate(tmp_path):
     shots = [shot for shot in regular(80) if shot.number not in range(50, 54)]
     found = read(write(tmp_path / "d.mcap", shots))
@@ -417,5 +428,6 @@ def test_every_image_that_was_written_is_a_frame_or_named_whatever_the_kind_of_f
 def check(found: Read, shots: list[Shot]) -> None:
     """Frames are those that were written, in order of their numbers, and of time where no clock was set back."""
     assert set(found.numbers) <= {shot.number for shot in shots}
+    assert found.account["lost"] < 10**6
     assert all(after > before for before, after in zip(found.ids, found.ids[1:], strict=False))
     assert len(set(np.diff(found.times) > 0)) <= 1 or any("set back" in note for note in found.notes)

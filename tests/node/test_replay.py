@@ -273,12 +273,13 @@ def test_a_replay_publishes_as_a_live_node_does(tmp_path, tokenizer, mode):
         assert abs(ours[-1].capture_ns - capture_ns + utc_ns - time.time_ns()) < 600e9  # it was made just now
 
 
-def test_the_speed_and_the_pace_are_those_of_a_drive_whose_cameras_have_clocks_hours_apart(tmp_path, tokenizer):
-    apart = regular(12, START_NS - 2 * 3600 * 10**9)
+@pytest.mark.parametrize(("clock", "hours"), [("auto", -2), ("header", -2), ("header", 2)])
+def test_the_speed_and_the_pace_are_those_of_a_drive_whose_cameras_have_clocks_hours_apart(
+    tmp_path, tokenizer, clock, hours
+):
+    apart = regular(12, START_NS + hours * 3600 * 10**9)
     path = write(tmp_path / "d.mcap", regular(12), others=apart)
-    result = replay(
-        path, tokenizer, size="32x32", speed="20", out=str(tmp_path / "out")
-    )  # two hours would be 6 minutes
+    result = replay(path, tokenizer, size="32x32", speed="2000", clock=clock, out=str(tmp_path / "out"))
     assert {name: counts["frames"] for name, counts in result["streams"].items()} == {"cam": 12, "other": 12}
     assert 0 < result["times_real_time"] * result["seconds"] < 2
 

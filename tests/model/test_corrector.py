@@ -39,3 +39,18 @@ def test_without_a_decoder_in_the_loop_there_is_no_draft():
         replace(SLIM, corrections=1)
     with pytest.raises(ValueError, match="vae"):
         replace(CONFIGS["slim-pc"], quantizer="vae", z_factor=2)
+    with pytest.raises(ValueError, match="corrections is -1"):
+        replace(CONFIGS["slim-pc"], corrections=-1)
+
+
+def test_each_further_correction_changes_what_the_one_before_gave():
+    model, clip, found = tiny("slim-pc"), video(9), []
+    for corrections in (1, 2, 3):
+        model.config = replace(model.config, corrections=corrections)
+        found.append(model.encode(clip).indices)
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
+    for parameter in model.corrector.change.parameters():  # a corrector that changes nothing, three times
+        torch.nn.init.zeros_(parameter)
+    thrice, model.config = model.encode(clip).indices, replace(model.config, corrections=0)
+    assert torch.equal(thrice, model.encode(clip).indices)

@@ -1,5 +1,6 @@
 """The log on standard error: lines of text, or of JSON for log collectors."""
 
+import atexit
 import json
 import logging
 import math
@@ -22,7 +23,9 @@ def log_to_stderr(log_format: str = "text") -> None:
     Writing to `sys.stderr` holds up nobody from then on.
     """
     if not isinstance(sys.stderr, Outlet):
-        sys.stderr = cast(TextIO, Outlet(sys.stderr))
+        outlet = Outlet(sys.stderr)
+        atexit.register(outlet.finish)
+        sys.stderr = cast(TextIO, outlet)
     logger = logging.getLogger("streamtok")
     logger.setLevel(logging.INFO)
     handler = next((known for known in logger.handlers if isinstance(known, StderrHandler)), None) or StderrHandler()

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 log = logging.getLogger("streamtok.node")
 
 PATIENCE_S = 0.1  # in a healthy process text is written, in order with that of others, when `write` returns
+LAST_S = 1.0  # for the text that waits when the process ends
 MOST_WAITING = 1 << 18  # characters
 
 
@@ -33,7 +34,7 @@ class Outlet:
     def write(self, text: str) -> int:
         """Write text, or let it wait; returns its length. Raises nothing if nobody reads the stream."""
         with self._lock:
-            if self._waiting + len(text) > MOST_WAITING:
+            if self._texts and self._waiting + len(text) > MOST_WAITING:
                 self._lost += len(text)
                 return len(text)
             self._texts.append(text)
@@ -54,6 +55,12 @@ class Outlet:
         if writer is not None and writer is not threading.current_thread() and not self._stuck:
             writer.join(PATIENCE_S)
             self._stuck = writer.is_alive()
+
+    def finish(self) -> None:
+        """Give a reader that lags a last second, at the end of the process."""
+        writer = self._writer
+        if writer is not None and writer is not threading.current_thread():
+            writer.join(LAST_S)
 
     def _write_all(self) -> None:
         while (text := self._take()) is not None:

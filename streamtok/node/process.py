@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
+from streamtok.node.outlet import Outlet
+
 log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
@@ -144,6 +146,8 @@ def end_process(status: int) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or nobody reads it
             stream.flush()
+    if isinstance(sys.stderr, Outlet):
+        sys.stderr.finish()
     os._exit(status)
 
 

@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -156,3 +158,24 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_says_what_it_lacks(monkeypa
             numbers.append(int(line.rpartition("=")[2]))
     assert numbers == list(range(len(numbers)))
     assert 1000 * (500 - len(numbers)) < int(lost[1]) < 1100 * (500 - len(numbers))
+
+
+LAST = """
+import sys
+from streamtok.node.logs import log_to_stderr
+log_to_stderr()
+sys.stderr.write(300_000 * "x")
+print("written", flush=True)
+raise ValueError("the last word")
+"""
+
+
+def test_a_reader_that_lags_gets_the_last_word():
+    """Of a process that ends by an error; its text is longer than all that may wait, and than a pipe takes."""
+    command = [sys.executable, "-c", LAST]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        time.sleep(0.3)
+        told = process.stderr.read()
+    assert told.startswith(300_000 * "x")
+    assert told.endswith("ValueError: the last word\n")

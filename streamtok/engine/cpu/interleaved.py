@@ -58,8 +58,8 @@ class InterleavedDecodeStream(DecodeStream):
 class InterleavedStreams(Streams):
     """Opens streams of a 4x video model on the CPU with interleaved state; the other layers are those of `plain`.
 
-    `source` is the model before the cast, for weights that are scaled before they are rounded. With convolutions
-    "winograd", the first and the last convolution include the wavelets. ValueError if the model does not fit.
+    `source` is the model before the cast, for weights that are scaled before they are rounded. The last convolution
+    includes the wavelet, with convolutions "winograd" the first too. ValueError if the model does not fit.
     """
 
     def __init__(self, plain: Tokenizer, configuration: EngineConfiguration, source: Tokenizer):
@@ -82,8 +82,8 @@ class InterleavedStreams(Streams):
             assert isinstance(first, FactorizedConv), type(first)  # a video model's, as is that of `source`
             assert isinstance(wide, FactorizedConv), type(wide)
             self.bytes_encoder = BytesEncoder(self.model.encoder, first, wide.spatial.weight, axes, fewer)
-        if fewer and "decoder" in plain._modules and isinstance(last := plain.decoder.conv_out, StillConv):
-            self.pixel_decoder = PixelDecoder(self.model.decoder, last, axes)
+        if "decoder" in plain._modules and isinstance(last := plain.decoder.conv_out, StillConv):
+            self.pixel_decoder = PixelDecoder(self.model.decoder, last, axes, fewer)
 
     def open_encoder(self, slots: int, size: tuple[int, int], context: int) -> EncodeStream:
         """As `Streams` says."""

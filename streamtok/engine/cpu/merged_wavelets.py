@@ -55,9 +55,12 @@ def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tenso
 
 
 class PixelDecoder:
-    """A decoder of groups of four frames whose last convolution includes the inverse wavelet and gives pixels."""
+    """A decoder of groups of four frames whose last convolution includes the inverse wavelet and gives pixels.
 
-    def __init__(self, decoder: Decoder, last: StillConv, axes: str):
+    With `fewer`, that convolution is Winograd's if it is wide.
+    """
+
+    def __init__(self, decoder: Decoder, last: StillConv, axes: str, fewer: bool):
         patches = haar_matrix(PATCH, axes, torch.float64, torch.device("cpu")) * PATCH**3  # its own inverse, transposed
         assert last.bias is not None
 
@@ -67,7 +70,7 @@ class PixelDecoder:
             return torch.einsum("bc...,bp->cp...", bands, patches).flatten(0, 1)
 
         conv = copy_conv(last, merge(last.weight), merge(last.bias))
-        self.decoder = copy_module(decoder, conv_out=exchange_wide(conv))
+        self.decoder = copy_module(decoder, conv_out=exchange_wide(conv) if fewer else conv)
 
     def __call__(self, z: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
         """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W), and the decoder's new state."""

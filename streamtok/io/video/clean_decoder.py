@@ -46,13 +46,15 @@ class CleanDecoder:
     | a stream with inter prediction begins without a key frame | all up to a key frame |
 
     Dependence ends at a key frame. With gradual refresh (H.264, H.265) it ends where a recovery point says so. In
-    codecs with intra pictures only, no picture depends on another.
+    codecs with intra pictures only, no picture depends on another. `unchecked`: changed bytes of AV1 are not noticed,
+    as its header breaks the standard, so that a strict decoder reads nothing.
     """
 
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
-        if context.name == "libdav1d" and not _breaks_rules(context.extradata or b""):
+        self.unchecked = context.name == "libdav1d" and _breaks_rules(context.extradata or b"")
+        if context.name == "libdav1d" and not self.unchecked:
             strict |= {"strict": "1"}  # checks that the symbols end where the data do
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context, self._counted, self._intra = context, counted, context.codec.intra_only

@@ -46,6 +46,8 @@ class VideoStream:
             self._losses = find_losses(Path(self.target), self.stream.id)
         self.timing = read_timing(self.container, self.stream, self._fps)
         self.decoder = CleanDecoder(context, self.timing.counted)
+        if self.decoder.unchecked:
+            self.tell_once("not_checked", "its header breaks the standard of AV1: changed bytes are not noticed")
         self.packets = KeptPackets(context) if self._keep_packets and not context.has_b_frames else None
         self._at_start = True
 

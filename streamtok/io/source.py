@@ -1,12 +1,8 @@
 """Open any source of frames by its name: cameras, files, folders, sockets and the synthetic drive.
 
-    from streamtok.io.source import open_source
-
-    with open_source("synthetic:256x448@30?seed=1&frames=300") as source:
-        for frame in source:
-            print(frame.frame_id, frame.capture_ns, frame.image.shape)
-
-`streamtok.io.base` says what a source is, `streamtok.types` what a frame is.
+with open_source("synthetic:256x448@30?seed=1&frames=300") as source:
+    for frame in source:
+        print(frame.frame_id, frame.capture_ns, frame.image.shape)
 """
 
 import re

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamtok.io.base import EndOfSource
+from streamtok.io.base import EndOfSource, FreezeWatch
 from streamtok.io.cameras import camera
 from streamtok.io.cameras.camera import Backoff, CameraSource, Grabbed
 from streamtok.io.cameras.gstreamer_device import LAUNCH
@@ -22,7 +22,6 @@ from streamtok.io.cameras.network_camera import NetworkCamera
 from streamtok.io.cameras.played_device import MachineClock, parse_played
 from streamtok.io.source import open_source
 from streamtok.io.synthetic import SyntheticDrive
-from streamtok.io.watch import FreezeWatch
 from tests.kit.nodes import SteppedClock
 from tests.kit.ports import keep_port
 from tests.kit.threads import beside

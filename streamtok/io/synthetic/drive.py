@@ -1,10 +1,5 @@
 """The synthetic drive: an endless road scene that needs no camera and no data.
 
-    from streamtok.io.synthetic import SyntheticDrive
-
-    drive = SyntheticDrive(256, 448, fps=30, seed=1)
-    image = drive.frame(1234)          # uint8 RGB (256, 448, 3)
-
 Frame n is a pure function of (seed, n, height, width, fps): any process on the same machine makes the same bytes, in
 any order. As a source: `synthetic:256x448@30?seed=1&frames=300`.
 """

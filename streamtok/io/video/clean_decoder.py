@@ -37,17 +37,10 @@ class CleanDecoder:
 
     `counted`: presentation times are not known, and a packet's time is its number in decoding order.
 
-    | sign of damage | damaged pictures |
-    | --- | --- |
-    | the container marks a packet, or reports missing ones (`lose_packets`) | its own and dependent ones |
-    | the decoder refuses a packet, or marks a picture | its own and dependent ones |
-    | a packet is truncated or overwritten, unnoticed by its decoder (`whole_rule`) | its own and dependent ones |
-    | picture numbers of H.264, MPEG-2 or AV1 jump (`picture_order`, `shown_order`) | those that depend on the gap |
-    | a stream with inter prediction begins without a key frame | all up to a key frame |
-
-    Dependence ends at a key frame. With gradual refresh (H.264, H.265) it ends where a recovery point says so. In
-    codecs with intra pictures only, no picture depends on another. `unchecked`: changed bytes of AV1 are not noticed,
-    as its header breaks the standard, so that a strict decoder reads nothing.
+    Damage shows in the container's marks, the decoder's errors, packets that are not whole (`whole_rule`) and picture
+    numbers that jump (`follow_order`). Dependence ends at a key frame, or where a recovery point of H.264 or H.265 says
+    so. In codecs with intra pictures only, no picture depends on another. `unchecked`: changed bytes of AV1 are not
+    noticed, as its header breaks the standard and a strict decoder reads nothing.
     """
 
     def __init__(self, context: Any, counted: bool = False) -> None:

@@ -69,8 +69,7 @@ class Source(ABC):
 
     kind, clock = "", ""
     """For people: what the source is, and which clock its times come from."""
-    live = False
-    """Whether the source does not wait for its reader, as a camera; a recording waits."""
+    live = False  # whether the source does not wait for its reader, as a camera; a recording waits
     own_clock = False
     """Whether `capture_ns` is this machine's time of capture. If so, a frame's age counts from it, else from arrival:
     the clock may drift, or a recording is read faster than real time."""

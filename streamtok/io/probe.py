@@ -30,11 +30,10 @@ from streamtok.types import Frame
 
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # decoded at most to find the orientation
-TURNED = (
+TURNED = (  # how pictures of the orientations 1 to 8 are stored
     *("upright", "mirrored", "turned by 180 degrees", "mirrored upside down", "mirrored and turned by 90 degrees"),
     *("turned by 90 degrees", "mirrored and turned by 270 degrees", "turned by 270 degrees"),
 )
-"""How pictures of the orientations 1 to 8 are stored."""
 
 
 @dataclass(frozen=True)

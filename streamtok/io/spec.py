@@ -45,8 +45,7 @@ def parse_whole(text: str, least: int = 0, most: float = math.inf) -> int:
 
 
 parse_count = partial(parse_whole, least=1)
-parse_bits = partial(parse_whole, least=8, most=16)
-"""Parses the bit depth of pictures that are stored in 16 bits."""
+parse_bits = partial(parse_whole, least=8, most=16)  # parses the bit depth of pictures that are stored in 16 bits
 
 
 def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]) -> tuple[str, dict]:

@@ -20,8 +20,7 @@ from streamtok.types import Frame
 
 Span = tuple[float, float]
 SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-LATE_NS = 150_000_000
-"""An image that nobody fetched for this long is lost, as in a camera with few buffers."""
+LATE_NS = 150_000_000  # an image that nobody fetched for this long is lost, as in a camera with few buffers
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from streamtok.io.images.stills import DamagedFrame, decode_image_file
 
 log = logging.getLogger("streamtok.io")
 
-NEWEST_DRIVER_AGE_NS = 5_000_000_000
-"""A driver's time is trusted if it is not in the future and not older than this."""
+NEWEST_DRIVER_AGE_NS = 5_000_000_000  # a driver's time is trusted if it is not in the future and not older than this
 MOST_DAMAGED = 30  # in a row
 SAME_RATE = 0.002  # 29.97 is 30 per second
 

@@ -28,7 +28,7 @@ NEW_CLOCK_IMAGES = 5  # images in a row with rising times in the past: the clock
 
 log = logging.getLogger("streamtok.io")
 
-OPTIONS: dict[str, Callable[[str], float | str]] = {
+OPTIONS: dict[str, Callable[[str], float | str]] = {  # the options of images:DIR?... in the name of a source or a drive
     "fps": parse_rate,
     "timestamps": str,
     "unit": parse_unit,
@@ -36,7 +36,6 @@ OPTIONS: dict[str, Callable[[str], float | str]] = {
     "names": str,
     "log": str,
 }
-"""The options of images:DIR?... in the name of a source or a drive."""
 
 
 @dataclass(frozen=True)

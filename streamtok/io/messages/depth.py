@@ -13,8 +13,7 @@ import numpy as np
 from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.image_messages import ImageMessage
 
-DepthRange = tuple[float, float]
-"""(near, far): the distances, in metres, that become white and black."""
+DepthRange = tuple[float, float]  # (near, far): the distances, in metres, that become white and black
 KINDS = {"16UC1": "u2", "32FC1": "f4"}
 COMPRESSED = "compresseddepth"
 HEADER = struct.Struct("<iff")  # format, and the two parameters by which 32FC1 was packed into 16 bits

@@ -18,8 +18,7 @@ from streamtok.io.synthetic.paint import NEAR, View, blend, paint_light, paint_t
 from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
-CRISP = 20.0
-"""Metres up to which lane marks are drawn as polygons: the ground texture would be blurred there."""
+CRISP = 20.0  # metres up to which lane marks are drawn as polygons: the ground texture would be blurred there
 
 
 class SyntheticDrive:

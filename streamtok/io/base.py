@@ -24,11 +24,7 @@ STRIDE = 8  # of the pixels that `FreezeWatch` compares
 
 
 class EndOfSource(Exception):
-    """No further frame will come; `reason` says why in words (end of file, closed, frames asked for delivered)."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """No further frame will come; the text says why (end of file, closed, frames asked for delivered)."""
 
 
 class FreezeWatch:
@@ -188,10 +184,14 @@ class RecordedSource(Source):
     def skip_to(self, capture_ns: int) -> None:
         """Skip the frames before a time (monotonic ns). The recording's last frame stays: its number shows the gap."""
         while self._pending is None or self._pending.capture_ns < capture_ns:
+            self._pass_over(capture_ns - self.start_ns)
             following = self._next()
             if following is None:
                 return
             self._pending = following
+
+    def _pass_over(self, time_ns: int) -> None:
+        """Make `_next` leave out what it can before a time, ns from the start, but not the last frame."""
 
     @abstractmethod
     def _next(self) -> Frame | None: ...

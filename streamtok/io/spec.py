@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 
 MOST_FPS = 10_000
+SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 STANDARD_INPUT = Path("/dev/stdin")
 
 
@@ -31,6 +32,13 @@ def parse_rate(value: str | float) -> float:
     if not 0 < rate <= MOST_FPS:
         raise ValueError(f"fps is {value}: expected more than 0 and at most {MOST_FPS} frames per second")
     return rate
+
+
+def parse_switch(text: str) -> bool:
+    """Yes or no, also as true or false, 1 or 0; ValueError for any other."""
+    if text not in SWITCH:
+        raise ValueError(f"{text!r} given, expected yes or no")
+    return SWITCH[text]
 
 
 def parse_whole(text: str, least: int = 0, most: float = math.inf) -> int:

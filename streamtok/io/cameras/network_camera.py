@@ -20,6 +20,7 @@ from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import PLAYLIST, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.damage import BEFORE_KEY
 from streamtok.io.video.frame_images import to_image
+from streamtok.io.video.transport_stream import MarkedLosses
 from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -75,7 +76,7 @@ class NetworkCamera(Device):
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
         self._waits, self._clean = 0, False
-        self._marked = self._lost = False  # whether the latest packet may be damaged, and some before it were lost
+        self._losses, self._marked = MarkedLosses(late=True), False  # whether the latest packet may be damaged
         self._last_ns: int | None = None  # the time of the last picture in the stream
         self._ended = self._failed = self._warned = False
 
@@ -152,17 +153,15 @@ class NetworkCamera(Device):
         return round(ticks * self._time_base * 1_000_000_000)
 
     def _next_packet(self) -> Any:
-        """The next packet that is not empty, None at the end.
-
-        Notes whether packets were lost: the demuxer tells it of one or the next, whose parser moves the mark.
-        """
+        """The next packet that is not empty, None at the end; notes whether some before it were lost."""
         while True:
             with av.logging.Capture() as told:
                 packet = next(self._packets, None)
-            before, self._lost = self._lost, packet is not None and packet.is_corrupt
-            self._lost |= self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS)
-            self._marked = self._lost or before
-            if packet is None or packet.size:
+            if packet is None:
+                return None
+            packet.is_corrupt |= self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS)
+            _, self._marked = self._losses.see(packet)
+            if packet.size:
                 return packet
 
 

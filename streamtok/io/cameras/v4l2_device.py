@@ -29,12 +29,7 @@ class V4L2Device(Device):
     kind, clock = "V4L2 camera", "the driver's monotonic time where it gives one, else arrival"
 
     def __init__(
-        self,
-        target: str,
-        *,
-        size: tuple[int, int] | None = None,
-        fps: float | None = None,
-        format: str | None = None,
+        self, target: str, *, size: tuple[int, int] | None = None, fps: float | None = None, format: str | None = None
     ) -> None:
         if format is not None and len(format) != 4:
             raise ValueError(f"camera format {format!r}: expected four letters such as MJPG or YUYV")

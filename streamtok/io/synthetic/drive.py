@@ -174,14 +174,9 @@ class SyntheticSource(RecordedSource):
         for biome in BIOMES:
             art.ground(biome)
 
-    def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`, without drawing the skipped frames."""
-        if self._pending is not None and self._pending.capture_ns < capture_ns:
-            self._number, self._pending = self._pending.frame_id, None
-        if self._pending is None:
-            first = math.ceil((capture_ns - self.start_ns) * self.drive.fps / 1e9 - 1e-6)
-            last = first if self.frames is None else self.frames - 1
-            self._number = max(self._number, min(first, last))
+    def _pass_over(self, time_ns: int) -> None:
+        first = math.ceil(time_ns * self.drive.fps / 1e9 - 1e-6)
+        self._number = max(self._number, first if self.frames is None else min(first, self.frames - 1))
 
     def _next(self) -> Frame | None:
         n = self._number

@@ -159,8 +159,8 @@ class Source(ABC):
     @abstractmethod
     def _read(self, timeout: float | None) -> Frame | None: ...
 
-    @abstractmethod
-    def _close(self) -> None: ...
+    def _close(self) -> None:  # noqa: B027 most recordings hold nothing
+        """Release what `_open` took."""
 
 
 class RecordedSource(Source):
@@ -195,9 +195,6 @@ class RecordedSource(Source):
 
     @abstractmethod
     def _next(self) -> Frame | None: ...
-
-    def _close(self) -> None:
-        """Nothing to release."""
 
     def _read(self, timeout: float | None) -> Frame | None:
         if self._pending is None:

@@ -139,14 +139,11 @@ def check_video() -> Iterator[Check]:
 
 
 def check_gstreamer() -> Iterator[Check]:
-    """Report how gst: sources run here: inside OpenCV, or in GStreamer's launcher."""
-    from streamtok.io.cameras.gstreamer_device import find_launcher, has_gstreamer
+    """Check whether gst: sources run here, in GStreamer's launcher."""
+    from streamtok.io.cameras.gstreamer_device import find_launcher
 
-    if has_gstreamer():
-        yield Check("gstreamer", OK, "gst: sources run inside OpenCV, which was built with it")
-        return
     try:
-        yield Check("gstreamer", OK, f"gst: sources run in {find_launcher()}, as this OpenCV was built without it")
+        yield Check("gstreamer", OK, f"gst: sources run in {find_launcher()}")
     except OSError as error:
         found, _, advice = str(error).removeprefix("gst: ").rpartition(": ")
         yield Check("gstreamer", NOTE, found, advice)

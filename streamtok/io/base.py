@@ -7,24 +7,52 @@ time, whether or not it is played in real time.
 
 import threading
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from typing import NoReturn
 
-from streamtok.io.watch import FreezeWatch
+import numpy as np
+
 from streamtok.names import check_stream_name
+from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
 
 GRAB_S = 0.1
+STRIDE = 8  # of the pixels that `FreezeWatch` compares
 
 
 class EndOfSource(Exception):
-    """No further frame will come; `reason` says why in words (end of file, closed, frames asked for delivered)."""
+    """No further frame will come; the text says why (end of file, closed, frames asked for delivered)."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+
+class FreezeWatch:
+    """Detects a camera that repeats one image; a working sensor does not, because it has noise.
+
+    `see` takes every picture, uint8 (H, W, 3) or raw, with its time in ns. `frozen` is True from `after_s` seconds of
+    identical pictures until a different one comes. Every 8th pixel, or byte, of every 8th row is compared.
+    """
+
+    def __init__(self, after_s: float = 5.0) -> None:
+        if after_s <= 0:
+            raise ValueError(f"freeze_after is {after_s} s: expected more than 0")
+        self.after_ns = int(after_s * 1e9)
+        self.frozen = False
+        self._print: int | None = None
+        self._since_ns = 0
+
+    def see(self, picture: np.ndarray | RawImage, time_ns: int) -> bool:
+        """Take one picture, uint8 (H, W, C) or raw; True if the camera counts as frozen from this picture on."""
+        rows = picture.rows if isinstance(picture, RawImage) else picture
+        fingerprint = zlib.crc32(rows[::STRIDE, ::STRIDE].tobytes())
+        if fingerprint != self._print:
+            self._print, self._since_ns, self.frozen = fingerprint, time_ns, False
+            return False
+        if self.frozen or time_ns - self._since_ns < self.after_ns:
+            return False
+        self.frozen = True
+        return True
 
 
 class Source(ABC):
@@ -37,8 +65,7 @@ class Source(ABC):
 
     kind, clock = "", ""
     """For people: what the source is, and which clock its times come from."""
-    live = False
-    """Whether the source does not wait for its reader, as a camera; a recording waits."""
+    live = False  # whether the source does not wait for its reader, as a camera; a recording waits
     own_clock = False
     """Whether `capture_ns` is this machine's time of capture. If so, a frame's age counts from it, else from arrival:
     the clock may drift, or a recording is read faster than real time."""
@@ -132,8 +159,8 @@ class Source(ABC):
     @abstractmethod
     def _read(self, timeout: float | None) -> Frame | None: ...
 
-    @abstractmethod
-    def _close(self) -> None: ...
+    def _close(self) -> None:  # noqa: B027 most recordings hold nothing
+        """Release what `_open` took."""
 
 
 class RecordedSource(Source):
@@ -157,16 +184,17 @@ class RecordedSource(Source):
     def skip_to(self, capture_ns: int) -> None:
         """Skip the frames before a time (monotonic ns). The recording's last frame stays: its number shows the gap."""
         while self._pending is None or self._pending.capture_ns < capture_ns:
+            self._pass_over(capture_ns - self.start_ns)
             following = self._next()
             if following is None:
                 return
             self._pending = following
 
+    def _pass_over(self, time_ns: int) -> None:
+        """Make `_next` leave out what it can before a time, ns from the start, but not the last frame."""
+
     @abstractmethod
     def _next(self) -> Frame | None: ...
-
-    def _close(self) -> None:
-        """Nothing to release."""
 
     def _read(self, timeout: float | None) -> Frame | None:
         if self._pending is None:

@@ -94,10 +94,10 @@ class Capture(threading.Thread):
                 if frame is not None:
                     self._put(frame)
         except EndOfSource as end:
-            log.info("stream=%s event=end reason=%r", self.stream, end.reason)
-            self.end_reason = end.reason
+            log.info("stream=%s event=end reason=%r", self.stream, str(end))
+            self.end_reason = str(end)
             if self._prepare is not None:
-                self.source.mark_ended(end.reason)
+                self.source.mark_ended(str(end))
         except Exception as error:
             # The other cameras go on; the node reports this failure, also in its exit status.
             log.error("stream=%s event=failed error=%r", self.stream, error)

@@ -13,6 +13,7 @@ import ssl
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from streamtok.io.spec import parse_switch
 from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -23,16 +24,9 @@ OPTION = "verify"
 ADVICE = "SSL_CERT_FILE=FILE.pem trusts who signed it, and #verify=no at the end of the URL accepts any"
 
 
-def parse_verify(text: str) -> bool:
-    """Whether the option's value, "yes" or "no", asks to verify certificates; ValueError for any other."""
-    if text not in ("yes", "no"):
-        raise ValueError(f"{OPTION} is {text!r}: expected yes or no")
-    return text == "yes"
-
-
 def verifies(url: str) -> bool:
     """Whether the certificate of a URL's server is verified; ValueError if `verify` is neither yes nor no."""
-    return all(parse_verify(value) for key, value in parse_qsl(urlsplit(url).fragment) if key == OPTION)
+    return all(parse_switch(value) for key, value in parse_qsl(urlsplit(url).fragment) if key == OPTION)
 
 
 def make_context(url: str) -> ssl.SSLContext:

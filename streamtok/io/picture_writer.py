@@ -19,14 +19,14 @@ WRITABLE = (".mp4", ".mkv", ".mov")
 
 
 class PictureWriter(ABC):
-    """Takes pictures one by one; `close` completes what is written, `abort` gives it up after an error."""
+    """Takes pictures one by one; `abort` gives up what is written after an error."""
 
     @abstractmethod
     def write(self, image: np.ndarray, time_ns: int) -> None:
         """Write a picture, uint8 RGB (H, W, 3), that is shown `time_ns` after the first one."""
 
-    @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:  # noqa: B027 not all keep a file open
+        """Complete what is written."""
 
     def abort(self) -> None:
         self.close()
@@ -110,9 +110,6 @@ class OnePicture(PictureWriter):
         check_colours(image, self.path)
         write_png(self.path, image)
         self._written = True
-
-    def close(self) -> None:
-        pass
 
     def abort(self) -> None:
         self.path.unlink(missing_ok=True)

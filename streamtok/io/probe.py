@@ -23,18 +23,17 @@ from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import demux, open_container, read_rate, video_streams
 from streamtok.io.video.source import VideoSource
 from streamtok.names import is_url
-from streamtok.preprocessing.orientation import UPRIGHT, find_orientation
+from streamtok.preprocessing.orientation import find_orientation
 from streamtok.redaction import without_password
 from streamtok.times import TimeJudge, usual_step
 from streamtok.types import Frame
 
 LIVE_S, READ_S = 10.0, 1.0
 MOST_PACKETS = 100  # decoded at most to find the orientation
-TURNED = (
+TURNED = (  # how pictures of the orientations 1 to 8 are stored
     *("upright", "mirrored", "turned by 180 degrees", "mirrored upside down", "mirrored and turned by 90 degrees"),
     *("turned by 90 degrees", "mirrored and turned by 270 degrees", "turned by 270 degrees"),
 )
-"""How pictures of the orientations 1 to 8 are stored."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +82,22 @@ class Probe:
     does: list[str] = field(default_factory=list)
 
 
-def list_streams(target: str, wanted: int | None = None, live: bool = False) -> tuple[str, list[StreamFacts], int]:
-    """A file's container format, its video streams, and the orientation (1 to 8) of the stream that is read.
-
-    Raises as `open_container` does.
-    """
-    container, chosen = open_container(target, stream=wanted, live=live)
+def _add_streams(found: Probe, target: str, wanted: int | None) -> None:
+    """Fill in a file's container format, its video streams, and the orientation of the stream that is read."""
+    container, chosen = open_container(target, stream=wanted, live=found.live)
     with container:
-        facts = []
+        found.container = container.format.name
         for number, stream in enumerate(video_streams(container)):
             context, rate = stream.codec_context, read_rate(container, stream)
             name, pixels = (context.name, context.pix_fmt or "") if context else ("unknown", "")
             size = (context.height, context.width) if context else (0, 0)
-            facts.append(StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen))
-        orientation = UPRIGHT
+            facts = StreamFacts(number, name, size, pixels, float(rate) if rate else None, stream is chosen)
+            found.streams.append(facts)
         with contextlib.suppress(av.FFmpegError, StopIteration):
             decoder = CleanDecoder(chosen.codec_context)
             packets = itertools.islice(demux(container, chosen), MOST_PACKETS)
-            found = (one for packet in packets for one in decoder.decode(packet))
-            orientation = next(one.frame.opaque[0] for one in found if one.frame)
-        return container.format.name, facts, orientation
+            checked = (one for packet in packets for one in decoder.decode(packet))
+            found.orientation = TURNED[next(one.frame.opaque[0] for one in checked if one.frame) - 1]
 
 
 def probe_source(spec: str, frames: int = 300) -> Probe:
@@ -142,11 +137,6 @@ def _describe(found: Probe, source: Source) -> None:
         found.rate_from = "the times of the images"
 
 
-def _add_streams(found: Probe, target: str, wanted: int | None) -> None:
-    found.container, found.streams, orientation = list_streams(target, wanted, found.live)
-    found.orientation = TURNED[orientation - 1]
-
-
 def _read(found: Probe, source: Source) -> None:
     times: list[int] = []
     ids: list[int] = []
@@ -156,7 +146,7 @@ def _read(found: Probe, source: Source) -> None:
         try:
             frame: Frame | None = source.read(READ_S)
         except EndOfSource as end:
-            found.complete = not source.live and "asked for" not in end.reason
+            found.complete = not source.live and "asked for" not in str(end)
             break
         if frame is not None:
             times.append(frame.capture_ns)

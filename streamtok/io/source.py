@@ -1,12 +1,8 @@
 """Open any source of frames by its name: cameras, files, folders, sockets and the synthetic drive.
 
-    from streamtok.io.source import open_source
-
-    with open_source("synthetic:256x448@30?seed=1&frames=300") as source:
-        for frame in source:
-            print(frame.frame_id, frame.capture_ns, frame.image.shape)
-
-`streamtok.io.base` says what a source is, `streamtok.types` what a frame is.
+with open_source("synthetic:256x448@30?seed=1&frames=300") as source:
+    for frame in source:
+        print(frame.frame_id, frame.capture_ns, frame.image.shape)
 """
 
 import re
@@ -19,11 +15,11 @@ import numpy as np
 
 from streamtok.io.base import RecordedSource, Source
 from streamtok.io.cameras.camera import CameraSource, Device
-from streamtok.io.cameras.gstreamer_device import GStreamerDevice, has_gstreamer
+from streamtok.io.cameras.gstreamer_device import GStreamerDevice
 from streamtok.io.cameras.network_camera import NetworkCamera
-from streamtok.io.cameras.opencv_device import OpenCVDevice
 from streamtok.io.cameras.played_device import parse_played
 from streamtok.io.cameras.snapshot_device import is_snapshot, parse_snapshot
+from streamtok.io.cameras.v4l2_device import V4L2Device
 from streamtok.io.cameras.web import ask_web
 from streamtok.io.images.folder import OPTIONS
 from streamtok.io.images.source import ImageFileSource, ImageFolderSource
@@ -93,8 +89,7 @@ def _open_camera(spec: str, stream: str, max_frames: int | None) -> CameraSource
     """The source of a camera in /dev."""
     path, options = split_options(spec, spec, CAMERA_OPTIONS)
     freeze_after = options.pop("freeze_after", 5.0)
-    device = OpenCVDevice(path, "v4l2", **options)
-    return CameraSource(device, stream, max_frames=max_frames, freeze_after=freeze_after)
+    return CameraSource(V4L2Device(path, **options), stream, max_frames=max_frames, freeze_after=freeze_after)
 
 
 def _make_device(spec: str, kind: str) -> Device:
@@ -106,8 +101,7 @@ def _make_device(spec: str, kind: str) -> Device:
     if spec.startswith("camera:"):
         return parse_played(spec, open_source)
     if spec.startswith("gst:"):
-        pipeline = spec.removeprefix("gst:")
-        return OpenCVDevice(pipeline, "gst") if has_gstreamer() else GStreamerDevice(pipeline)
+        return GStreamerDevice(spec.removeprefix("gst:"))
     return NetworkCamera(spec)
 
 

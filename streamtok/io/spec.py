@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 
 MOST_FPS = 10_000
+SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 STANDARD_INPUT = Path("/dev/stdin")
 
 
@@ -33,6 +34,13 @@ def parse_rate(value: str | float) -> float:
     return rate
 
 
+def parse_switch(text: str) -> bool:
+    """Yes or no, also as true or false, 1 or 0; ValueError for any other."""
+    if text not in SWITCH:
+        raise ValueError(f"{text!r} given, expected yes or no")
+    return SWITCH[text]
+
+
 def parse_whole(text: str, least: int = 0, most: float = math.inf) -> int:
     """A whole number within limits; ValueError for any other."""
     try:
@@ -45,8 +53,7 @@ def parse_whole(text: str, least: int = 0, most: float = math.inf) -> int:
 
 
 parse_count = partial(parse_whole, least=1)
-parse_bits = partial(parse_whole, least=8, most=16)
-"""Parses the bit depth of pictures that are stored in 16 bits."""
+parse_bits = partial(parse_whole, least=8, most=16)  # parses the bit depth of pictures that are stored in 16 bits
 
 
 def split_options(spec: str, text: str, allowed: dict[str, Callable[[str], Any]]) -> tuple[str, dict]:

@@ -1,9 +1,5 @@
 """Camera images of another node, over ZeroMQ: the topic `frames/<stream>` of docs/wire-protocol.md.
 
-    zmq:tcp://127.0.0.1:5555                       the publisher's stream of the same name as this one
-    zmq:ipc:///run/cameras?stream=front            another one
-    zmq:tcp://10.0.0.2:5555?stream=front&curve=keys      with the keys of a folder (`streamtok keys generate`)
-
 A publisher whose messages arrive at most 5 s after their publish time is taken to share this machine's clock, and its
 capture times stay. Times by any other clock are shifted by the smallest difference between publishing and arrival in
 the last one to two minutes: that message was delayed least, and the window follows clock drift.
@@ -17,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from streamtok.event_log import EventLog
-from streamtok.io.base import Source
-from streamtok.io.images.stills import DamagedFrame, decode_still
+from streamtok.io.base import FreezeWatch, Source
+from streamtok.io.images.stills import decode_still
 from streamtok.io.messages.image_messages import VIDEO_CODECS
 from streamtok.io.spec import parse_positive, split_options
 from streamtok.io.video.video_packets import VideoDecoder
-from streamtok.io.watch import FreezeWatch
 from streamtok.names import check_stream_name
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.types import Frame
@@ -71,10 +66,7 @@ class ClockShift:
 
 
 def decode_picture(header: FrameHeader, payload: bytes | memoryview) -> np.ndarray | RawImage:
-    """The picture (H, W, 3) of a `frames/` message that is not a video packet.
-
-    Raises DamagedFrame or ValueError if it cannot be decoded.
-    """
+    """The picture (H, W, 3) of a `frames/` message that is not a video packet; ValueError if it cannot be decoded."""
     if header.nbytes is None:
         return decode_still(payload)
     return RawImage(np.frombuffer(payload, np.uint8), header.encoding, *header.image_size)
@@ -218,7 +210,7 @@ class ZmqSource(Source):
                 yield from self._decode_video(header.encoding, bytes(message.payload), key)
                 return
             picture = decode_picture(header, message.payload)
-        except (DamagedFrame, ValueError) as error:
+        except ValueError as error:
             self._note_damage(str(error))
             return
         if picture.shape[:2] == tuple(header.image_size):

@@ -359,7 +359,8 @@ def name_no_matrix(data):
     return int(changed, 2).to_bytes(len(data), "big")
 
 
-def test_av1_that_names_a_colour_matrix_which_its_pixels_cannot_have_is_read(tmp_path):
+def test_av1_that_names_a_colour_matrix_which_its_pixels_cannot_have_is_read(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "streamtok.io")
     names = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709"}
     whole = write_video(tmp_path / "whole.mkv", noisy(20), codec="libsvtav1", **SVT, **names)
     wrong = rewrite(whole, tmp_path / "a.ivf", lambda packets: [(name_no_matrix(data), pts) for data, pts in packets])
@@ -368,6 +369,8 @@ def test_av1_that_names_a_colour_matrix_which_its_pixels_cannot_have_is_read(tmp
     with VideoReader(wrong) as video:
         assert [(frame.number, number_of(frame.image)) for frame in video] == [(n, n) for n in range(20)]
         assert video.counts["damaged"] == 0
+    told = [record.getMessage() for record in caplog.records if record.name == "streamtok.io"]
+    assert [text.split()[1] for text in told] == ["event=not_checked"]
 
 
 def test_damage_shows_in_av1_whose_container_has_a_sequence_header_that_nothing_reads(tmp_path):

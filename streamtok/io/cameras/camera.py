@@ -1,10 +1,4 @@
-"""Live cameras: V4L2 and USB devices, RTSP and other URLs, GStreamer pipelines, and recordings that play a camera.
-
-    /dev/video0?size=720x1280&fps=30&format=MJPG
-    /dev/v4l/by-path/platform-camera0-video-index0
-    rtsp://user:password@192.168.1.10/stream1
-    gst:v4l2src device=/dev/video0 ! videoconvert ! appsink
-    camera:drive.mp4#lost=5-8&frozen=12-20&loop=1
+"""Live cameras: how a device of any kind becomes a source that survives outages.
 
 A `Capture` grabs frames on its thread, so that `read` never waits longer than its timeout. A device that fails or falls
 silent makes the source "lost". Reconnecting is tried after a moment, then with exponential backoff up to 10 s, never
@@ -20,9 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from streamtok.io.base import GRAB_S, EndOfSource, Source
+from streamtok.io.base import GRAB_S, EndOfSource, FreezeWatch, Source
 from streamtok.io.capture import Capture
-from streamtok.io.watch import FreezeWatch
 from streamtok.times import TimeJudge, count_between
 from streamtok.types import Frame
 
@@ -92,14 +85,9 @@ class Backoff:
 class CameraSource(Source):
     """Frames of one live device.
 
-    `open` raises OSError if a `required` device is not there; after later losses it is reconnected. `frozen` says
-    whether the image stands still now; such frames are delivered all the same. `counts` has
-
-    - `frames`, and `reconnects`
-    - `frozen`: how often the image stood still for `freeze_after` seconds
-    - `missed`: frames that the device must have taken but that never came
-    - `damaged`: frames that came but cannot be used
-    - `dropped`: frames that nobody read in time
+    `open` raises OSError if a `required` device is not there; after later losses it is reconnected. Frames of an image
+    that stands still are delivered all the same. `counts` also has `missed` (frames that the device must have taken but
+    that never came) and `dropped` (that nobody read in time).
     """
 
     live = True

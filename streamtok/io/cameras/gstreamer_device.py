@@ -1,4 +1,4 @@
-"""A camera behind a GStreamer pipeline in a process of its own; used where OpenCV was built without GStreamer.
+"""A camera behind a GStreamer pipeline, which runs in a process of its own.
 
 `gst-launch-1.0` runs the pipeline, with its `appsink` replaced by elements that write RGB pictures into a pipe. Each
 picture follows a header of the GStreamer Data Protocol 1.0 (gst-plugins-bad, `gst/gdp/dataprotocol.c`), which holds its
@@ -6,7 +6,6 @@ time in the pipeline.
 """
 
 import contextlib
-import importlib
 import os
 import re
 import select
@@ -43,18 +42,12 @@ class Packet(NamedTuple):
     payload: bytearray
 
 
-def has_gstreamer() -> bool:
-    """Whether OpenCV was built with GStreamer; the packages on PyPI are not."""
-    lines = importlib.import_module("cv2").getBuildInformation().splitlines()
-    return any("GStreamer:" in line and "YES" in line for line in lines)
-
-
 def find_launcher() -> str:
     """The path of gst-launch-1.0; if something is missing, OSError says what to install."""
     launcher = shutil.which(LAUNCH)
     if launcher is None:
         raise OSError(
-            f"gst: this OpenCV was built without GStreamer, and there is no {LAUNCH} to run the pipeline beside it: "
+            f"gst: there is no {LAUNCH} to run the pipeline: "
             "apt install gstreamer1.0-tools gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
         )
     inspector = shutil.which("gst-inspect-1.0", path=os.path.dirname(launcher))

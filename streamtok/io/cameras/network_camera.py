@@ -7,10 +7,10 @@ camera had buffered when it was opened keep their spacing, and network jitter is
 import logging
 import time
 from collections import deque
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import av
-import numpy as np
 
 from streamtok.io.base import GRAB_S, EndOfSource
 from streamtok.io.cameras.camera import Device, Grabbed
@@ -20,6 +20,7 @@ from streamtok.io.video.clean_decoder import CleanDecoder
 from streamtok.io.video.containers import PLAYLIST, demux, is_rtp, makes_up_times, open_container, read_rate
 from streamtok.io.video.damage import BEFORE_KEY
 from streamtok.io.video.frame_images import to_image
+from streamtok.io.video.transport_stream import MarkedLosses
 from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
@@ -31,15 +32,6 @@ BURST_NS = 1_500_000_000  # the longest that reading a camera's buffer takes aft
 WAIT_NS, LIVE_WAITS = 5_000_000, 3  # so many packets in a row that took this long were not buffered
 LEAST_STEP_NS = 1_000_000  # between pictures; cameras whose times stand still, or come twice, have less
 RTP_LOSS = ("missed", "jitter buffer full")  # in log lines: the RTP demuxer marks no packet
-
-
-class Waiting(NamedTuple):
-    """A decoded picture: its time in the stream if known, its arrival, how many damaged ones were dropped before it."""
-
-    image: np.ndarray
-    stream_ns: int | None
-    arrival_ns: int
-    damaged: int
 
 
 class NetworkCamera(Device):
@@ -71,11 +63,11 @@ class NetworkCamera(Device):
         context.flags |= LOW_DELAY
         self._decoder, self._packets = CleanDecoder(context), demux(self._container, stream)
         self._clock = None if makes_up_times(self._container) else StreamClock()
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Grabbed] = deque()  # with their times of arrival
         self._plays = self._container.format.name == PLAYLIST
         self._began_ns, self._live = time.monotonic_ns(), self._clock is None or self._plays
         self._waits, self._clean = 0, False
-        self._marked = self._lost = False  # whether the latest packet may be damaged, and some before it were lost
+        self._losses, self._marked = MarkedLosses(late=True), False  # whether the latest packet may be damaged
         self._last_ns: int | None = None  # the time of the last picture in the stream
         self._ended = self._failed = self._warned = False
 
@@ -90,12 +82,12 @@ class NetworkCamera(Device):
         one = self._waiting.popleft()
         self.size = one.image.shape[:2]
         if self._clock is None or one.stream_ns is None:
-            return Grabbed(one.image, self._guess_time(one), damaged=one.damaged)
+            return replace(one, capture_ns=self._guess_time(one))
         if self._plays:  # an HLS segment of seconds arrives at once: wait until a picture is due
             due_ns = self._clock.play(one.stream_ns, time.monotonic_ns())
             while not self.closing and (early_ns := due_ns - time.monotonic_ns()) > 0:
                 time.sleep(min(early_ns / 1e9, GRAB_S))
-        return Grabbed(one.image, self._clock.to_local(one.stream_ns), None, one.damaged, True, one.stream_ns)
+        return replace(one, capture_ns=self._clock.to_local(one.stream_ns))
 
     def release(self) -> None:
         """Close the connection."""
@@ -103,11 +95,11 @@ class NetworkCamera(Device):
             self._container.close()
             self._container = None
 
-    def _guess_time(self, one: Waiting) -> int:
+    def _guess_time(self, one: Grabbed) -> int:
         """The time of a picture without one, such as the first of RTSP: a period before the next, else its arrival."""
         following = self._waiting[0].stream_ns if self._waiting else None
         if following is None or self._clock is None:
-            return one.arrival_ns
+            return one.capture_ns
         return self._clock.to_local(following - round(1e9 / (self.fps or DEFAULT_FPS)))
 
     def _read(self) -> bool:
@@ -134,7 +126,8 @@ class NetworkCamera(Device):
                     self._warned = True
                 continue
             stream_ns = self._read_time(frame)
-            self._waiting.append(Waiting(to_image(frame), stream_ns, now_ns, self._damaged))
+            timed = self._clock is not None and stream_ns is not None
+            self._waiting.append(Grabbed(to_image(frame), now_ns, None, self._damaged, timed, stream_ns))
             self._damaged, self._clean = 0, True
         self._waits = self._waits + 1 if now_ns - started_ns > WAIT_NS else 0
         self._live |= (self._waits >= LIVE_WAITS and bool(self._waiting)) or now_ns - self._began_ns > BURST_NS
@@ -152,17 +145,15 @@ class NetworkCamera(Device):
         return round(ticks * self._time_base * 1_000_000_000)
 
     def _next_packet(self) -> Any:
-        """The next packet that is not empty, None at the end.
-
-        Notes whether packets were lost: the demuxer tells it of one or the next, whose parser moves the mark.
-        """
+        """The next packet that is not empty, None at the end; notes whether some before it were lost."""
         while True:
             with av.logging.Capture() as told:
                 packet = next(self._packets, None)
-            before, self._lost = self._lost, packet is not None and packet.is_corrupt
-            self._lost |= self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS)
-            self._marked = self._lost or before
-            if packet is None or packet.size:
+            if packet is None:
+                return None
+            packet.is_corrupt |= self._rtp and any(sign in text for _, _, text in told for sign in RTP_LOSS)
+            _, self._marked = self._losses.see(packet)
+            if packet.size:
                 return packet
 
 

@@ -15,13 +15,11 @@ import numpy as np
 
 from streamtok.io.base import EndOfSource, RecordedSource, Source
 from streamtok.io.cameras.camera import Device, Grabbed
-from streamtok.io.spec import split_options
+from streamtok.io.spec import parse_switch, split_options
 from streamtok.types import Frame
 
 Span = tuple[float, float]
-SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-LATE_NS = 150_000_000
-"""An image that nobody fetched for this long is lost, as in a camera with few buffers."""
+LATE_NS = 150_000_000  # an image that nobody fetched for this long is lost, as in a camera with few buffers
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class PlayedDevice(Device):
 def parse_played(spec: str, open_source: Callable[[str], Source], clock: MachineClock | None = None) -> PlayedDevice:
     """The device of "camera:SRC#lost=A-B,C-D&frozen=A-B&loop=1"; `open_source` opens SRC, a recording."""
     target, _, fragment = spec.removeprefix("camera:").partition("#")
-    known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": _parse_switch}
+    known: dict[str, Callable[[str], object]] = {"lost": _parse_spans, "frozen": _parse_spans, "loop": parse_switch}
     _, faults = split_options(spec, f"?{fragment}", known)
 
     def recorded() -> RecordedSource:
@@ -143,12 +141,6 @@ def parse_played(spec: str, open_source: Callable[[str], Source], clock: Machine
 
     recorded()  # raises at once if the name is wrong
     return PlayedDevice(recorded, target, Faults(**faults), clock)
-
-
-def _parse_switch(text: str) -> bool:
-    if text not in SWITCH:
-        raise ValueError(f"expected one of {', '.join(SWITCH)}")
-    return SWITCH[text]
 
 
 def _parse_spans(text: str) -> tuple[Span, ...]:

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.cameras.web import make_opener
-from streamtok.io.certificates import OPTION, parse_verify
+from streamtok.io.certificates import OPTION
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
-from streamtok.io.spec import parse_rate, split_options
+from streamtok.io.spec import parse_rate, parse_switch, split_options
 from streamtok.io.suffixes import IMAGE_SUFFIXES
 from streamtok.io.video.containers import OPEN_S, explain_refusal
 from streamtok.redaction import without_password
@@ -97,6 +97,6 @@ class SnapshotDevice(Device):
 def parse_snapshot(spec: str) -> SnapshotDevice:
     """The device of "http://CAMERA/snapshot.jpg#fps=2" or "snapshot:http://CAMERA/path?query#fps=2"."""
     url = spec.removeprefix(PREFIX)
-    known = {"fps": parse_rate, OPTION: parse_verify}
+    known = {"fps": parse_rate, OPTION: parse_switch}
     _, options = split_options(without_password(spec), f"?{urlsplit(url).fragment}", known)
     return SnapshotDevice(url, options.get("fps", DEFAULT_FPS))

@@ -16,8 +16,7 @@ ORIENTATION_SEI = {1: (0, 0), 2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0,
 START = b"\0\0\1"
 HEADS = {"h264": {ref | kind for ref in (0, 32, 64, 96) for kind in (1, 5, 6, 7, 8, 9)}, "h265": range(0, 128, 2)}
 """First bytes of usual NAL units: they tell a length of 256 to 511 bytes before one from a start code."""
-KEY_UNITS = {"h264": range(5, 6), "hevc": range(16, 24)}
-"""Types of NAL units at which decoding can start."""
+KEY_UNITS = {"h264": range(5, 6), "hevc": range(16, 24)}  # types of NAL units at which decoding can start
 PARAMETER_UNIT, DELIMITER_UNIT = {"h264": 7, "hevc": 33}, {"h264": 9, "hevc": 35}
 HEADER_UNITS = {"h264": range(6, 10), "hevc": (*range(32, 36), HEVC_SEI)}
 """Types of NAL units that only describe pictures: parameter sets, SEI messages, delimiters."""

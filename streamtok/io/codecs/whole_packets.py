@@ -121,7 +121,7 @@ def _palette_size(flags: int) -> int:
     return 6 << (flags & 7) if flags & PALETTE else 0
 
 
-RULES: dict[str, Callable[[bytes], bool]] = {
+RULES: dict[str, Callable[[bytes], bool]] = {  # decoder name -> check of whether a packet is complete
     "mjpeg": _is_whole_mjpeg,
     "amv": _is_whole_mjpeg,
     "ffv1": _is_whole_ffv1,
@@ -129,15 +129,13 @@ RULES: dict[str, Callable[[bytes], bool]] = {
     "qtrle": lambda data: len(data) >= int.from_bytes(data[:4], "big") & 0x3FFFFFFF,  # it begins with its size
     "gif": _is_whole_gif,
 }
-"""Decoder name -> check of whether a packet is complete."""
 
 FILLS_UP = {"vp8", "vp9", "huffyuv", "ffvhuff", "cinepak", "msvideo1", "asv2", "magicyuv", "snow", "speedhq"}
 FILLS_UP |= {"dpx", "exr", "sgi", "h261"}
 """Decoders that accept a truncated packet, of codecs whose packets do not hold their length."""
 COUNTS = {"h264", "hevc", "mpeg1video", "mpeg2video", "libdav1d", "av1"}
 """Decoders of streams in which missing pictures are detected."""
-CHECKS = {"ffv1", "png", "apng"}
-"""Decoders that verify checksums; in other codecs they are optional at most."""
+CHECKS = {"ffv1", "png", "apng"}  # decoders that verify checksums; in other codecs they are optional at most
 
 
 def say_unseen(codec: str) -> Iterator[str]:

@@ -1,8 +1,4 @@
-"""List the pictures of a folder with their times: KITTI, nuScenes, EuRoC and TUM layouts, or numbered files.
-
-for image in list_images("2011_09_26_drive_0001/image_02"):
-    print(image.path, image.time_ns, image.frame_id)
-"""
+"""List the pictures of a folder with their times: KITTI, nuScenes, EuRoC and TUM layouts, or numbered files."""
 
 import itertools
 import logging
@@ -32,7 +28,7 @@ NEW_CLOCK_IMAGES = 5  # images in a row with rising times in the past: the clock
 
 log = logging.getLogger("streamtok.io")
 
-OPTIONS: dict[str, Callable[[str], float | str]] = {
+OPTIONS: dict[str, Callable[[str], float | str]] = {  # the options of images:DIR?... in the name of a source or a drive
     "fps": parse_rate,
     "timestamps": str,
     "unit": parse_unit,
@@ -40,7 +36,6 @@ OPTIONS: dict[str, Callable[[str], float | str]] = {
     "names": str,
     "log": str,
 }
-"""The options of images:DIR?... in the name of a source or a drive."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +67,10 @@ class TimedImage:
 
 
 def list_images(folder: str | Path, **options: Any) -> list[TimedImage]:
-    """The images of a folder (or of its `data/`) in order of their times.
+    """The images of a folder (or of its `data/`) in order of their times; docs/sources.md has the options.
 
-    Times come from the file `timestamps` if given, else from `fps` if given, else from a times file that is found, or
-    from the names; ValueError says what is missing. `unit` is that of the times (None: inferred by `times`). `bits` is
-    the bit depth of images that are stored in 16 bits (None: 16). `names` is a pattern of their names ("left_*"),
-    `log` the recording that their names begin with. `frame_id` counts files. But if a times file has lines for numbered
-    images that are missing (KITTI), it is the number, so that the gap shows.
+    `frame_id` counts files. But if a times file has lines for numbered images that are missing (KITTI), it is the
+    number, so that the gap shows. ValueError says which times are missing.
     """
     return join_clocks(find_images(folder, **options).images, folder)
 

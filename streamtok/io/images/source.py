@@ -56,12 +56,8 @@ class ImageFolderSource(RecordedSource):
                 self._warn_about_all(image)
                 return
 
-    def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`, without reading the skipped files."""
-        if self._left and self._pending is not None and self._pending.capture_ns < capture_ns:
-            self._pending = None
-        first_ns = capture_ns - self.start_ns + self.images[0].time_ns
-        while self._pending is None and len(self._left) > 1 and self._left[0].time_ns < first_ns:
+    def _pass_over(self, time_ns: int) -> None:
+        while len(self._left) > 1 and self._left[0].time_ns - self.images[0].time_ns < time_ns:
             self._left.popleft()
 
     def _warn_about_all(self, image: TimedImage) -> None:
@@ -91,9 +87,9 @@ class ImageFolderSource(RecordedSource):
             return None
         self._last_ns = image.time_ns
         capture_ns = self.start_ns + image.time_ns - self.images[0].time_ns
-        if packet is None or not self._keep_packets:
-            return Frame(self.stream, image.frame_id, capture_ns, pixels)
-        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, IMAGE_SUFFIXES[image.path.suffix.lower()])
+        packet = packet if self._keep_packets else None
+        codec = IMAGE_SUFFIXES[image.path.suffix.lower()] if packet else None
+        return Frame(self.stream, image.frame_id, capture_ns, pixels, packet, codec)
 
     def _skip(self, counter: str, image: TimedImage, reason: str) -> None:
         self.counts[counter] += 1

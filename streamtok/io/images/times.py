@@ -3,10 +3,8 @@
     column = read_times(["108000033333333", "108000066666666", "108000100000000"])
     column.ns, column.unit, column.clock  # [108000033333333, ...], "ns", "since boot or start"
 
-Dates with a clock time are read as KITTI and RFC 3339 write them, in UTC where they name no zone. Numbers, in any
-notation, are seconds, ms, us or ns. A number alone does not say which: 1e12 is a Unix time in ms and 17 minutes since
-boot in ns. The steps between them do, because cameras take 1 to 200 pictures per second. If two units fit, or none,
-ValueError says what to do.
+A number alone does not say its unit: 1e12 is a Unix time in ms and 17 minutes since boot in ns. The steps between them
+do, because cameras take 1 to 200 pictures per second (docs/sources.md).
 """
 
 import itertools

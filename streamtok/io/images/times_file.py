@@ -1,10 +1,4 @@
-"""Find and read the files that hold the times of a folder's pictures.
-
-They are looked for in the folder, in its parent if the images lie in `data/`, and (odometry layouts) beside it:
-`timestamps.txt`, `times.txt`, both also as `.csv`, `data.csv`, `timestamps.json` (one list), `<folder>.txt`. A line
-holds a time, or a time and a file name (either order, spaces or comma between). Lines that start with # are comments. A
-heading may name the unit ("timestamp [ns]"), and the columns where there are more ("index,timestamp,filename").
-"""
+"""Find and read the files that hold the times of a folder's pictures; docs/sources.md says what they look like."""
 
 import contextlib
 import json

@@ -11,10 +11,9 @@ import struct
 import numpy as np
 
 from streamtok.io.images.stills import DamagedFrame
-from streamtok.io.messages.image_messages import ImageMessage
+from streamtok.io.messages.image_messages import ImageMessage, raw_image
 
-DepthRange = tuple[float, float]
-"""(near, far): the distances, in metres, that become white and black."""
+DepthRange = tuple[float, float]  # (near, far): the distances, in metres, that become white and black
 KINDS = {"16UC1": "u2", "32FC1": "f4"}
 COMPRESSED = "compresseddepth"
 HEADER = struct.Struct("<iff")  # format, and the two parameters by which 32FC1 was packed into 16 bits
@@ -40,12 +39,8 @@ def depth_picture(message: ImageMessage, limits: DepthRange) -> np.ndarray:
 def _read_raw(message: ImageMessage) -> np.ndarray:
     """Distances in metres, float32 (H, W)."""
     kind = np.dtype((">" if message.big_endian else "<") + KINDS[message.encoding])
-    height, width = message.height, message.width
-    step = message.step or width * kind.itemsize
-    data = np.frombuffer(message.data, np.uint8)
-    if step < width * kind.itemsize or len(data) < height * step or not data.size:
-        raise DamagedFrame(f"{len(data)} bytes of {message.encoding} do not fill {width}x{height} with rows of {step}")
-    rows = data[: height * step].reshape(height, step)[:, : width * kind.itemsize]
+    width = message.width * kind.itemsize
+    rows = raw_image(message._replace(encoding="mono8", width=width)).rows
     return _to_metres(np.ascontiguousarray(rows).view(kind))
 
 

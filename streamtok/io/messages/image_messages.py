@@ -20,7 +20,7 @@ from streamtok.io.codecs.nal_units import with_start_codes
 from streamtok.io.images.stills import DamagedFrame, ImageData, decode_still
 from streamtok.io.images.times import read_date
 from streamtok.io.messages.flatbuffer import read_table
-from streamtok.preprocessing.pixels import RawImage
+from streamtok.preprocessing.pixels import PIXEL_BYTES, RawImage
 
 PACKET = "FFMPEGPacket"
 FFMPEG_PACKET = (  # of ffmpeg_image_transport
@@ -202,11 +202,11 @@ def raw_image(message: ImageMessage) -> RawImage:
         data, encoding = np.concatenate([data[:luma], chroma.reshape(-1)]), "nv12"
     wide = WIDE.fullmatch(encoding)
     try:
-        if wide and step and step % 2:  # an odd padding byte ends each row
-            rows = np.append(data, np.uint8(0))[: message.height * step].reshape(message.height, step)
-            data, step = rows[:, :-1].reshape(-1), step - 1
         if wide:  # keep the high bytes
-            data, encoding, step = data[0 if message.big_endian else 1 :: 2], f"{wide[1]}8", step and step // 2
+            encoding = f"{wide[1]}8"
+            row_bytes = 2 * PIXEL_BYTES[encoding] * message.width
+            rows = RawImage(data, "mono8", message.height, row_bytes, step).rows
+            data, step = rows[:, 0 if message.big_endian else 1 :: 2], None
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:
         raise DamagedFrame(str(error)) from error

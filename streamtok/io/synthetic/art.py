@@ -18,11 +18,10 @@ TILE_PIXELS = 1024
 ROAD_EDGE = 6.3
 PAINT = (226, 226, 216)
 YELLOW = (226, 182, 70)
-LANE_MARKS = (
+LANE_MARKS = (  # (x, width, colour, dashed) of every painted line; dashes are 3 m long, every 9 m
     *((-5.45, 0.16, PAINT, False), (-1.95, 0.13, YELLOW, False), (-1.65, 0.13, YELLOW, False)),
     *((1.8, 0.15, PAINT, True), (5.45, 0.16, PAINT, False)),
 )
-"""(x, width, colour, dashed) of every painted line; dashes are 3 m long, every 9 m."""
 
 
 def _parse_colors(text: str) -> list[tuple[int, ...]]:
@@ -195,7 +194,7 @@ def _sign(number: int) -> np.ndarray:
     return image
 
 
-SPRITES = {
+SPRITES = {  # kinds of things beside the road: the function that draws one, and the number of variants
     "tree": (_tree, 6),
     "fir": (_fir, 3),
     "bush": (_bush, 3),
@@ -203,7 +202,6 @@ SPRITES = {
     "pole": (_pole, 1),
     "sign": (_sign, 4),
 }
-"""Kinds of things beside the road: the function that draws one, and the number of variants."""
 
 
 @lru_cache(maxsize=len(SPRITES))

@@ -1,10 +1,5 @@
 """The synthetic drive: an endless road scene that needs no camera and no data.
 
-    from streamtok.io.synthetic import SyntheticDrive
-
-    drive = SyntheticDrive(256, 448, fps=30, seed=1)
-    image = drive.frame(1234)          # uint8 RGB (256, 448, 3)
-
 Frame n is a pure function of (seed, n, height, width, fps): any process on the same machine makes the same bytes, in
 any order. As a source: `synthetic:256x448@30?seed=1&frames=300`.
 """
@@ -23,8 +18,7 @@ from streamtok.io.synthetic.paint import NEAR, View, blend, paint_light, paint_t
 from streamtok.io.synthetic.world import BIOMES, Light, World, biome_at
 from streamtok.types import Frame
 
-CRISP = 20.0
-"""Metres up to which lane marks are drawn as polygons: the ground texture would be blurred there."""
+CRISP = 20.0  # metres up to which lane marks are drawn as polygons: the ground texture would be blurred there
 
 
 class SyntheticDrive:
@@ -180,14 +174,9 @@ class SyntheticSource(RecordedSource):
         for biome in BIOMES:
             art.ground(biome)
 
-    def skip_to(self, capture_ns: int) -> None:
-        """As `RecordedSource.skip_to`, without drawing the skipped frames."""
-        if self._pending is not None and self._pending.capture_ns < capture_ns:
-            self._number, self._pending = self._pending.frame_id, None
-        if self._pending is None:
-            first = math.ceil((capture_ns - self.start_ns) * self.drive.fps / 1e9 - 1e-6)
-            last = first if self.frames is None else self.frames - 1
-            self._number = max(self._number, min(first, last))
+    def _pass_over(self, time_ns: int) -> None:
+        first = math.ceil(time_ns * self.drive.fps / 1e9 - 1e-6)
+        self._number = max(self._number, first if self.frames is None else min(first, self.frames - 1))
 
     def _next(self) -> Frame | None:
         n = self._number

@@ -10,8 +10,7 @@ from streamtok.io.synthetic.cars import car
 from streamtok.io.synthetic.world import Light, Thing, World
 
 CAMERA_HEIGHT = 1.4
-NEAR = 2.2
-"""Nothing nearer than this many metres is drawn."""
+NEAR = 2.2  # nothing nearer than this many metres is drawn
 DEPTHS = np.geomspace(NEAR, 420.0, 192)
 CLEAR = np.array([[-1, 1]] * 3, np.float32)
 """A colour transform from opacity to the share of the picture below that remains: 1 - opacity, for 3 channels."""

@@ -37,22 +37,17 @@ class CleanDecoder:
 
     `counted`: presentation times are not known, and a packet's time is its number in decoding order.
 
-    | sign of damage | damaged pictures |
-    | --- | --- |
-    | the container marks a packet, or reports missing ones (`lose_packets`) | its own and dependent ones |
-    | the decoder refuses a packet, or marks a picture | its own and dependent ones |
-    | a packet is truncated or overwritten, unnoticed by its decoder (`whole_rule`) | its own and dependent ones |
-    | picture numbers of H.264, MPEG-2 or AV1 jump (`picture_order`, `shown_order`) | those that depend on the gap |
-    | a stream with inter prediction begins without a key frame | all up to a key frame |
-
-    Dependence ends at a key frame. With gradual refresh (H.264, H.265) it ends where a recovery point says so. In
-    codecs with intra pictures only, no picture depends on another.
+    Damage shows in the container's marks, the decoder's errors, packets that are not whole (`whole_rule`) and picture
+    numbers that jump (`follow_order`). Dependence ends at a key frame, or where a recovery point of H.264 or H.265 says
+    so. In codecs with intra pictures only, no picture depends on another. `unchecked`: changed bytes of AV1 are not
+    noticed, as its header breaks the standard and a strict decoder reads nothing.
     """
 
     def __init__(self, context: Any, counted: bool = False) -> None:
         context.thread_count = 1
         strict = {} if context.name in MARK_ERRORS else {"err_detect": "explode+crccheck"}
-        if context.name == "libdav1d" and not _breaks_rules(context.extradata or b""):
+        self.unchecked = context.name == "libdav1d" and _breaks_rules(context.extradata or b"")
+        if context.name == "libdav1d" and not self.unchecked:
             strict |= {"strict": "1"}  # checks that the symbols end where the data do
         context.options = {"max_pixels": str(MOST_PIXELS), "flags": "+unaligned"} | strict  # unaligned: exact left crop
         self._context, self._counted, self._intra = context, counted, context.codec.intra_only

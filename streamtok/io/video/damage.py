@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 DEPENDS = "depends on a damaged picture"
 BEFORE_KEY = "before the first key frame"
-MOST_WAITING = 64
-"""Packets remembered whose pictures have not come out of the decoder yet."""
+MOST_WAITING = 64  # packets remembered whose pictures have not come out of the decoder yet
 MOST_REORDERED = 17  # packets that may lie between a packet and the output of its picture, if they have no times
 MOST_LOSSES = 64
 

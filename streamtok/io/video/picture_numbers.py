@@ -8,8 +8,7 @@ import numpy as np
 
 from streamtok.io.video.containers import demux, open_with_options
 
-MOST_WAITING = 1024
-"""Presentation times remembered of packets whose pictures have not come out yet."""
+MOST_WAITING = 1024  # presentation times remembered of packets whose pictures have not come out yet
 
 
 class PictureNumbers:

@@ -1,7 +1,5 @@
 """Read video files in constant memory: pictures with exact times and numbers, in order, by number or from a time on.
 
-    from streamtok.io.video import VideoReader
-
     with VideoReader("drive.mp4") as video:
         for frame in video:
             print(frame.number, float(frame.seconds), frame.image.shape)

@@ -33,6 +33,7 @@ class VideoSource(RecordedSource):
         self._pictures: Iterator[VideoFrame] = iter(())
         self._empty = True
         self._reached_ns = 0  # the time of the last picture
+        self._decodes_until_ns = 0  # while it skips
 
     def _open(self) -> None:
         self._close()  # in case it is opened again
@@ -48,14 +49,12 @@ class VideoSource(RecordedSource):
         """As `RecordedSource.skip_to`. If decoding takes more than half of the skipped time, the rest up to the next
         key frame is not decoded."""
         patience_ns = max((capture_ns - max(self._reached_ns, self.start_ns)) // 2, PATIENCE_NS)
-        until_ns = time.monotonic_ns() + patience_ns
-        while self._pending is None or self._pending.capture_ns < capture_ns:
-            if self._reader is not None and time.monotonic_ns() > until_ns:
-                self._reader.pass_over(Fraction(capture_ns - self.start_ns, 1_000_000_000))
-            following = self._next()
-            if following is None:
-                return
-            self._pending = following
+        self._decodes_until_ns = time.monotonic_ns() + patience_ns
+        super().skip_to(capture_ns)
+
+    def _pass_over(self, time_ns: int) -> None:
+        if self._reader is not None and time.monotonic_ns() > self._decodes_until_ns:
+            self._reader.pass_over(Fraction(time_ns, 1_000_000_000))
 
     def _next(self) -> Frame | None:
         picture = next(self._pictures, None)

@@ -7,8 +7,6 @@ picture before a loss is known to be complete.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,24 +23,18 @@ COUNTED = 16  # the counter's modulus
 PCR_BYTES = 7  # of an adaptation field that holds a clock and no stuffing
 
 
-@dataclass
-class Losses:
+class Losses(NamedTuple):
     """File offsets, bytes, of `touched` (damaged) pictures, and of those before which packets are `missing`."""
 
-    touched: set[int] = field(default_factory=set)
-    missing: set[int] = field(default_factory=set)
-
-    @cached_property
-    def in_order(self) -> list[int]:
-        """The offsets of touched pictures, rising."""
-        return sorted(self.touched)
+    touched: set[int]
+    missing: set[int]
 
 
 class FoundLosses:
     """Says of the packets of a transport stream file, in their order, what `Losses` were found."""
 
     def __init__(self, losses: Losses) -> None:
-        self._losses = losses
+        self._losses, self._in_order = losses, sorted(losses.touched)
         self._place: int | None = None  # of the last packet, in bytes; packets inside a PES packet have none
 
     def see(self, packet: Any) -> tuple[bool, bool]:
@@ -50,8 +42,7 @@ class FoundLosses:
         last, self._place = self._place, self._place if packet.pos is None else packet.pos
         missing = packet.pos in self._losses.missing
         if last is not None and self._place is not None:  # a touched picture between the two did not come
-            in_order = self._losses.in_order
-            missing |= bisect_right(in_order, last) < bisect_left(in_order, self._place)
+            missing |= bisect_right(self._in_order, last) < bisect_left(self._in_order, self._place)
         return missing, packet.size > 0 and self._place in self._losses.touched
 
 
@@ -83,11 +74,11 @@ class Head(NamedTuple):
 
 def find_losses(path: Path, pid: int) -> Losses:
     """Read the packets of one elementary stream of a transport stream file; see `Losses`."""
-    losses, start = Losses(), -1  # the place where the picture of a packet begins
+    losses, start = Losses(set(), set()), -1  # the place where the picture of a packet begins
     before: Head | None = None
     for packet in _read_heads(path, pid):
         if before and packet.data == before.data:  # a copy, which is allowed (2.4.3.3); FFmpeg takes it for another one
-            losses.touched |= {start, packet.place} if packet.begins else {start}
+            losses.touched.update([start, packet.place] if packet.begins else [start])
             continue
         jumps = before and packet.counter != (before.counter + 1) % COUNTED and not packet.restarts
         lost = packet.follows_hole or jumps

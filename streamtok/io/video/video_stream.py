@@ -3,19 +3,24 @@
 import logging
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 
-from streamtok.io.video.clean_decoder import CleanDecoder
+from streamtok.io.codecs.nal_units import add_orientation, to_annex_b
+from streamtok.io.video.clean_decoder import CleanDecoder, new_extradata
 from streamtok.io.video.containers import makes_up_times, open_container, video_streams
-from streamtok.io.video.kept_packets import KeptPackets
 from streamtok.io.video.mp4_boxes import find_cut_off
 from streamtok.io.video.picture_clock import read_timing
 from streamtok.io.video.transport_stream import FoundLosses, Losses, MarkedLosses, find_losses
 from streamtok.names import is_url
+from streamtok.preprocessing.orientation import UPRIGHT
 from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
+
+ANNEX_B = ("h264", "hevc")
+MOST_PACKETS = 64  # kept until their pictures come out
 
 
 class VideoStream:
@@ -46,6 +51,8 @@ class VideoStream:
             self._losses = find_losses(Path(self.target), self.stream.id)
         self.timing = read_timing(self.container, self.stream, self._fps)
         self.decoder = CleanDecoder(context, self.timing.counted)
+        if self.decoder.unchecked:
+            self.tell_once("not_checked", "its header breaks the standard of AV1: changed bytes are not noticed")
         self.packets = KeptPackets(context) if self._keep_packets and not context.has_b_frames else None
         self._at_start = True
 
@@ -91,3 +98,28 @@ class VideoStream:
         if event not in self._warned:
             log.warning("file=%s event=%s reason=%r", self.name, event, reason)
         self._warned.add(event)
+
+
+class KeptPackets:
+    """Holds the packets of one PyAV stream until their pictures come out; H.264 and H.265 as Annex B access units."""
+
+    def __init__(self, context: Any) -> None:
+        self._codec, self._extradata = context.name, context.extradata
+        self._packets: dict[int, bytes] = {}
+
+    def keep(self, packet: Any) -> None:
+        """Keep the bytes of a PyAV packet."""
+        self._extradata = new_extradata(packet) or self._extradata
+        if not packet.size or packet.pts is None:
+            return
+        data = bytes(packet)
+        self._packets[packet.pts] = to_annex_b(data, self._codec, self._extradata) if self._codec in ANNEX_B else data
+        while len(self._packets) > MOST_PACKETS:
+            del self._packets[next(iter(self._packets))]
+
+    def take(self, frame: Any) -> bytes | None:
+        """The packet of a frame that came out, with its orientation; None if it is gone, or cannot hold that."""
+        packet, orientation = self._packets.pop(frame.pts, None), frame.opaque[0]
+        if packet is None or orientation == UPRIGHT:
+            return packet
+        return add_orientation(packet, self._codec, orientation) if self._codec in ANNEX_B else None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from streamtok.io.cameras.camera import CameraSource
-from streamtok.io.cameras.opencv_device import OpenCVDevice
+from streamtok.io.cameras.v4l2_device import V4L2Device
 
 AGE_MS = 2000  # of an image when it is taken from the driver
 
@@ -57,7 +57,7 @@ def plug(monkeypatch, tmp_path):
 
     def make(driver, **options):
         monkeypatch.setattr(cv2, "VideoCapture", lambda target, api: driver)
-        return OpenCVDevice(str(path), "v4l2", **options)
+        return V4L2Device(str(path), **options)
 
     return make
 

@@ -1,4 +1,4 @@
-"""A camera that OpenCV opens: V4L2 and USB devices, and GStreamer pipelines."""
+"""A camera in /dev (V4L2, USB), read by OpenCV."""
 
 import logging
 import os
@@ -11,66 +11,53 @@ import numpy as np
 
 from streamtok.io.cameras.camera import Device, Grabbed
 from streamtok.io.images.stills import DamagedFrame, decode_image_file
-from streamtok.redaction import without_password
 
 log = logging.getLogger("streamtok.io")
 
-NEWEST_DRIVER_AGE_NS = 5_000_000_000
-"""A driver's time is trusted if it is not in the future and not older than this."""
+NEWEST_DRIVER_AGE_NS = 5_000_000_000  # a driver's time is trusted if it is not in the future and not older than this
 MOST_DAMAGED = 30  # in a row
 SAME_RATE = 0.002  # 29.97 is 30 per second
 
 
-class OpenCVDevice(Device):
-    """`api` is "v4l2" (a device path) or "gst" (a pipeline that ends in appsink).
+class V4L2Device(Device):
+    """The camera at a path in /dev.
 
-    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are requested from a V4L2 device.
-    After `connect`, `size` and `fps` are what it really delivers. OpenCV converts images to RGB.
+    `size` (height, width), `fps` and `format` (four letters, such as MJPG or YUYV) are requested. After `connect`,
+    `size` and `fps` are what it really delivers. OpenCV converts images to RGB.
     """
 
     kind, clock = "V4L2 camera", "the driver's monotonic time where it gives one, else arrival"
 
     def __init__(
-        self,
-        target: str,
-        api: str,
-        *,
-        size: tuple[int, int] | None = None,
-        fps: float | None = None,
-        format: str | None = None,
+        self, target: str, *, size: tuple[int, int] | None = None, fps: float | None = None, format: str | None = None
     ) -> None:
         if format is not None and len(format) != 4:
             raise ValueError(f"camera format {format!r}: expected four letters such as MJPG or YUYV")
-        self.target, self._api = target, api
-        self.name = without_password(target)
+        self.name = self.target = target
         self.size, self.fps = size, fps
         self._requested = size, fps, format
         self._capture: Any = None
-        self._driver_time, self._driver_proven = api == "v4l2", False
+        self._driver_time, self._driver_proven = True, False
         self._damaged = 0  # since the last image
         self._sends_jpeg = False
 
     def connect(self) -> None:
         """Open the device; raises OSError that says what is missing."""
         self.release()
-        if self._api == "v4l2":
-            self._check_path()
-            self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
-            self._request_format()
-        else:
-            self._capture = cv2.VideoCapture(self.target, cv2.CAP_GSTREAMER)
+        self._check_path()
+        self._capture = cv2.VideoCapture(self.target, cv2.CAP_V4L2)
+        self._request_format()
         if not self._capture.isOpened():
             self.release()
-            advice = "try the pipeline with gst-launch-1.0, with its sink replaced by fakesink"
-            advice = advice if self._api == "gst" else "is another program using it, and is it a capture device?"
-            raise OSError(f"camera {self.name} cannot be opened: {advice}")
+            advice = "is another program using it, and is it a capture device?"
+            raise OSError(f"camera {self.target} cannot be opened: {advice}")
         height, width = (round(self._capture.get(p)) for p in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.size = (height, width) if height > 0 and width > 0 else None
         self.fps = rate if 0 < rate <= 1000 else None
         for asked, given in zip(self._requested, (self.size, self.fps), strict=False):
             if asked is not None and (given is None or not np.allclose(asked, given, atol=0, rtol=SAME_RATE)):
-                log.warning("device=%s event=not_as_asked asked=%s given=%s", self.name, asked, given)
+                log.warning("device=%s event=not_as_asked asked=%s given=%s", self.target, asked, given)
 
     def grab(self) -> Grabbed | None:
         """The next image, uint8 RGB (H, W, 3), with the driver's time or else its arrival; None if the device is lost.
@@ -106,7 +93,7 @@ class OpenCVDevice(Device):
             return min(driver_ns, arrival_ns)
         if not self._driver_proven:
             self._driver_time = False
-            log.info("device=%s event=no_driver_time used=arrival", self.name)
+            log.info("device=%s event=no_driver_time used=arrival", self.target)
         return None
 
     def _request_format(self) -> None:
@@ -123,14 +110,13 @@ class OpenCVDevice(Device):
             self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # gives the JPEG itself, so that one that is cut off shows
 
     def _to_rgb(self, image: np.ndarray) -> np.ndarray | None:
-        """An image of OpenCV as RGB (H, W, 3): BGR, grey, or a row of the bytes of a JPEG; None if that is damaged."""
+        """An image of OpenCV as RGB (H, W, 3): BGR, or a row of the bytes of a JPEG; None if that is damaged."""
         if self._sends_jpeg and image.shape[0] == 1:
             try:
                 return decode_image_file(image.tobytes())[0]
             except DamagedFrame:
                 return None
-        grey = image.ndim == 2 or image.shape[2] == 1
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _check_path(self) -> None:
         if not Path(self.target).exists():

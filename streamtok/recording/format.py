@@ -59,7 +59,7 @@ def describe_messages(topic: str) -> tuple[str, bytes]:
     described = parts.pop(root["$ref"].rpartition("/")[2])
     schema = msgspec.json.encode(described | {"title": name, "$defs": parts})
     schema = schema.replace(b'"base64"', b'"binary"')  # as msgpack has bytes; JSON has not
-    return name, schema.replace(rb"\\A", b"^").replace(rb"\\Z", b"$")  # as patterns of JSON Schema (ECMA 262) have no \A
+    return name, schema.replace(rb"\\A", b"^").replace(rb"\\Z", b"$")  # JSON Schema is ECMA 262's, without \A
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:

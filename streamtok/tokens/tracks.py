@@ -28,7 +28,7 @@ class FileTrack(Track):
 
     def __init__(self, path: Path) -> None:
         file = TokenFile(path)
-        file.check_frames()
+        file.check(tokens=False)
         self.path, self.meta = path, file.meta
         self.stream = str(self.meta.get("stream", path.stem))
         starts = np.asarray(file.frame_start)

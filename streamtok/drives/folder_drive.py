@@ -14,10 +14,9 @@ import numpy as np
 
 from streamtok.drives.clocks import Choice
 from streamtok.drives.drive import GUESSED, Drive
-from streamtok.drives.image_folders import ImageFinder, list_image_folders
+from streamtok.drives.image_folders import ImageFinder, Logs, folders_of, list_image_folders, list_logs
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
-from streamtok.drives.named_logs import Logs, folders_of, list_logs
 from streamtok.drives.other_formats import explain_format, explain_unread_times
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.folder import Found, TimedImage, join_clocks

@@ -11,14 +11,13 @@ from streamtok.drives.clocks import Choice, Timed
 from streamtok.drives.item import Item, no_picture
 from streamtok.io.codecs.access_units import AccessUnits
 from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
-from streamtok.io.images.stills import DamagedFrame, decode_still, is_whole_jpeg
+from streamtok.io.images.stills import DamagedFrame, decode_still
 from streamtok.io.messages.depth import DepthRange, depth_picture, is_depth
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.times import GAP_STEPS, LOST_STEPS, TimeJudge
 
-CUT_JPEG = "a JPEG that is cut off"
 LONGEST_HEADERS = 1 << 20  # bytes of parameter sets and messages kept for a picture
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
@@ -97,8 +96,6 @@ class ItemMaker:
         if image.kind == "raw":
             return _make_item(timed, image.picture)
         data = bytes(image.data)
-        if not is_whole_jpeg(data):
-            return _make_item(timed, damage=CUT_JPEG)
         codec, load = STILL_CODECS.get(image.encoding.lower()), functools.partial(decode_still, data, image.encoding)
         return _make_item(timed, load, packet=data if codec else None, codec=codec)
 

@@ -55,8 +55,6 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     """
     if data.startswith(ARRAY_FILE):
         return _to_eight_bits(_read_array(data), bits or 16), False
-    if not is_whole_jpeg(data):
-        raise DamagedFrame("a JPEG that is cut off")
     import cv2
 
     orientation, stored = find_orientation(data)
@@ -89,6 +87,8 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
     buffer = np.frombuffer(data, np.uint8)
     if not buffer.size:
         raise DamagedFrame("an empty image")
+    if not is_whole_jpeg(data):
+        raise DamagedFrame("a JPEG that is cut off")
     try:
         image = cv2.imdecode(buffer, mode | cv2.IMREAD_IGNORE_ORIENTATION)
         stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if image is None else image

@@ -119,8 +119,7 @@ class DatasetWriter:
         self._write_episodes(meta / "episodes" / "chunk-000" / "file-000.parquet")
 
     def _path(self) -> Path:
-        chunk, file = divmod(self._file, CHUNK)
-        return self.out / DATA_PATH.format(chunk_index=chunk, file_index=file)
+        return self.out / _format_path(DATA_PATH, self._file)
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -193,8 +192,7 @@ class VideoFiles:
         """Write the next pictures, uint8 RGB (h, w, 3); returns the time after the last one in the file, s."""
         for picture in pictures:
             if self._pictures is None:
-                chunk, file = divmod(self._file, CHUNK)
-                path = self._out / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
+                path = self._out / _format_path(VIDEO_PATH, self._file, video_key=self._key)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._pictures = VideoPictures(path, picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))
@@ -205,6 +203,10 @@ class VideoFiles:
         """Finish the last video."""
         if self._pictures is not None:
             self._pictures.close()
+
+
+def _format_path(pattern: str, file: int, **names: str) -> str:
+    return pattern.format(chunk_index=file // CHUNK, file_index=file % CHUNK, **names)
 
 
 def _make_schema(features: dict[str, dict]) -> pyarrow.Schema:

@@ -35,24 +35,14 @@ class RecordingTrack(Track):
 
     def read(self, indices: np.ndarray) -> Grids:
         tokens = np.zeros((len(indices), *self.identity["grid"]), self.identity["dtype"])
-        headers = []
+        rows = np.zeros((len(indices), 7), np.int64)
         for at, index in enumerate(indices.tolist()):
             message = self._read_message(index)
             tokens[at] = self._epochs.read(index) if message.grid is None else message.grid
-            headers.append(message.header)
-
-        return Grids(
-            tokens=tokens,
-            keyframe=np.array([header.keyframe for header in headers], bool),
-            epoch=np.array([header.epoch for header in headers], np.int64),
-            first_id=np.array([header.frame_ids[0] for header in headers], np.int64),
-            last_id=np.array([header.frame_ids[-1] for header in headers], np.int64),
-            frames=np.array([len(header.frame_ids) for header in headers], np.int64),
-            dropped=np.array([header.dropped for header in headers], np.int64),
-            capture_ns=np.array([header.capture_ns[-1] for header in headers], np.int64),
-            time_ns=self.times_ns[indices],
-            session=self._runs[indices],
-        )
+            header, ids = message.header, message.header.frame_ids
+            rows[at] = header.keyframe, header.epoch, ids[0], ids[-1], len(ids), header.dropped, header.capture_ns[-1]
+        keyframe, *others = rows.T
+        return Grids(tokens, keyframe.astype(bool), *others, self.times_ns[indices], self._runs[indices])
 
     def _load_coded(self, index: int) -> CodedGrid:
         """Load a coded message for `EpochReader`, which also decodes the earlier grids that it depends on."""

@@ -158,13 +158,8 @@ class TokenFile:
         self.keyframe, self.epoch, self.dropped, self.repeated, *frames = (columns[name] for name in OTHERS)
         self.frame_start, self.frame_ids, self.capture_ns = frames
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Pickling a mapped array would copy its content, so workers map the file themselves.
-        return {name: self.__dict__[name] for name in ("path", "meta", "_layout", "_start", "_columns")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._map()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)  # pickling a mapped array would copy its content
 
 
 def is_token_file(path: str | Path) -> bool:

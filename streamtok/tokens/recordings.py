@@ -9,8 +9,9 @@ import numpy as np
 
 from streamtok.coding.epochs import CodedGrid, EpochReader
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.recording.format import TOKENS, from_text, unpack_tokens
+from streamtok.recording.format import TOKENS, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.reader import read_token_facts
 from streamtok.times import find_time_jumps
 from streamtok.tokens.grids import Grids, Track, find_changes
 from streamtok.wire.header import Coding
@@ -42,7 +43,8 @@ class RecordingTrack(Track):
             header, ids = message.header, message.header.frame_ids
             rows[at] = header.keyframe, header.epoch, ids[0], ids[-1], len(ids), header.dropped, header.capture_ns[-1]
         keyframe, *others = rows.T
-        return Grids(tokens, keyframe.astype(bool), *others, self.times_ns[indices], self._runs[indices])
+        columns = [keyframe.astype(bool), *others, self.times_ns[indices], self._runs[indices]]
+        return Grids(tokens, *columns)  # in the order of its fields
 
     def _load_coded(self, index: int) -> CodedGrid:
         """Load a coded message for `EpochReader`, which also decodes the earlier grids that it depends on."""
@@ -70,9 +72,7 @@ def open_recorded_tracks(path: Path, streams: Sequence[str] | None = None) -> li
     if not file.indexed:
         raise ValueError(f"{path} has no index ({'; '.join(file.damage)}): run `streamtok repair {path}`")
     kinds: dict[str, dict[int, dict[str, Any]]] = {}  # for each track, the facts of its channels by id
-    for number in sorted(file.channel_ids(TOKENS)):
-        channel = file.channels[number]
-        facts = from_text(channel.metadata) | {"stream": channel.topic.removeprefix(TOKENS)}
+    for number, facts in read_token_facts(file).items():
         if "tokenizer" not in facts or (streams is not None and facts["stream"] not in streams):
             continue
         key = json.dumps([facts[name] for name in ("stream", "tokenizer", "grid", "dtype")])

@@ -79,9 +79,9 @@ class ItemMaker:
         Each `session` of a camera gets a new decoder.
         """
         image, number = timed.image, timed.frame_id
-        item = Item(timed.stream, timed.time_ns, frame_id=number, damage=timed.error, log_ns=timed.log_ns)
         if image is not None and image.kind != "video":
-            return [self._add_still(item, image)]
+            return [self._make_still(timed, image)]
+        item = Item(timed.stream, timed.time_ns, frame_id=number, damage=timed.error, log_ns=timed.log_ns)
         if image is not None:
             return self._decode(item, image, timed.session)
         if item.stream not in self._videos:
@@ -89,11 +89,12 @@ class ItemMaker:
         self._videos[item.stream].refuse(item)
         return []
 
-    def _add_still(self, item: Item, image: ImageMessage) -> Item:
-        if self._depth is not None and is_depth(image.encoding):
-            return item._replace(load=functools.partial(depth_picture, image, self._depth))
-        codec = None if image.kind == "raw" else STILL_CODECS.get(image.encoding.lower())
-        return item._replace(load=image.picture, packet=bytes(image.data) if codec else None, codec=codec)
+    def _make_still(self, timed: Timed, image: ImageMessage) -> Item:
+        depth = self._depth if self._depth is not None and is_depth(image.encoding) else None
+        load = image.picture if depth is None else functools.partial(depth_picture, image, depth)
+        codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
+        packet = bytes(image.data) if codec else None
+        return Item(timed.stream, timed.time_ns, load, timed.frame_id, packet, codec, log_ns=timed.log_ns)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""

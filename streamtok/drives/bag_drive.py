@@ -34,11 +34,8 @@ class Bag1File:
     """One ROS 1 bag, used like `Db3File`. Without `undo` only its index is read. ValueError if no topic is readable."""
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
-        self._unpacked, reason = unpack_if_packed(path)
-        self.place = Path(self._unpacked.name) if self._unpacked else path
         self.path, self._note, self.damage = path, note, ""
-        if reason:
-            note(reason)
+        self.place, self._unpacked = unpack_if_packed(path, note)
         self.span: Span | None = None
         self.set_back: set[Topic] = set()
         try:

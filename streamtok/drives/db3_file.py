@@ -52,11 +52,8 @@ class Db3File:
 
     def __init__(self, path: Path, note: Callable[[str], None], undo: bool = True) -> None:
         self.path, self._note = path, note
-        self._unpacked, reason = unpack_if_packed(path)
-        self.place = Path(self._unpacked.name) if self._unpacked else path
+        self.place, self._unpacked = unpack_if_packed(path, note)
         self._copies = self._copy_to_read(undo)
-        if reason:
-            note(reason)
         self.damage = "the last page is cut off" if self._ends_within_page() else ""
         try:
             self._topics = self._read_topics(strict=bool(self.damage))

@@ -8,8 +8,7 @@ from urllib.parse import quote
 from streamtok.drives.clips import why_clips
 from streamtok.drives.folder_drive import belong_together, find_logs, has_images
 from streamtok.drives.folders import list_recordings
-from streamtok.drives.image_folders import FolderWalk, ImageFinder
-from streamtok.drives.named_logs import folders_of
+from streamtok.drives.image_folders import FolderWalk, ImageFinder, folders_of
 from streamtok.io.images.folder import OPTIONS
 from streamtok.io.spec import split_file, split_options
 from streamtok.io.suffixes import is_video
@@ -62,7 +61,7 @@ def list_drives(name: str) -> list[str]:
 def drives_in(path: Path, find: ImageFinder, walk: FolderWalk | None = None, named: Collection[Path] = ()) -> list[str]:
     """The names of the drives in a folder and those below it, on a new walk unless one is given.
 
-    `named` are the folders of images whose names hold their recording (see `named_logs`).
+    `named` are the folders of images whose names hold their recording (see `list_logs`).
     """
     logs = {} if named else find_logs(path, find)
     named = folders_of(logs) or named

@@ -14,10 +14,9 @@ import numpy as np
 
 from streamtok.drives.clocks import Choice
 from streamtok.drives.drive import GUESSED, Drive
-from streamtok.drives.image_folders import ImageFinder, list_image_folders
+from streamtok.drives.image_folders import ImageFinder, Logs, folders_of, list_image_folders, list_logs
 from streamtok.drives.image_items import hold
 from streamtok.drives.item import Item
-from streamtok.drives.named_logs import Logs, folders_of, list_logs
 from streamtok.drives.other_formats import explain_format, explain_unread_times
 from streamtok.drives.topics import Topics, choose_topics
 from streamtok.io.images.folder import Found, TimedImage, join_clocks
@@ -30,6 +29,7 @@ from streamtok.recording.parts import list_files
 log = logging.getLogger("streamtok.drive")
 
 DEEPEST = 3
+FAR_APART_S = 60  # cameras of one clock start together; by their times alone, one that is ahead only begins later
 CAMERA_FOLDER = re.compile(r"(image|cam(era)?)([_-]\w+|\d+)", re.IGNORECASE)  # with data_rect in it: KITTI-360
 GREY_16 = "grey pictures of 16 bits, which may be distances: the high byte is read (images:DIR?bits=N if N bits count)"
 ReadItems = Callable[[Drive, str], Iterator[Item]]
@@ -135,7 +135,10 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any], find: Image
     for fault in faults.values():
         drive.note("", f"left out: {fault}")
     if len(timed) > 1:
-        drive.note("", f"{len(timed)} folders of images are read as the cameras of one drive, by their times")
+        begins = [found.images[0].time_ns for found in timed.values()]
+        apart_s = (max(begins) - min(begins)) / 1e9
+        far = f", which begin {apart_s:.0f} s apart (replay --realtime waits for each)" * (apart_s >= FAR_APART_S)
+        drive.note("", f"{len(timed)} folders of images are read as the cameras of one drive, by their times{far}")
     return drive
 
 

@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from streamtok.drives.clocks import Choice, Timed
-from streamtok.drives.item import Item, no_picture
+from streamtok.drives.item import Item
 from streamtok.io.codecs.access_units import AccessUnits
 from streamtok.io.codecs.nal_units import HEADER_UNITS, holds_no_picture
-from streamtok.io.images.stills import DamagedFrame, decode_still, is_whole_jpeg
+from streamtok.io.images.stills import DamagedFrame
 from streamtok.io.messages.depth import DepthRange, depth_picture, is_depth
 from streamtok.io.messages.image_messages import VIDEO_CODECS, ImageMessage
 from streamtok.io.video.video_packets import TELL_LOSSES, Decoded, VideoDecoder
-from streamtok.preprocessing.pixels import RawImage
 from streamtok.times import GAP_STEPS, LOST_STEPS, TimeJudge
 
-CUT_JPEG = "a JPEG that is cut off"
 LONGEST_HEADERS = 1 << 20  # bytes of parameter sets and messages kept for a picture
 STILL_CODECS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp"}
 
@@ -80,10 +78,10 @@ class ItemMaker:
 
         Each `session` of a camera gets a new decoder.
         """
-        image = timed.image
+        image, number = timed.image, timed.frame_id
         if image is not None and image.kind != "video":
             return [self._make_still(timed, image)]
-        item = _make_item(timed, damage=timed.error)
+        item = Item(timed.stream, timed.time_ns, frame_id=number, damage=timed.error, log_ns=timed.log_ns)
         if image is not None:
             return self._decode(item, image, timed.session)
         if item.stream not in self._videos:
@@ -92,15 +90,11 @@ class ItemMaker:
         return []
 
     def _make_still(self, timed: Timed, image: ImageMessage) -> Item:
-        if self._depth is not None and is_depth(image.encoding):
-            return _make_item(timed, functools.partial(depth_picture, image, self._depth))
-        if image.kind == "raw":
-            return _make_item(timed, image.picture)
-        data = bytes(image.data)
-        if not is_whole_jpeg(data):
-            return _make_item(timed, damage=CUT_JPEG)
-        codec, load = STILL_CODECS.get(image.encoding.lower()), functools.partial(decode_still, data, image.encoding)
-        return _make_item(timed, load, packet=data if codec else None, codec=codec)
+        depth = self._depth if self._depth is not None and is_depth(image.encoding) else None
+        load = image.picture if depth is None else functools.partial(depth_picture, image, depth)
+        codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
+        packet = bytes(image.data) if codec else None
+        return Item(timed.stream, timed.time_ns, load, timed.frame_id, packet, codec, log_ns=timed.log_ns)
 
     def flush(self) -> Iterator[Item]:
         """The items that the decoders still hold."""
@@ -125,16 +119,6 @@ class ItemMaker:
             video.decoder.missing("depends on a picture that was not recorded")
         data = bytes(image.data)
         yield from video.finish(video.decoder.decode(data, item._replace(packet=data, codec=image.encoding)))
-
-
-def _make_item(
-    timed: Timed,
-    load: Callable[[], np.ndarray | RawImage] = no_picture,
-    packet: bytes | None = None,
-    codec: str | None = None,
-    damage: str = "",
-) -> Item:
-    return Item(timed.stream, timed.time_ns, load, timed.frame_id, packet, codec, damage, timed.log_ns)
 
 
 def take_header(timed: Timed, headers: dict[str, bytes]) -> Timed | None:

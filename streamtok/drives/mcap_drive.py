@@ -42,7 +42,7 @@ class McapDrive(MessageDrive):
             self.find_twice((ids.values(), file.span, file.was_set_back(ids)) for file, ids in cameras)
 
     def messages(self, topics: Collection[Topic]) -> Iterator[TopicMessage]:
-        read = self._read_files(topics, as_written=not self.checked)
+        read = self._read(topics, as_written=not self.checked)
         return (message for message in read if isinstance(message, TopicMessage))
 
     def frames_and_tokens(self, streams: list[str]) -> Iterator[Frame | TokenData]:
@@ -52,35 +52,29 @@ class McapDrive(MessageDrive):
         """
         numberings = {name: self.start_numbering(name) for name in streams}
         topics, tokens = {t for t, name in self.topics.items() if name in streams}, {TOKENS + name for name in streams}
-        for each in self.assemble(self._read_files(topics, tokens, as_written=True)):
+        for each in self.assemble(self._read(topics, tokens, as_written=True)):
             if isinstance(each, TokenData):
                 yield each
             elif (frame := self.load(self.number(each, numberings[each.stream]))) is not None:
                 yield frame
 
-    def _read_files(
+    def _read(
         self, topics: Collection[Topic], token_topics: Collection[str] = (), *, as_written: bool
     ) -> Iterator[TopicMessage | TokenData]:
         for file in self.files:
-            yield from self.read_file(
-                file.path.name, file.place, self._read(file, topics, token_topics, as_written=as_written)
-            )
-
-    def _read(
-        self, file: McapFile, topics: Collection[Topic], token_topics: Collection[str], *, as_written: bool
-    ) -> Iterator[TopicMessage | TokenData]:
-        cameras = self._cameras_in(file, topics)
-        tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
-        for message in file.messages(cameras.keys() | tokens.keys(), as_written=as_written, unreadable=self.checked):
-            if message.channel_id in tokens:
-                yield TokenData(tokens[message.channel_id], message.data)
-                continue
-            topic, recorded = cameras[message.channel_id], _read_facts(file.channels[message.channel_id], message)
-            if recorded is None or not message.unreadable:  # in streamtok's own, numbers show what is missing
-                yield TopicMessage(
-                    topic, message.log_time, message.data, message.publish_time, recorded, message.unreadable
-                )
-        self._note_damage()
+            cameras = self._cameras_in(file, topics)
+            tokens = {number: c.topic for number, c in file.channels.items() if c.topic in token_topics}
+            ids = cameras.keys() | tokens.keys()
+            messages = file.messages(ids, as_written=as_written, unreadable=self.checked)
+            for message in self.read_file(file.path.name, file.place, messages):
+                number, _, log_ns, publish_ns, data, unreadable = message
+                if number in tokens:
+                    yield TokenData(tokens[number], data)
+                    continue
+                recorded = _read_facts(file.channels[number], message)
+                if recorded is None or not unreadable:  # in streamtok's own, numbers show what is missing
+                    yield TopicMessage(cameras[number], log_ns, data, publish_ns, recorded, unreadable)
+            self._note_damage()
 
     def _cameras_in(self, file: McapFile, topics: Collection[Topic]) -> dict[int, Topic]:
         return {number: t for number, c in file.channels.items() if (t := self._topic_of(file, c)) in topics}

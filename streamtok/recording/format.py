@@ -58,7 +58,8 @@ def describe_messages(topic: str) -> tuple[str, bytes]:
     (root,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     described = parts.pop(root["$ref"].rpartition("/")[2])
     schema = msgspec.json.encode(described | {"title": name, "$defs": parts})
-    return name, schema.replace(b'"base64"', b'"binary"')  # as msgpack has bytes; JSON has not
+    schema = schema.replace(b'"base64"', b'"binary"')  # as msgpack has bytes; JSON has not
+    return name, schema.replace(rb"\\A", b"^").replace(rb"\\Z", b"$")  # JSON Schema is ECMA 262's, without \A
 
 
 def pack_tokens(header: bytes, payload: bytes) -> bytes:

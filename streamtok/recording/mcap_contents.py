@@ -178,9 +178,6 @@ def _walk(stream: BinaryIO) -> Contents:
     contents.channels = repeated.channels | contents.channels
     contents.schemas = repeated.schemas | contents.schemas
     contents.damage += [text for text in repeated.damage if text not in contents.damage]
-    for chunk in contents.chunks:
-        if not chunk.index.keys() <= contents.described:  # a damaged index would hide messages
-            chunk.index.clear()
     return contents
 
 

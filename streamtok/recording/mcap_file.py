@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,20 +33,6 @@ CACHED_CHUNKS = 64  # of about a megabyte each, for all files that a process rea
 PLACE = np.dtype([("time", "<u8"), ("channel", "<u2"), ("chunk", "<i4"), ("offset", "<u8")])
 
 
-class Wanted(NamedTuple):
-    """The messages to read: of these channels (None: of all); `unreadable`: also those known only from an index."""
-
-    channel_ids: Collection[int] | None
-    unreadable: bool = False
-
-    def may_lie_in(self, chunk: Chunk) -> bool:
-        """Whether a chunk may hold such a message, judged without reading it."""
-        return not chunk.index or any(map(self.lists, chunk.index))
-
-    def lists(self, channel_id: int) -> bool:
-        return self.channel_ids is None or channel_id in self.channel_ids
-
-
 class McapFile(Contents):
     """One MCAP file, complete or not: its contents, and its messages.
 
@@ -57,17 +43,20 @@ class McapFile(Contents):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._unpacked, reason = unpack_if_packed(self.path)
-        self.place = Path(self._unpacked.name) if self._unpacked else self.path
+        faults: list[str] = []
+        self.place, self._unpacked = unpack_if_packed(self.path, faults.append)
         with self.place.open("rb") as stream:
             found = stream.read(len(MAGIC))
             if found != MAGIC and not spec.begins_with_header(stream):
                 raise ValueError(f"{self.path}: not an MCAP file: it begins with {found!r}, expected {MAGIC!r}")
             super().__init__(**vars(read_contents(stream)))
+        described = self.described
+        for chunk in self.chunks:
+            if not chunk.index.keys() <= described:  # a damaged index would hide messages
+                chunk.index.clear()
         if found != MAGIC:
-            self.note(f"its first bytes are damaged: {found!r}")
-        if reason:
-            self.note(reason)
+            faults.append(f"its first bytes are damaged: {found!r}")
+        self.damage += faults
         self._written_ns = self.path.stat().st_mtime_ns
         self._set_back: dict[int, bool] = {}  # by channel
 
@@ -83,25 +72,27 @@ class McapFile(Contents):
         The order is that of writing with `as_written`, and in files without chunks. `unreadable` adds messages without
         data that an index lists in damaged chunks.
         """
-        wanted = Wanted(channel_ids, unreadable)
+        ids = set(self.channels if channel_ids is None else channel_ids)
         read: Counter[int] = Counter()
         with self.place.open("rb") as stream:
-            for message in self._messages(stream, wanted, as_written):
-                read[message.channel_id] += not message.unreadable
-                yield message
+            for message in self._messages(stream, ids, as_written):
+                if unreadable or not message.unreadable:
+                    read[message.channel_id] += not message.unreadable
+                    yield message
         for number, count in self.counts.items():
-            if wanted.lists(number) and number in self.channels and read[number] < count:
+            if number in ids and number in self.channels and read[number] < count:
                 topic = self.channels[number].topic
                 self.note(f"{count - read[number]} of {count} messages of {topic} cannot be read")
 
-    def _messages(self, stream: BinaryIO, wanted: Wanted, as_written: bool) -> Iterator[RawMessage]:
+    def _messages(self, stream: BinaryIO, ids: set[int], as_written: bool) -> Iterator[RawMessage]:
+        chunks = [chunk for chunk in self.chunks if not chunk.index or not ids.isdisjoint(chunk.index)]
         if self.loose:
-            yield from self._loose_messages(stream, wanted)
-        elif as_written or self.was_set_back(wanted.channel_ids):
-            for chunk in sorted(filter(wanted.may_lie_in, self.chunks), key=lambda chunk: chunk.offset):
-                yield from self._chunk_messages(stream, chunk, wanted)
+            yield from self._loose_messages(stream, ids)
+        elif as_written or self.was_set_back(ids):
+            for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
+                yield from self._chunk_messages(stream, chunk, ids)
         else:
-            yield from self._messages_by_time(stream, wanted)
+            yield from self._messages_by_time(stream, chunks, ids)
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -110,12 +101,11 @@ class McapFile(Contents):
             return None
         return min(chunk.start_ns for chunk in self.chunks), max(chunk.end_ns for chunk in self.chunks)
 
-    def was_set_back(self, channel_ids: Collection[int] | None) -> bool:
+    def was_set_back(self, channel_ids: Collection[int]) -> bool:
         """Whether the clock was set back, so that order by time would mix messages from before and after."""
-        ids = set(self.channels if channel_ids is None else channel_ids)
-        if unknown := ids - self._set_back.keys():
+        if unknown := set(channel_ids) - self._set_back.keys():
             self._set_back |= {number: go_over_twice(times) for number, times in self._read_times(unknown).items()}
-        return any(self._set_back[number] for number in ids)
+        return any(self._set_back[number] for number in channel_ids)
 
     def _read_times(self, channel_ids: Collection[int]) -> dict[int, np.ndarray]:
         """The log times of these channels in the order of writing, from the message indexes."""
@@ -163,31 +153,29 @@ class McapFile(Contents):
             part["offset"] = listed["offset"]
             yield part
 
-    def _messages_by_time(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
+    def _messages_by_time(self, stream: BinaryIO, chunks: list[Chunk], ids: set[int]) -> Iterator[RawMessage]:
         """Merge chunks by time; each is read when its first time is due, so that memory holds only overlapping ones."""
         order = itertools.count()
         heap: list[tuple[int, int, Chunk | RawMessage]] = []
-        for chunk in filter(wanted.may_lie_in, self.chunks):
+        for chunk in chunks:
             heapq.heappush(heap, (chunk.start_ns, next(order), chunk))
         while heap:
             _, _, item = heapq.heappop(heap)
             if isinstance(item, RawMessage):
                 yield item
                 continue
-            for message in self._chunk_messages(stream, item, wanted):
+            for message in self._chunk_messages(stream, item, ids):
                 heapq.heappush(heap, (message.log_time, next(order), message))
 
-    def _chunk_messages(self, stream: BinaryIO, chunk: Chunk, wanted: Wanted) -> list[RawMessage]:
+    def _chunk_messages(self, stream: BinaryIO, chunk: Chunk, ids: set[int]) -> list[RawMessage]:
         messages = [message for _, message in self._read_messages(stream, chunk)]
-        if not messages and wanted.unreadable:
-            messages = list(_list_unreadable(stream, chunk))
-        return [message for message in messages if self._takes(wanted, message)]
+        return [message for message in messages or _list_unreadable(stream, chunk) if self._takes(ids, message)]
 
-    def _takes(self, wanted: Wanted, message: RawMessage) -> bool:
+    def _takes(self, ids: set[int], message: RawMessage) -> bool:
         if message.channel_id not in self.channels:
             self.note(f"messages of channel {message.channel_id}, which nothing describes, are left out")
             return False
-        return wanted.lists(message.channel_id)
+        return message.channel_id in ids
 
     def _read_messages(self, stream: BinaryIO, chunk: Chunk) -> list[tuple[int, RawMessage]]:
         """(offset in the chunk, message) of each complete message of a chunk; damage is noted."""
@@ -199,17 +187,17 @@ class McapFile(Contents):
             self.note(chunk.describe(error))
             return []
 
-    def _loose_messages(self, stream: BinaryIO, wanted: Wanted) -> Iterator[RawMessage]:
+    def _loose_messages(self, stream: BinaryIO, ids: set[int]) -> Iterator[RawMessage]:
         end = os.fstat(stream.fileno()).st_size
         for opcode, offset, length in walk_records(stream, self.note):
             if opcode == spec.OP_CHUNK:
                 there = min(RECORD.size + length, end - offset)
                 chunk = Chunk(offset, there, 0, 0, there == RECORD.size + length)
-                yield from self._chunk_messages(stream, chunk, wanted)
+                yield from self._chunk_messages(stream, chunk, ids)
             elif opcode == spec.OP_MESSAGE and spec.MESSAGE_HEAD.size <= length <= end - offset - RECORD.size:
                 stream.seek(offset + RECORD.size)
                 message = read_message(memoryview(stream.read(length)))
-                if self._takes(wanted, message):
+                if self._takes(ids, message):
                     yield message
 
 

@@ -1,8 +1,7 @@
 """Record what a publisher sends: token streams, and camera frames if wanted, in order of arrival."""
 
-import itertools
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -30,19 +29,22 @@ PACKETS = (*STILLS, *VIDEOS)
 class _Start:
     """The start of the recording of one session of a stream.
 
-    It begins with the first camera image that decoding can start at, and the first token keyframe from there on.
-    Earlier messages could neither be replayed nor verified.
+    Messages are held until the session's info has come. With camera images the recording begins with the first that
+    decoding can start at, and the first token keyframe from there on: earlier messages could neither be replayed nor
+    verified. `begun` is True from the first message that is written, and for tokens alone.
     """
 
+    stream: str
     session: str
-    first_id: int | None = None
-    begun: bool = False
-    undecodable: int = 0  # images before the first one that decoding can start at
+    begun: bool
+    first_id: int = -1  # of the first image that decoding can start at
+    undecodable: int = 0  # images before it
+    without: bool = False  # the node sends no images
     since_ns: int | None = None  # publish time of the first message after the catch-up of the join
     held: deque[TokenMessage] = field(default_factory=deque)
 
-    def hold(self, message: TokenMessage) -> bool:
-        """Hold a message until the first image has come; False if the node sends none.
+    def hold(self, message: TokenMessage) -> None:
+        """Hold a message, and judge by it whether the node sends images.
 
         A group's images are sent before its tokens. So if a group was captured after an earlier message was sent, and
         no image has come, the node sends no images.
@@ -51,13 +53,17 @@ class _Start:
         header = message.header
         if self.since_ns is None and not message.catch_up:
             self.since_ns = header.publish_ns
-        without = self.since_ns is not None and header.capture_ns[0] > self.since_ns and not self.undecodable
-        return not without and len(self.held) < HELD_MESSAGES
+        late = self.since_ns is not None and header.capture_ns[0] > self.since_ns and not self.undecodable
+        self.without = self.without or late or len(self.held) >= HELD_MESSAGES
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known where the recording begins."""
+        return self.begun or self.without or self.first_id >= 0
 
     def takes(self, header: TokenHeader) -> bool:
-        """Whether to write a message, given the first image: from the first keyframe with it or a later one on."""
-        ready = self.first_id is not None and header.keyframe and header.frame_ids[0] >= self.first_id
-        self.begun = self.begun or ready
+        """Whether to write a message: from the first keyframe with the first image or a later one on."""
+        self.begun = self.begun or (header.keyframe and header.frame_ids[0] >= self.first_id)
         return self.begun
 
 
@@ -83,7 +89,6 @@ class NetworkRecorder:
         self.recorder = recorder
         self.counts: Counter[str] = Counter()
         self._announced: dict[str, Info] = {}
-        self._held: dict[str, deque[TokenMessage]] = defaultdict(deque)
         self._starts: dict[str, _Start] = {}
         # Lossless, which blocks a lossless node (back-pressure): only the recorder decides what to drop.
         self.subscription = Subscription[TokenMessage | FrameMessage](
@@ -116,16 +121,16 @@ class NetworkRecorder:
                 break
         self._announce_all()
         for stream, start in self._starts.items():
-            if start.first_id is None:
-                self._write_held(start)
-                self.recorder.missed(stream, "frames", start.undecodable)
-        self.counts["held_back"] += sum(map(len, self._held.values()))
+            start.without = True
+            self._write_held(start)
+            self.recorder.missed(stream, "frames", start.undecodable if start.first_id < 0 else 0)
+            self.counts["held_back"] += len(start.held)
 
     @property
     def without_key_frame(self) -> dict[str, int]:
         """{stream: images that came} of streams without an image that decoding can start at; none was recorded."""
         starts = self._starts.items()
-        return {stream: start.undecodable for stream, start in starts if start.first_id is None and start.undecodable}
+        return {stream: start.undecodable for stream, start in starts if start.first_id < 0 and start.undecodable}
 
     def close(self) -> None:
         self.subscription.close()
@@ -142,59 +147,46 @@ class NetworkRecorder:
             return
         self._announced[info.stream] = info
         self.recorder.add_stream(info)
-        for message in self._held.pop(info.stream, ()):
-            if message.header.session == info.session:
-                self._write(message)
-            else:
-                self._drop(message)
+        self._write_held(self._start_of(info.stream, info.session))
 
     def _take_tokens(self, message: TokenMessage) -> None:
-        """Write a message if the info of its session is known; else hold it until that comes."""
+        """Hold a message, and write what is held if the info of its session is known."""
+        start = self._start_of(message.stream, message.header.session)
+        start.hold(message)
         info = self.subscription.info_of(message)
         if info is not None:
             self._announce(info)
-        announced = self._announced.get(message.stream)
-        if announced is not None and announced.session == message.header.session:
-            self._write(message)
-            return
-        held = self._held[message.stream]
-        held.append(message)
-        if len(held) > HELD_MESSAGES:
-            self._drop(held.popleft())
-
-    def _write(self, message: TokenMessage) -> None:
-        """Write a message if its stream's recording has begun, or begins with it."""
-        if self.recorder.options.frames != "none":
-            start = self._start_of(message.stream, message.header.session)
-            if start.first_id is None and not start.begun:
-                if not start.hold(message):
-                    self._write_held(start)
-                return
-            if not start.takes(message.header):
-                self.counts["before_keyframe"] += 1
-                return
-        self.recorder.write_message(message)
-        self.counts["tokens"] += 1
+        self._write_held(start)
 
     def _start_of(self, stream: str, session: str) -> _Start:
-        if (start := self._starts.get(stream)) is None or start.session != session:
-            start = self._starts[stream] = _Start(session)
+        """The start of a session; what is held of the stream's session before is dropped."""
+        start = self._starts.get(stream)
+        if start is None or start.session != session:
+            for message in start.held if start is not None else ():
+                self._drop(message)
+            start = self._starts[stream] = _Start(stream, session, begun=self.recorder.options.frames == "none")
         return start
 
     def _write_held(self, start: _Start) -> None:
-        """Write the held messages: the first image has come, or the node sends none."""
-        held, start.held = list(start.held), deque()
-        if start.first_id is None:
-            start.begun = True
-            held = list(itertools.dropwhile(lambda message: not message.header.keyframe, held))
-        for message in held:
-            self._write(message)
+        """Write the held messages from where the recording begins, once that and their info are known."""
+        info = self._announced.get(start.stream)
+        if info is None or info.session != start.session:
+            if len(start.held) > HELD_MESSAGES:
+                self._drop(start.held.popleft())
+            return
+        while start.held and start.is_known:
+            message = start.held.popleft()
+            if start.takes(message.header):
+                self.recorder.write_message(message)
+                self.counts["tokens"] += 1
+            else:
+                self.counts["before_keyframe"] += 1
 
     def _begin_frames(self, message: FrameMessage) -> bool:
         """Whether to write a camera image; video is written from its first key frame on."""
         header = message.header
         start = self._start_of(message.stream, header.session)
-        if start.first_id is None:
+        if start.first_id < 0:
             if header.nbytes is None and not begins_video(header.encoding, message.payload):
                 start.undecodable += 1
                 self.counts["before_keyframe"] += 1

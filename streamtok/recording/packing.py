@@ -70,38 +70,34 @@ def unpacked_size(path: Path) -> int:
     return 0
 
 
-def unpack_if_packed(path: Path) -> tuple[IO[bytes] | None, str]:
-    """Unpack a packed file into a temporary one: (file, what is missing of it, in words); (None, "") for any other.
+def unpack_if_packed(path: Path, note: Callable[[str], object]) -> tuple[Path, IO[bytes] | None]:
+    """The path to read a file at, and if it is packed, the temporary file there, which is deleted when it is closed.
 
-    The temporary file is deleted when it is closed. A file that is cut off is unpacked as far as it goes.
-
-    Raises:
-        ValueError: nothing can be unpacked.
+    A file that is cut off is unpacked as far as it goes, with a `note`. ValueError if nothing can be unpacked.
     """
     with path.open("rb") as stream:
         pieces = _unpack(stream)
         if pieces is None:
-            return None, ""
+            return path, None
         unpacked = tempfile.NamedTemporaryFile(prefix="streamtok-", suffix=Path(path.stem).suffix)  # noqa: SIM115
         with name_errors(unpacked.name, f", where {path} is unpacked (TMPDIR says where else)"):
-            reason = _write_pieces(pieces, unpacked)
+            _write_pieces(pieces, unpacked, note)
     if not unpacked.tell():
         unpacked.close()
         raise ValueError(f"{path}: nothing of it can be unpacked")
-    return unpacked, reason
+    return Path(unpacked.name), unpacked
 
 
-def _write_pieces(pieces: Iterator[bytes], unpacked: IO[bytes]) -> str:
-    """Write what can be unpacked; returns what is missing, in words. OSError if the disk fails."""
+def _write_pieces(pieces: Iterator[bytes], unpacked: IO[bytes], note: Callable[[str], object]) -> None:
+    """Write what can be unpacked, and note what is missing. OSError if the disk fails."""
     try:
         unpacked.writelines(pieces)
     except Exception as error:  # every library has its own
         if isinstance(error, OSError) and error.errno:
             raise
-        return f"its compression is damaged ({error}); what comes before is read"
+        note(f"its compression is damaged ({error}); what comes before is read")
     finally:
         unpacked.flush()
-    return ""
 
 
 def unpack_message(data: bytes | memoryview) -> bytes | memoryview:

@@ -7,7 +7,6 @@ Recorders split long recordings: `NAME_0`, `NAME_1`, ... with a metadata.yaml th
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from os.path import splitext
 from pathlib import Path
 from typing import TypeVar
@@ -57,18 +56,21 @@ def list_files(folder: Path) -> Parts:
     found, (listed, notes) = sorted(whole.paths, key=part_name), read_list(folder)
     notes += [f"{path.name} links to a file that is not there" for path in named if not path.exists()] + whole.notes
     there = {path.name: path for path in found}
-    if listed is not None:
-        forms = {bare_name(path): path.name for path in found}
-        listed = [name if name in there else forms.get(bare_name(Path(name)), name) for name in listed]
-    if listed is not None and not there.keys() & set(listed):
-        notes += [f"metadata.yaml lists {', '.join(listed[:3]) or 'nothing'}, which is not there"] if found else []
-        listed = None
-    if listed is not None:
-        notes += [f"{name} is listed in metadata.yaml and is not there" for name in listed if name not in there]
-        notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in listed]
-        found = sorted(found, key=partial(_sort_key, found, {name: number for number, name in enumerate(listed)}))
-    notes += [f"{path.name} is empty" for path in found if not path.stat().st_size]
-    return Parts([path for path in found if path.stat().st_size], notes)
+    forms = {bare_name(path): path.name for path in found}
+    names = [name if name in there else forms.get(bare_name(Path(name)), name) for name in listed or ()]
+    if listed is not None and found and there.keys().isdisjoint(names):
+        notes.append(f"metadata.yaml lists {', '.join(names[:3]) or 'nothing'}, which is not there")
+    if there.keys().isdisjoint(names):
+        names = list(there)
+    notes += [f"{name} is listed in metadata.yaml and is not there" for name in names if name not in there]
+    notes += [f"{name} is not listed in metadata.yaml; it is read too" for name in there if name not in names]
+    in_order = [there[name] for name in dict.fromkeys(names) if name in there]
+    for path in found:
+        if path.name not in names:  # it comes after the part with the number before
+            before = [n for n, other in enumerate(in_order, 1) if part_name(other) < part_name(path)]
+            in_order.insert(max(before, default=0), path)
+    notes += [f"{path.name} is empty" for path in in_order if not path.stat().st_size]
+    return Parts([path for path in in_order if path.stat().st_size], notes)
 
 
 def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
@@ -83,13 +85,6 @@ def read_list(folder: Path) -> tuple[list[str] | None, list[str]]:
     except (yaml.YAMLError, KeyError, TypeError, RecursionError) as error:
         reason = "it is empty" if not path.stat().st_size else str(error).splitlines()[0]
         return None, [f"metadata.yaml cannot be read ({reason}); the files are read by their numbers"]
-
-
-def _sort_key(found: list[Path], listed: dict[str, int], path: Path) -> tuple[float, tuple[str, int]]:
-    """The sort key of a file by a list; one that is not listed comes after the part with the number before."""
-    name = part_name(path)
-    before = (listed[other.name] + 0.5 for other in found if other.name in listed and part_name(other) < name)
-    return listed.get(path.name, max(before, default=-1)), name
 
 
 def find_missing(paths: Iterable[Path]) -> list[str]:

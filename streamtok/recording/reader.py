@@ -102,14 +102,10 @@ class Recording:
     def first_infos(self) -> dict[str, Info]:
         """The first info of each stream, from the channels' metadata, without reading messages."""
         found: dict[str, Info] = {}
-        for file in self.files:
-            for number in sorted(file.channel_ids(form.TOKENS)):
-                channel = file.channels[number]
-                stream = channel.topic.removeprefix(form.TOKENS)
-                if stream not in found:
-                    facts = form.from_text(channel.metadata) | {"stream": stream}
-                    known = {key: facts[key] for key in Info.__struct_fields__ if key in facts}
-                    found[stream] = msgspec.convert(known, Info)
+        for facts in (facts for file in self.files for facts in read_token_facts(file).values()):
+            if facts["stream"] not in found:
+                known = {key: facts[key] for key in Info.__struct_fields__ if key in facts}
+                found[facts["stream"]] = msgspec.convert(known, Info)
         return found
 
     def missed(self) -> list[form.Missed]:
@@ -138,6 +134,12 @@ class Recording:
         """Add to `damage`, unless the same text is there."""
         if text not in self.damage:
             self.damage.append(text)
+
+
+def read_token_facts(file: McapFile) -> dict[int, dict[str, Any]]:
+    """{channel id: facts about its stream} of a file's channels of tokens, in order of their ids."""
+    channels = ((number, file.channels[number]) for number in sorted(file.channel_ids(form.TOKENS)))
+    return {n: form.from_text(c.metadata) | {"stream": c.topic.removeprefix(form.TOKENS)} for n, c in channels}
 
 
 def open_recording(path: str | Path) -> Recording:

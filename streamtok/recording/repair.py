@@ -58,7 +58,7 @@ def repair(path: str | Path, out: str | Path | None = None) -> Repaired:
     part = target.with_name(target.name + ".part")
     try:
         with name_errors(target, " (-o writes the repaired file elsewhere)"):
-            messages = copy_file(file, part, Copying("streamtok repair"))
+            messages = copy_file(file, part, Copying())
         if not messages:
             raise ValueError(f"{path}: not one message can be read: {'; '.join(file.damage) or 'it holds none'}")
         os.replace(part, target)
@@ -81,8 +81,7 @@ def _check_not_written(stream: BinaryIO, path: Path) -> None:
 class Copying:
     """How messages and channels change while a file is copied: not at all here. `library` goes into the header."""
 
-    def __init__(self, library: str):
-        self.library = library
+    library = "streamtok repair"
 
     def message(self, topic: str, data: bytes) -> bytes:
         return data
@@ -90,10 +89,9 @@ class Copying:
     def channel(self, topic: str, metadata: dict[str, str]) -> dict[str, str]:
         return metadata
 
-    def facts(self, file: McapFile, messages: int) -> tuple[str, dict[str, str]]:
-        """Name and values of the metadata that describes the copy."""
-        values = {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
-        return REPAIR_METADATA, values
+    def facts(self, file: McapFile, messages: int) -> dict[str, str]:
+        """The metadata that describes the repair."""
+        return {"repaired_from": file.path.name, "messages": str(messages), "damage": "\n".join(file.damage)}
 
 
 def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
@@ -107,9 +105,8 @@ def copy_file(file: McapFile, target: Path, copying: Copying) -> int:
             writer.add_metadata(name, values)
         _copy_attachments(file, writer)
         messages = _copy_messages(file, writer, copying)
-        name, facts = copying.facts(file, messages)
-        if facts:
-            writer.add_metadata(name, as_text(facts))
+        if facts := copying.facts(file, messages):
+            writer.add_metadata(REPAIR_METADATA, as_text(facts))
         writer.finish()
         stream.flush()
         os.fsync(stream.fileno())

@@ -57,7 +57,7 @@ def inspect(
         return sum_token_files(path, files, progress)
     if files:
         beside = sum_token_files(path, files, progress).report
-        both = {"sum": beside["sum"], "damage": found.report["damage"] + beside["damage"]}
+        both = {"sum": beside["sum"], "damage": beside["damage"] + found.report["damage"]}
         return Inspection(found.report | both, found.surveys)
     return found
 
@@ -135,7 +135,7 @@ def sum_token_files(folder: Path, files: list[Path], progress: bool) -> Inspecti
     for path in tqdm(files, "read", unit="file", disable=None if progress else True):
         try:
             file = TokenFile(path)
-            file.check_frames()
+            file.check(tokens=False)
         except (OSError, ValueError) as error:
             damage.append(str(error))
             continue

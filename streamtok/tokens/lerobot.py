@@ -36,7 +36,6 @@ def export_lerobot(source: TokenSource, out: Path, options: ExportOptions) -> di
     first, names = cameras[0][0], [track.stream for track in cameras[0]]
     fps = options.fps or _find_rate([tracks[0] for tracks in cameras])
     facts = read_facts(first)
-    out.mkdir(parents=True, exist_ok=True)
     tok = load_matching(first.path, first.meta, options.model) if options.video else None
     features = _describe_columns(names, facts)
     if options.video:

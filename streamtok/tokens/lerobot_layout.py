@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +43,13 @@ class Statistics:
         return {name: value.tolist() for name, value in values.items()} | {"count": [self.count]}
 
 
-@dataclass
-class Episode:
-    """Where one episode is stored: its first row, the (chunk, file) of its rows, and its position in the videos."""
-
-    index: int
-    first: int
-    length: int
-    data: tuple[int, int]
-    videos: dict[str, dict[str, Any]]
-
-
 class DatasetWriter:
     """Writes rows into episodes; `features` are LeRobot's descriptions of the columns, `fps` the rows per second."""
 
     def __init__(self, out: Path, fps: float, features: dict[str, dict], task: str) -> None:
         self.out, self.fps, self.features, self.task = out, fps, features, task
         self.rows = 0
-        self.episodes: list[Episode] = []
+        self.episodes: list[dict[str, Any]] = []  # the rows of LeRobot's table of episodes
         self._videos = {key: VideoFiles(out, key, fps) for key, kind in features.items() if kind["dtype"] == "video"}
         sizes = {name: int(np.prod(kind["shape"])) for name, kind in features.items() if name not in self._videos}
         self._statistics = {name: Statistics(size) for name, size in sizes.items()}
@@ -75,8 +63,14 @@ class DatasetWriter:
         if self._writer is not None and path.stat().st_size > DATA_MB << 20:
             self._writer.close()
             self._file, self._writer = self._file + 1, None
-        videos = {key: video.start_episode() for key, video in self._videos.items()}
-        self.episodes.append(Episode(len(self.episodes), self.rows, 0, divmod(self._file, CHUNK), videos))
+        chunk, file = divmod(self._file, CHUNK)
+        row: dict[str, Any] = {"episode_index": len(self.episodes), "tasks": [self.task], "length": 0}
+        row |= {"data/chunk_index": chunk, "data/file_index": file}
+        row |= {"dataset_from_index": self.rows, "dataset_to_index": self.rows}
+        row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+        for key, video in self._videos.items():
+            row |= {f"videos/{key}/{name}": value for name, value in video.start_episode().items()}
+        self.episodes.append(row)
 
     def add(self, columns: dict[str, np.ndarray], pictures: Mapping[str, Iterable[np.ndarray]]) -> None:
         """Append n rows to the current episode.
@@ -85,11 +79,11 @@ class DatasetWriter:
         """
         episode = self.episodes[-1]
         count = len(next(iter(columns.values())))
-        frame = np.arange(episode.length, episode.length + count)
+        frame = np.arange(episode["length"], episode["length"] + count)
         columns = columns | {
             "timestamp": (frame / self.fps).astype(np.float32),
             "frame_index": frame,
-            "episode_index": np.full(count, episode.index),
+            "episode_index": np.full(count, episode["episode_index"]),
             "index": np.arange(self.rows, self.rows + count),
             "task_index": np.zeros(count, np.int64),
         }
@@ -101,9 +95,9 @@ class DatasetWriter:
         arrays = [_to_arrow(columns[name], self._schema.field(name).type) for name in self._schema.names]
         self._writer.write_table(pyarrow.table(arrays, schema=self._schema))
         for key, video in self._videos.items():
-            episode.videos[key]["to_timestamp"] = video.add(pictures[key])
-        episode.length += count
+            episode[f"videos/{key}/to_timestamp"] = video.add(pictures[key])
         self.rows += count
+        episode |= {"length": episode["length"] + count, "dataset_to_index": self.rows}
 
     def close(self) -> None:
         """Finish the rows and videos, and write everything under meta/."""
@@ -116,11 +110,12 @@ class DatasetWriter:
         write_json(meta / "info.json", self._info())
         write_json(meta / "stats.json", {name: each.to_dict() for name, each in self._statistics.items()})
         self._write_tasks(meta / "tasks.parquet")
-        self._write_episodes(meta / "episodes" / "chunk-000" / "file-000.parquet")
+        episodes = meta / "episodes" / "chunk-000"
+        episodes.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist(self.episodes), episodes / "file-000.parquet")
 
     def _path(self) -> Path:
-        chunk, file = divmod(self._file, CHUNK)
-        return self.out / DATA_PATH.format(chunk_index=chunk, file_index=file)
+        return self.out / _format_path(DATA_PATH, self._file)
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -155,20 +150,6 @@ class DatasetWriter:
         columns = {"task_index": pyarrow.array([0], pyarrow.int64()), index: pyarrow.array([self.task])}
         parquet.write_table(pyarrow.table(columns).replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
 
-    def _write_episodes(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for episode in self.episodes:
-            chunk, file = episode.data
-            row: dict[str, Any] = {"episode_index": episode.index, "tasks": [self.task], "length": episode.length}
-            row |= {"data/chunk_index": chunk, "data/file_index": file}
-            row |= {"dataset_from_index": episode.first, "dataset_to_index": episode.first + episode.length}
-            row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
-            for key, place in episode.videos.items():
-                row |= {f"videos/{key}/{name}": value for name, value in place.items()}
-            rows.append(row)
-        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-
 
 class VideoFiles:
     """Writes the pictures of one camera, the feature `key`, as videos."""
@@ -193,8 +174,7 @@ class VideoFiles:
         """Write the next pictures, uint8 RGB (h, w, 3); returns the time after the last one in the file, s."""
         for picture in pictures:
             if self._pictures is None:
-                chunk, file = divmod(self._file, CHUNK)
-                path = self._out / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
+                path = self._out / _format_path(VIDEO_PATH, self._file, video_key=self._key)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._pictures = VideoPictures(path, picture.shape[:2], self._fps)
             self._pictures.write(picture, round(self._count / self._fps * 1e9))
@@ -205,6 +185,10 @@ class VideoFiles:
         """Finish the last video."""
         if self._pictures is not None:
             self._pictures.close()
+
+
+def _format_path(pattern: str, file: int, **names: str) -> str:
+    return pattern.format(chunk_index=file // CHUNK, file_index=file % CHUNK, **names)
 
 
 def _make_schema(features: dict[str, dict]) -> pyarrow.Schema:

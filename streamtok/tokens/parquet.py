@@ -24,7 +24,6 @@ def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> di
     FSQ levels, and the grid.
     """
     tracks = [track for drive in open_drives(source, options.streams) for track in drive]
-    out.mkdir(parents=True, exist_ok=True)
     schema = _make_schema(read_facts(tracks[0]))
     rows = sum(map(len, tracks))
     with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:

@@ -9,8 +9,9 @@ import numpy as np
 
 from streamtok.coding.epochs import CodedGrid, EpochReader
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.recording.format import TOKENS, from_text, unpack_tokens
+from streamtok.recording.format import TOKENS, unpack_tokens
 from streamtok.recording.mcap_file import McapFile
+from streamtok.recording.reader import read_token_facts
 from streamtok.times import find_time_jumps
 from streamtok.tokens.grids import Grids, Track, find_changes
 from streamtok.wire.header import Coding
@@ -35,24 +36,15 @@ class RecordingTrack(Track):
 
     def read(self, indices: np.ndarray) -> Grids:
         tokens = np.zeros((len(indices), *self.identity["grid"]), self.identity["dtype"])
-        headers = []
+        rows = np.zeros((len(indices), 7), np.int64)
         for at, index in enumerate(indices.tolist()):
             message = self._read_message(index)
             tokens[at] = self._epochs.read(index) if message.grid is None else message.grid
-            headers.append(message.header)
-
-        return Grids(
-            tokens=tokens,
-            keyframe=np.array([header.keyframe for header in headers], bool),
-            epoch=np.array([header.epoch for header in headers], np.int64),
-            first_id=np.array([header.frame_ids[0] for header in headers], np.int64),
-            last_id=np.array([header.frame_ids[-1] for header in headers], np.int64),
-            frames=np.array([len(header.frame_ids) for header in headers], np.int64),
-            dropped=np.array([header.dropped for header in headers], np.int64),
-            capture_ns=np.array([header.capture_ns[-1] for header in headers], np.int64),
-            time_ns=self.times_ns[indices],
-            session=self._runs[indices],
-        )
+            header, ids = message.header, message.header.frame_ids
+            rows[at] = header.keyframe, header.epoch, ids[0], ids[-1], len(ids), header.dropped, header.capture_ns[-1]
+        keyframe, *others = rows.T
+        columns = [keyframe.astype(bool), *others, self.times_ns[indices], self._runs[indices]]
+        return Grids(tokens, *columns)  # in the order of its fields
 
     def _load_coded(self, index: int) -> CodedGrid:
         """Load a coded message for `EpochReader`, which also decodes the earlier grids that it depends on."""
@@ -80,9 +72,7 @@ def open_recorded_tracks(path: Path, streams: Sequence[str] | None = None) -> li
     if not file.indexed:
         raise ValueError(f"{path} has no index ({'; '.join(file.damage)}): run `streamtok repair {path}`")
     kinds: dict[str, dict[int, dict[str, Any]]] = {}  # for each track, the facts of its channels by id
-    for number in sorted(file.channel_ids(TOKENS)):
-        channel = file.channels[number]
-        facts = from_text(channel.metadata) | {"stream": channel.topic.removeprefix(TOKENS)}
+    for number, facts in read_token_facts(file).items():
         if "tokenizer" not in facts or (streams is not None and facts["stream"] not in streams):
             continue
         key = json.dumps([facts[name] for name in ("stream", "tokenizer", "grid", "dtype")])

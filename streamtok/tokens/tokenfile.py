@@ -24,14 +24,15 @@ everything else as JSON. `crc32` has the CRC-32 of each column's bytes. Any safe
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from streamtok.coding.coder import TokenCoder
+from streamtok.coding.epochs import CodedGrid, EpochReader
 from streamtok.coding.library import Coders, coders_beside
-from streamtok.tokens.coded import CodedTokens
 from streamtok.tokens.file_header import read_columns, read_header, unpack_meta
 from streamtok.types import TokenGroup
 
@@ -42,6 +43,37 @@ CODES = {np.dtype(name): code for code, name in DTYPES.items()}
 OTHERS = ("keyframe", "epoch", "dropped", "repeated", "frame_start", "frame_ids", "capture_ns")
 COLUMNS = ("tokens", *OTHERS)
 CODED_COLUMNS = ("coded", "coded_start", "grid_crc32", *OTHERS)
+
+
+class CodedTokens:
+    """A lazy array of tokens (N, h, w): an index, a slice or an index array decodes only the grids that it needs.
+
+    `columns` are `coded`, `coded_start`, `grid_crc32` and `keyframe` of the file. Raises CodingError for damage.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any], coder: TokenCoder):
+        self.shape = (len(columns["keyframe"]), *meta["grid"])
+        self.dtype = coder.dtype
+        self._columns, self._coder, self._alone = columns, coder, bool(meta.get("independent"))
+        self._epochs = EpochReader(self._load)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
+        """The grid (h, w) at an index, or grids (n, h, w) for a slice or an array of n indices."""
+        if isinstance(index, int | np.integer):
+            return self._epochs.read(range(len(self))[index])
+        chosen = np.arange(len(self))[index]
+        grids = [self._epochs.read(int(number)) for number in chosen]
+        return np.stack(grids) if grids else np.zeros((0, *self.shape[1:]), self.dtype)
+
+    def _load(self, index: int) -> CodedGrid:
+        first, last = self._columns["coded_start"][index : index + 2]
+        payload = self._columns["coded"][first:last].tobytes()
+        alone = self._alone or bool(self._columns["keyframe"][index])
+        checksum = int(self._columns["grid_crc32"][index])
+        return CodedGrid(payload, self.shape[1:], checksum, alone, (index,), self._coder)
 
 
 class TokenFile:
@@ -91,15 +123,15 @@ class TokenFile:
             image_size=tuple(self.meta.get("image_size", (0, 0))),
         )
 
-    def check(self) -> None:
-        """Compare all columns with their checksums; ValueError names a damaged one."""
-        for name, expected in self.meta.get("crc32", {}).items():
-            if name in self._columns and zlib.crc32(self._arrays[name].data) != expected:
-                raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
-        self.check_frames()
+    def check(self, tokens: bool = True) -> None:
+        """Compare columns with their checksums, all or all but the `tokens`; ValueError names a damaged one.
 
-    def check_frames(self) -> None:
-        """Raise ValueError unless `frame_start` gives each group at least one frame, and all frames to groups."""
+        Each group must have at least one frame, and each frame a group.
+        """
+        checked = self._columns if tokens else OTHERS
+        for name, expected in self.meta.get("crc32", {}).items():
+            if name in checked and zlib.crc32(self._arrays[name].data) != expected:
+                raise ValueError(f"{self.path} is damaged: the checksum of column {name!r} is wrong; write it again")
         begins, ends = self.frame_start[:-1], self.frame_start[1:]
         if self.frame_start[0] != 0 or np.any(ends <= begins) or self.frame_start[-1] != len(self.frame_ids):
             raise ValueError(f"{self.path} is damaged: its groups do not share out its {len(self.frame_ids)} frames")
@@ -118,23 +150,16 @@ class TokenFile:
             memory = np.memmap(self.path, np.uint8, "r", self._start) if memory is None else memory
             columns[name] = memory[begin:end].view(dtype).reshape(entry.shape)
         self._arrays = columns
-        self.tokens: np.ndarray | CodedTokens = self._open_tokens(columns)
+        self.tokens: np.ndarray | CodedTokens
+        if "tokens" in columns:
+            self.tokens = columns["tokens"]
+        else:
+            self.tokens = CodedTokens(columns, self.meta, Coders(coders_beside(self.path)).find(self.meta["coder"]))
         self.keyframe, self.epoch, self.dropped, self.repeated, *frames = (columns[name] for name in OTHERS)
         self.frame_start, self.frame_ids, self.capture_ns = frames
 
-    def _open_tokens(self, columns: dict[str, np.ndarray]) -> np.ndarray | CodedTokens:
-        if "tokens" in columns:
-            return columns["tokens"]
-        coder = Coders(coders_beside(self.path)).find(self.meta["coder"])
-        return CodedTokens(columns, self.meta, coder)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Pickling a mapped array would copy its content, so workers map the file themselves.
-        return {name: self.__dict__[name] for name in ("path", "meta", "_layout", "_start", "_columns")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._map()
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)  # pickling a mapped array would copy its content
 
 
 def is_token_file(path: str | Path) -> bool:

@@ -28,7 +28,7 @@ class FileTrack(Track):
 
     def __init__(self, path: Path) -> None:
         file = TokenFile(path)
-        file.check_frames()
+        file.check(tokens=False)
         self.path, self.meta = path, file.meta
         self.stream = str(self.meta.get("stream", path.stem))
         starts = np.asarray(file.frame_start)
@@ -118,11 +118,10 @@ def find_drives(source: TokenSource) -> list[list[Path]]:
         for path in files if root.is_dir() else [root]:
             if any(part.startswith(".") for part in path.relative_to(root).parts):
                 continue
-            # A named *.safetensors file is taken unseen: opening it then says why it is not a token file.
-            fits = [path == root, path.suffix == TOKEN_SUFFIX]
+            is_named = path == root and path.suffix == TOKEN_SUFFIX  # opening it says why if it is no token file
             if path.suffix == RECORDING_SUFFIX:
                 drives.setdefault(path, []).append(path)
-            elif all(fits) or (any(fits) and is_token_file(path)):
+            elif is_named or is_token_file(path):
                 drives.setdefault(path.parent, []).append(path)
     given = [path for path in drives if path.suffix == RECORDING_SUFFIX]
     for path in set(given) - set(leave_out_copies(given).paths):

@@ -22,7 +22,6 @@ def export_webdataset(source: TokenSource, out: Path, options: ExportOptions) ->
     give the same bytes. Returns counts.
     """
     data = TokenDataset(source, options.window, streams=options.streams, gaps="cut")
-    out.mkdir(parents=True, exist_ok=True)
     shards = range(0, len(data), options.shard_samples)
     with tqdm(None, "webdataset", len(data), unit="window", disable=None if options.progress else True) as bar:
         for number, first in enumerate(shards):

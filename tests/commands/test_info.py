@@ -21,7 +21,7 @@ from streamtok.commands import record as record_command
 from streamtok.commands import repair as repair_command
 from streamtok.commands.ingest import make_node
 from streamtok.drives.survey import StreamTimes, TokenSurvey
-from streamtok.io.images.stills import write_png
+from streamtok.io.images.stills import encode_jpeg, write_png
 from streamtok.node.replay_node import ReplayNode
 from streamtok.recording.recorder import Recorder
 from streamtok.recording.recorder_options import RecorderOptions
@@ -31,7 +31,7 @@ from streamtok.settings.rig import load_rig
 from streamtok.tokens.files import encode_file
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
-from tests.kit.drives import frames_of, rig, write_bag1, write_mcap
+from tests.kit.drives import foxglove, frames_of, rig, write_bag1, write_mcap, write_topics
 from tests.kit.models import VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS
 from tests.kit.recordings import header, info
@@ -123,6 +123,18 @@ def test_token_files_beside_a_drive_are_told_and_a_damaged_one_is_named_and_cost
     report = json.loads(capsys.readouterr().out)
     assert report["cameras"]["front"]["frames"] == 12
     assert "front.safetensors is cut off or damaged" in report["damage"][0]
+
+
+def test_a_damaged_token_file_is_named_before_the_many_notes_of_the_drive_beside_it(tmp_path, capsys):
+    *others, last = frames_of("front", 31)
+    messages = [(frame.capture_ns, foxglove("CompressedImage", frame, data=b"none")) for frame in others]
+    whole = foxglove("CompressedImage", last, data=encode_jpeg(last.image), format="jpeg")
+    write_topics(tmp_path / "d.mcap", "foxglove.CompressedImage", {"/front": [*messages, (last.capture_ns, whole)]})
+    (tmp_path / "front.safetensors").write_bytes(b"garbage")
+    assert info_command.main([str(tmp_path)]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 20
+    assert "front.safetensors is no safetensors file" in notes[0]
 
 
 def test_a_damaged_file_of_a_folder_costs_itself_and_the_status(tmp_path, capsys):

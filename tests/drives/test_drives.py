@@ -406,6 +406,15 @@ def test_folders_of_images_that_are_no_rig_are_drives_of_their_own(tmp_path):
         assert_same_frames(list(drive), first)
 
 
+def test_cameras_of_image_folders_that_begin_minutes_apart_are_told(tmp_path):
+    """Which may be clocks that differ: nothing in the folders tells that from a camera that began later."""
+    late = [replace(frame, capture_ns=frame.capture_ns + 180 * 10**9 * (frame.stream == "rear")) for frame in rig(4)]
+    long = replace(late[0], capture_ns=late[-1].capture_ns, frame_id=late[-1].frame_id + 1)
+    write_folders(tmp_path, [*late, long])
+    with open_drive(tmp_path) as drive:
+        assert "by their times, which begin 180 s apart (replay --realtime waits for each)" in drive.notes[0]
+
+
 def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):
     """nuScenes: keyframes in samples/, what lies between in sweeps/, and both of all recordings."""
     first, later = rig(6), [replace(frame, capture_ns=frame.capture_ns + 10**12) for frame in rig(4)]

@@ -4,6 +4,7 @@ import pytest
 
 from streamtok.commands.decode import main as decode
 from streamtok.commands.info import main as info
+from streamtok.data import TokenDataset
 from streamtok.tokens.tokenfile import COLUMNS, TokenFile
 from tests.kit.tokens import random_grids
 from tests.kit.tokens import write_grids as write
@@ -25,6 +26,15 @@ def test_a_flipped_bit_is_noticed_in_every_column(tmp_path, column):
     flip(file, column)
     with pytest.raises(ValueError, match=f"checksum of column '{column}' is wrong"):
         TokenFile(file.path).check()
+
+
+def test_columns_that_a_folder_of_token_files_is_told_by_are_checked(tmp_path, capsys):
+    write(tmp_path / "t.safetensors", random_grids(9))
+    flip(TokenFile(tmp_path / "t.safetensors"), "keyframe")
+    assert info([str(tmp_path)]) == 1
+    assert "note: " + str(tmp_path / "t.safetensors") + " is damaged" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="checksum of column 'keyframe'"):
+        TokenDataset(tmp_path)
 
 
 def test_commands_refuse_damaged_tokens(tmp_path, capsys):

@@ -55,12 +55,11 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     """
     if data.startswith(ARRAY_FILE):
         return _to_eight_bits(_read_array(data), bits or 16), False
-    if not is_whole_jpeg(data):
-        raise DamagedFrame("a JPEG that is cut off")
+    import cv2
+
     orientation, stored = find_orientation(data)
-    if bits is None:
-        return decode_still(data), orientation == UPRIGHT
-    return orient(_to_eight_bits(_decode(stored, ANY_DEPTH), bits)[..., ::-1], orientation), False
+    image = _decode(stored, cv2.IMREAD_COLOR) if bits is None else _to_eight_bits(_decode(stored, ANY_DEPTH), bits)
+    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation), bits is None and orientation == UPRIGHT
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
@@ -88,6 +87,8 @@ def _decode(data: bytes, mode: int) -> np.ndarray:
     buffer = np.frombuffer(data, np.uint8)
     if not buffer.size:
         raise DamagedFrame("an empty image")
+    if not is_whole_jpeg(data):
+        raise DamagedFrame("a JPEG that is cut off")
     try:
         image = cv2.imdecode(buffer, mode | cv2.IMREAD_IGNORE_ORIENTATION)
         stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if image is None else image

@@ -25,7 +25,7 @@ from streamtok.evaluation.drift import (
     measure_seam,
     measure_still,
 )
-from streamtok.evaluation.evaluate import ClipResult, Evaluation, Metric, evaluate_clips
+from streamtok.evaluation.evaluate import ClipResult, Evaluation, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_over_frames, ms_ssim, psnr, ssim
@@ -113,7 +113,6 @@ def run_suite(
             tok,
             clips,
             steps=options.steps,
-            metrics=suite.metrics(),
             on_clip=suite.add_clip,
             coder=options.coder,
             hold=options.hold,
@@ -138,19 +137,14 @@ class _Suite:
         self.image_pairs = load(options.inception, video=False) if options.inception else None
         self.unrounded = make_unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
 
-    def metrics(self) -> list[Metric]:
-        """The further metrics of each clip."""
-        chosen: list[Metric] = [
-            lambda a, b: {"ms_ssim": mean_over_frames(ms_ssim, a, b)} if min(a.shape[-2:]) >= MS_SSIM_SIDE else {},
-            lambda a, b: {"grid": grid_visibility(a, b, self.config.spatial_compression)},
-        ]
-        if self.options.motion:
-            chosen.append(lambda a, b: flicker_summary(a, b, self.config.temporal_compression))
-        return chosen
-
     def add_clip(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """Measure one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
         original = pictures_to_unit(clip.frames).to(rebuilt.device)
+        if min(original.shape[-2:]) >= MS_SSIM_SIDE:
+            result.extra["ms_ssim"] = mean_over_frames(ms_ssim, original, rebuilt)
+        result.extra["grid"] = grid_visibility(original, rebuilt, self.config.spatial_compression)
+        if self.options.motion:
+            result.extra |= flicker_summary(original, rebuilt, self.config.temporal_compression)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
                 pairs.add(original, rebuilt)

@@ -59,7 +59,7 @@ class IngestCore:
         self._timer = timer
         self._logs = {name: EventLog(name, log) for name in streams}
         self._preparing = preparing or preparing_for(tokenizer.device)
-        self._preparers: dict[str, tuple[tuple[int, int], Preparer]] = {}
+        self._preparers: dict[str, Preparer] = {}
         self._wait_ns = round(batch_wait_ms * 1e6)
         shared = [name for names in batches for name in names if name is not None]
         if len(set(shared)) < len(shared):
@@ -90,14 +90,14 @@ class IngestCore:
 
         ValueError for a size that cannot be encoded, or that the stream's options do not allow.
         """
-        size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
-        if kept is None or kept[0] != size:
+        preparer = self._preparers.get(stream)
+        if preparer is None or preparer.source_size != source_size:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
-            options.check_pixels(stream, *size)
+            options.check_pixels(stream, *source_size)
             channels = picture_channels(self.config.in_channels)
-            kept = size, self._preparing.preparer(Preprocessor(size, options.size, options.fit, multiple, channels))
-            self._preparers[stream] = kept
-        return kept[1]
+            resize = Preprocessor(source_size, options.size, options.fit, multiple, channels)
+            preparer = self._preparers[stream] = self._preparing.preparer(resize)
+        return preparer
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU in parallel to the network; may run on the stream's capture thread."""
@@ -106,14 +106,13 @@ class IngestCore:
         planes = self.preprocessor(frame.stream, (height, width))(frame)
         return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 
-    def open(self, stream: str, source_size: tuple[int, int]) -> tuple[int, int]:
-        """Allocate a stream's encoder before its first frame; returns the (H, W) that will be encoded."""
-        lane, now = self.lane(stream), (source_size[0], source_size[1])
-        prepare, was = self.preprocessor(stream, now), lane.source_size
-        self._batch_of[stream].open(stream, prepare.size)
-        if lane.open(now, prepare.size, prepare.rect):
-            self._logs[stream].add(self._timer(), "resize", {"resizes": 1}, was=was, now=now)
-        return prepare.size
+    def open(self, stream: str, source_size: tuple[int, int]) -> None:
+        """Allocate a stream's encoder for pictures of `source_size` (height, width), before the first of them."""
+        lane, preparer = self.lane(stream), self.preprocessor(stream, source_size)
+        self._batch_of[stream].open(stream, preparer.size)
+        was = lane.source_size
+        if lane.open(source_size, preparer.size, preparer.rect):
+            self._logs[stream].add(self._timer(), "resize", {"resizes": 1}, was=was, now=source_size)
 
     def warm_up(self, stream: str) -> None:
         """Run a stream's network once and reset it. Needs the size, from the stream's options or from `open`."""

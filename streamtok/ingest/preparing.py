@@ -92,13 +92,13 @@ class CudaLink:
 
 
 class Preparer:
-    """Converts and resizes the frames of one camera, all of one size, for a network on the CPU.
+    """Converts and resizes the frames of one camera, all of `source_size` (height, width), for a network on the CPU.
 
     `size` is the (H, W) of the result, `rect` (top, left, height, width) where the picture lies in it.
     """
 
     def __init__(self, resize: Preprocessor) -> None:
-        self.size, self.rect = resize.size, resize.rect
+        self.source_size, self.size, self.rect = resize.source_size, resize.size, resize.rect
         self._resize = resize
 
     def __call__(self, frame: Frame) -> Planes:
@@ -143,8 +143,8 @@ class KernelPreparer(UploadingPreparer):
         raw = frame.picture
         if isinstance(raw, np.ndarray):
             raw = RawImage(raw, "rgb8", *raw.shape[:2])
-        if raw.shape[:2] != self._resize.source_size:
-            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self._resize.source_size}")
+        if raw.shape[:2] != self.source_size:
+            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self.source_size}")
 
         def convert(data: Tensor) -> Tensor:
             planes = torch.empty(3, *self.size, dtype=torch.uint8, device=data.device)

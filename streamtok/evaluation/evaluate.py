@@ -54,7 +54,11 @@ class ClipResult:
 
 @dataclass
 class Evaluation:
-    """The result of `evaluate_clips`. Means over clips give each clip the same weight."""
+    """The result of `evaluate_clips`. Means over clips give each clip the same weight.
+
+    `psnr` (dB), `ssim` and three lists of PSNR are such means. `psnr_by_frame` and `psnr_by_group` are by index, over
+    the clips that are long enough; `psnr_by_place` is of the keyframe, then of places 1..G in a group.
+    """
 
     model: str
     group: int
@@ -63,30 +67,11 @@ class Evaluation:
     skipped: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, int] = field(default_factory=dict)  # frames left out, by clip
 
-    @property
-    def psnr(self) -> float:
-        """The mean PSNR over clips, in dB."""
-        return fmean(clip.psnr for clip in self.clips)
-
-    @property
-    def ssim(self) -> float:
-        """The mean SSIM over clips, at most 1."""
-        return fmean(clip.ssim for clip in self.clips)
-
-    @property
-    def psnr_by_frame(self) -> list[float]:
-        """Mean PSNR of each frame index in dB, over the clips that are long enough."""
-        return _mean_by_index([clip.psnr_by_frame for clip in self.clips])
-
-    @property
-    def psnr_by_group(self) -> list[float]:
-        """Mean PSNR of the keyframe and of each group in dB, over the clips that are long enough."""
-        return _mean_by_index([clip.psnr_by_group(self.group) for clip in self.clips])
-
-    @property
-    def psnr_by_place(self) -> list[float]:
-        """Mean PSNR over clips in dB: of the keyframe, then of places 1..G in a group."""
-        return _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
+    def __post_init__(self) -> None:
+        self.psnr, self.ssim = fmean(clip.psnr for clip in self.clips), fmean(clip.ssim for clip in self.clips)
+        self.psnr_by_frame = _mean_by_index([clip.psnr_by_frame for clip in self.clips])
+        self.psnr_by_group = _mean_by_index([clip.psnr_by_group(self.group) for clip in self.clips])
+        self.psnr_by_place = _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
 
     def extra_means(self) -> dict[str, float]:
         """The mean over clips of each further metric that all clips have."""

@@ -84,17 +84,13 @@ class SuiteResult:
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        still = self.still and asdict(self.still) | {
-            "rise_to_fourth": self.still.rise_to_fourth,
-            "worst_fall_after": self.still.worst_fall_after,
-        }
         return self.evaluation.to_dict() | {
             "rfvd": self.rfvd,
             "rfid": self.rfid,
             "baselines": [baseline._asdict() for baseline in self.baselines],
-            "seam": self.seam and asdict(self.seam) | {"gain": self.seam.gain},
-            "held_still": still,
-            "drift": self.drift and asdict(self.drift) | {"loss": self.drift.loss},
+            "seam": self.seam and asdict(self.seam),
+            "held_still": self.still and asdict(self.still),
+            "drift": self.drift and asdict(self.drift),
         }
 
 

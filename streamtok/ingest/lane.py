@@ -64,7 +64,7 @@ class Lane:
     full_ns: int | None = None  # since when a full group waits for its step
     ended: bool = False  # no more frames are expected
     _expected_id: int | None = None
-    _last_capture_ns: int | None = None  # None at the start of an epoch
+    _last_capture_ns: int | None = None  # None after a cut, since a source that is back may have another clock
     _epoch_groups: int = 0
     _source_was_lost: bool = False
 
@@ -188,7 +188,9 @@ class Lane:
     def reject(self) -> None:
         """Drop the pending group, whose latent was not finite; the next frame starts an epoch."""
         self.counts["nonfinite"] += 1
-        self.cut("nonfinite")
+        self.drop(len(self.frame_ids), "nonfinite")
+        self._clear()
+        self.fresh = True
 
     def retract(self, group: TokenGroup) -> None:
         """Count the newest group as dropped, as it came out too late to be sent; the next frame starts an epoch."""

@@ -76,15 +76,11 @@ def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, pr
     if not (hours > 0 and fps > 0 and price >= 0 and (rate is None or rate > 0)):
         given = f"hours={hours}, fps={fps}, rate={rate}, price={price}"
         raise ValueError(f"a plan with {given}: expected more than 0 (price: 0 or more)")
-    restore = limit_threads(options.threads)
-    try:
-        # In a spawned process, like a worker: libraries fix their number of threads when they load.
-        with name_shared_memory():
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        with pool:
-            rates = pool.submit(measure_worker, options, fps).result()
-    finally:
-        restore()
+    # In a spawned process, like a worker: libraries fix their number of threads when they load.
+    with name_shared_memory():
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with limit_threads(options.threads), pool:
+        rates = pool.submit(measure_worker, options, fps).result()
     rates |= {"frames_per_second": round(rate or rates["frames_per_second"], 2)}
     return FleetPlan(hours, fps, measured=rate is None, price=price, **rates)
 

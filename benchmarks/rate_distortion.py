@@ -21,7 +21,7 @@ from streamtok.evaluation.dataset import Clip, ClipSet, find_clips
 from streamtok.evaluation.layouts import pictures_to_unit, pictures_to_video, video_to_unit
 from streamtok.evaluation.metrics import psnr
 from streamtok.model import Tokenizer
-from streamtok.training.coder_judging import count_bits
+from streamtok.training.coder_loop import count_bits
 
 CRFS = range(14, 47, 4)
 Curve = tuple[list[float], list[float]]  # log2 of bits per pixel, rising, and PSNR in dB

@@ -25,8 +25,8 @@ from benchmarks.gpu.parts import Entries, say
 from benchmarks.gpu.preparation import check_preparation
 from benchmarks.gpu.tuning import time_candidates
 from streamtok.bench.measure import grow_report
+from streamtok.bench.nodes import measure_start
 from streamtok.bench.options import BenchOptions
-from streamtok.bench.start import measure_start
 from streamtok.bench.tables import format_benchmark
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import OVER_SPACE, cache_folder

@@ -100,7 +100,7 @@ def check_capacity() -> Iterator[Check]:
     """Measure how many cameras the shipped model encodes and decodes here in real time."""
     import torch
 
-    from streamtok.bench.capacity import measure_capacities
+    from streamtok.bench.measure import measure_capacities
     from streamtok.engine.loading import load
 
     if torch.cuda.is_available():

@@ -7,18 +7,17 @@ import gc
 import resource
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from streamtok.bench.clips import paint_groups
-from streamtok.bench.end_to_end import measure_end_to_end
+from streamtok.bench.nodes import list_missing, measure_end_to_end, measure_start
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.precisions import compare_precisions
 from streamtok.bench.roofline import measure_roofline
-from streamtok.bench.start import list_missing, measure_start
 from streamtok.bench.stateless import measure_stateless
 from streamtok.bench.timing import percentiles, time_calls
 from streamtok.engine.configuration import EngineConfiguration, EngineError, inspect_machine
@@ -29,6 +28,7 @@ from streamtok.preprocessing.preprocessor import Preprocessor
 from streamtok.weights.golden import reference_clip
 
 SCHEMA = 1
+CAPACITY_SIZES, CAPACITY_GROUPS = ((128, 224), (256, 448)), 4
 
 
 def measure_model(
@@ -196,3 +196,29 @@ def _read_memory(device: str) -> int:
     if device == "cuda":
         return torch.cuda.memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many cameras a machine can encode, decode, or do both with, in real time."""
+
+    encoded: float
+    decoded: float
+    both: float
+
+
+def count_cameras(latency: dict[str, Any], decode: dict[str, Any]) -> Capacity:
+    """The capacity that the results of `measure_latency` and `measure_decode` show."""
+    encoding, both = latency["share_of_group_time"] / latency["cameras"], decode["share_with_encoding"]
+    return Capacity(1 / encoding, 1 / (both - encoding), 1 / both)
+
+
+def measure_capacities(fast: Tokenizer) -> Iterator[tuple[BenchOptions, Capacity]]:
+    """Yield, for each of CAPACITY_SIZES, the options of a run with one camera per step, as in a node, and the capacity.
+
+    It takes a few seconds on a processor that is fast enough.
+    """
+    for size in CAPACITY_SIZES:
+        options = BenchOptions(size=size, device=fast.device.type, groups=CAPACITY_GROUPS)
+        step = measure_latency(fast, options)
+        yield options, count_cameras(step, measure_decode(fast, options, step))

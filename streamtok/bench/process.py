@@ -24,22 +24,18 @@ HANDLES_SIGTERM = 1 << (signal.SIGTERM - 1)
 
 @dataclass
 class Program:
-    """One command in a process of its own. `arguments(n)` gives those of start n, from 0; `folder` has its cache."""
+    """One command in a process of its own. `arguments(n)` gives those of start n, from 0; `folder` has its cache.
+
+    `process` is that of the newest start.
+    """
 
     name: str
     arguments: Callable[[int], list[str]]
     folder: Path
     starts: int = 0
     down: bool = True  # intentionally: not started yet, killed, or told to end
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    process: subprocess.Popen[bytes] = field(init=False, repr=False)
     _log_start: int = 0
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The process of the newest start."""
-        if self._process is None:
-            raise RuntimeError(f"{self.name} has not been started")
-        return self._process
 
     @property
     def log(self) -> Path:
@@ -59,9 +55,8 @@ class Program:
         self.starts += 1
         with self.log.open("ab") as log, self.output.open("wb") as output:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=log
-            )
+            closed = subprocess.DEVNULL
+            self.process = subprocess.Popen(command, env=environment, stdin=closed, stdout=output, stderr=log)
         self.down = False
 
     def kill(self) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from streamtok.bench.capacity import count_cameras
+from streamtok.bench.measure import count_cameras
 from streamtok.extras import needs_extra
 
 

@@ -73,7 +73,7 @@ def run(settings: FinetuneSettings) -> int:
 
 def plan_run(settings: FinetuneSettings) -> TrainConfig:
     """The configuration of the training run."""
-    from streamtok.training.media import list_media
+    from streamtok.training.footage import list_media
 
     paths = list_media(tuple(settings.videos))
     held = [Path(path).stem for path in paths[::ONE_OF]] if len(paths) >= ONE_OF else []

@@ -40,9 +40,8 @@ def run(settings: TrainCoderSettings) -> int:
     """Train a token coder, and write it to --out or beside the weights; returns 0."""
     from streamtok.checkpoint import WEIGHTS
     from streamtok.engine.loading import load
-    from streamtok.training.coder_judging import judge_views
-    from streamtok.training.coder_loop import train_on_files
-    from streamtok.training.media import list_media, split_holdout
+    from streamtok.training.coder_loop import judge_views, train_on_files
+    from streamtok.training.footage import list_media, split_holdout
 
     paths, held = split_holdout(list_media(tuple(settings.data)), tuple(settings.holdout))
     tokenizer = load(settings.model, engine="default", device="cpu")

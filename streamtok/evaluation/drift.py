@@ -1,7 +1,7 @@
 """Measures quality over long streams: a reset against none, still pictures, decoders with other arithmetic."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
@@ -18,18 +18,20 @@ from streamtok.model.tokenizer import Tokenizer
 SEAM_FRAME, SEAM_END = 24, 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seam:
-    """PSNR in dB of the frames after `frame`: coded in the running stream, and after a reset with it as keyframe."""
+    """PSNR in dB of the frames after `frame`: coded in the running stream, and after a reset with it as keyframe.
+
+    `gain` is how much better the running stream is, negative if late frames are worse.
+    """
 
     frame: int
     in_stream: float
     after_reset: float
+    gain: float = field(init=False)
 
-    @property
-    def gain(self) -> float:
-        """How much better the running stream is, in dB; negative if late frames are worse."""
-        return self.in_stream - self.after_reset
+    def __post_init__(self) -> None:
+        self.gain = self.in_stream - self.after_reset
 
 
 def measure_seam(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> Seam:
@@ -55,22 +57,22 @@ def average_seams(seams: Sequence[Seam]) -> Seam:
     return Seam(seams[0].frame, fmean(s.in_stream for s in seams), fmean(s.after_reset for s in seams))
 
 
-@dataclass(frozen=True)
+@dataclass
 class StillCurve:
-    """PSNR in dB of a still picture by group, the keyframe first; mean over pictures."""
+    """PSNR in dB of a still picture by group, the keyframe first; mean over pictures.
+
+    `rise_to_fourth` is from the first group to the fourth, `worst_fall_after` the largest drop below the best so far
+    from the fourth on.
+    """
 
     psnr: list[float]
+    rise_to_fourth: float = field(init=False)
+    worst_fall_after: float = field(init=False)
 
-    @property
-    def rise_to_fourth(self) -> float:
-        """The rise from the first group (the keyframe) to the fourth, in dB."""
-        return self.psnr[min(3, len(self.psnr) - 1)] - self.psnr[0]
-
-    @property
-    def worst_fall_after(self) -> float:
-        """The largest drop below the best so far, from the fourth group on, in dB."""
+    def __post_init__(self) -> None:
         late = np.array(self.psnr[min(3, len(self.psnr) - 1) :])
-        return float((np.maximum.accumulate(late) - late).max())
+        self.rise_to_fourth = float(late[0]) - self.psnr[0]
+        self.worst_fall_after = float((np.maximum.accumulate(late) - late).max())
 
 
 def measure_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 16) -> StillCurve:
@@ -82,20 +84,22 @@ def measure_still(tok: Tokenizer, pictures: Sequence[np.ndarray], groups: int = 
     return StillCurve(np.array(curves).mean(0).tolist())
 
 
-@dataclass(frozen=True)
+@dataclass
 class Drift:
-    """A long stream with one keyframe, decoded by the encoder's own arithmetic and by a receiver's; PSNR in dB."""
+    """A long stream with one keyframe, decoded by the encoder's own arithmetic and by a receiver's; PSNR in dB.
+
+    `loss` is what the receiver loses at the end, as the mean over the last tenth of the samples.
+    """
 
     receiver: str
     groups: list[int]
     encoder_psnr: list[float]
     receiver_psnr: list[float]
+    loss: float = field(init=False)
 
-    @property
-    def loss(self) -> float:
-        """What the receiver loses at the end, in dB, as the mean over the last tenth of the samples."""
+    def __post_init__(self) -> None:
         last = max(1, len(self.groups) // 10)
-        return fmean(self.encoder_psnr[-last:]) - fmean(self.receiver_psnr[-last:])
+        self.loss = fmean(self.encoder_psnr[-last:]) - fmean(self.receiver_psnr[-last:])
 
 
 def measure_drift(

@@ -3,7 +3,7 @@
 Once clips are read it needs only torch and numpy, on a CPU or GPU, so a training machine can call it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 
@@ -39,23 +39,26 @@ class ClipResult:
     @property
     def psnr_by_frame(self) -> list[float]:
         """PSNR of each frame, in dB."""
-        return [psnr_from_mse(value) for value in self.mse]
+        return list(map(psnr_from_mse, self.mse))
 
     def psnr_by_group(self, group: int) -> list[float]:
         """PSNR of the keyframe and of each group of `group` frames after it, in dB."""
-        return [psnr_from_mse(value) for value in (self.mse[0], *np.array(self.mse[1:]).reshape(-1, group).mean(1))]
+        groups = np.array(self.mse[1:]).reshape(-1, group)
+        return list(map(psnr_from_mse, (self.mse[0], *groups.mean(1))))
 
     def psnr_by_place(self, group: int) -> list[float]:
         """PSNR of the keyframe and of each place 1..G in a group, in dB; of the keyframe only if there is no group."""
-        if len(self.mse) <= group:
-            return [psnr_from_mse(self.mse[0])]
-        grid = np.array(self.mse[1:]).reshape(-1, group).mean(0)
-        return [psnr_from_mse(self.mse[0]), *(psnr_from_mse(value) for value in grid)]
+        groups = np.array(self.mse[1:]).reshape(-1, group)
+        return list(map(psnr_from_mse, (self.mse[0], *(groups.mean(0) if len(groups) else ()))))
 
 
 @dataclass
 class Evaluation:
-    """The result of `evaluate_clips`. Means over clips give each clip the same weight."""
+    """The result of `evaluate_clips`. Means over clips give each clip the same weight.
+
+    `psnr` (dB), `ssim` and three lists of PSNR are such means. `psnr_by_frame` and `psnr_by_group` are by index, over
+    the clips that are long enough; `psnr_by_place` is of the keyframe, then of places 1..G in a group.
+    """
 
     model: str
     group: int
@@ -64,30 +67,11 @@ class Evaluation:
     skipped: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, int] = field(default_factory=dict)  # frames left out, by clip
 
-    @property
-    def psnr(self) -> float:
-        """The mean PSNR over clips, in dB."""
-        return fmean(clip.psnr for clip in self.clips)
-
-    @property
-    def ssim(self) -> float:
-        """The mean SSIM over clips, at most 1."""
-        return fmean(clip.ssim for clip in self.clips)
-
-    @property
-    def psnr_by_frame(self) -> list[float]:
-        """Mean PSNR of each frame index in dB, over the clips that are long enough."""
-        return _mean_by_index([clip.psnr_by_frame for clip in self.clips])
-
-    @property
-    def psnr_by_group(self) -> list[float]:
-        """Mean PSNR of the keyframe and of each group in dB, over the clips that are long enough."""
-        return _mean_by_index([clip.psnr_by_group(self.group) for clip in self.clips])
-
-    @property
-    def psnr_by_place(self) -> list[float]:
-        """Mean PSNR over clips in dB: of the keyframe, then of places 1..G in a group."""
-        return _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
+    def __post_init__(self) -> None:
+        self.psnr, self.ssim = fmean(clip.psnr for clip in self.clips), fmean(clip.ssim for clip in self.clips)
+        self.psnr_by_frame = _mean_by_index([clip.psnr_by_frame for clip in self.clips])
+        self.psnr_by_group = _mean_by_index([clip.psnr_by_group(self.group) for clip in self.clips])
+        self.psnr_by_place = _mean_by_index([clip.psnr_by_place(self.group) for clip in self.clips])
 
     def extra_means(self) -> dict[str, float]:
         """The mean over clips of each further metric that all clips have."""
@@ -115,25 +99,20 @@ def _mean_by_index(rows: list[list[float]]) -> list[float]:
     return [fmean(row[i] for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
 
 
-Metric = Callable[[Tensor, Tensor], dict[str, float]]  # original, reconstruction (T, 3, H, W) in 0..1 -> by name
-
-
 def evaluate_clips(
     tok: Tokenizer,
     clips: Iterable[Clip],
     *,
     steps: bool = False,
-    metrics: Sequence[Metric] = (),
     on_clip: Callable[[Clip, Tensor, ClipResult], None] | None = None,
     coder: TokenCoder | None = None,
     hold: float = 0.0,
 ) -> Evaluation:
     """Judge a tokenizer on clips whose sizes are on its grid and whose lengths are 1 + kG.
 
-    steps: encode and decode group by group, in constant memory, instead of whole clips. metrics: further figures.
-    on_clip receives each clip, its reconstruction (T, 3, H, W) float in 0..1, and its figures. coder: the tokenizer's
-    token coder, to count coded bits. hold: the margin in levels, as for `Tokenizer.encode`. Raises ValueError if no
-    clip could be judged.
+    steps: encode and decode group by group, in constant memory, instead of whole clips. on_clip receives each clip, its
+    reconstruction (T, 3, H, W) float in 0..1, and its figures, to which it may add. coder: the tokenizer's token coder,
+    to count coded bits. hold: the margin in levels, as for `Tokenizer.encode`. ValueError if no clip could be judged.
     """
     config = tok.config
     codes = None if config.codebook_size is None else CodeCounts(config.codebook_size, config.levels)
@@ -144,7 +123,7 @@ def evaluate_clips(
         rebuilt, indices = reconstruct(tok, clip, steps=steps, hold=hold)
         if codes is not None and indices is not None:
             codes.add(indices)
-        results.append(_judge(tok, clip, rebuilt, metrics))
+        results.append(_judge(tok, clip, rebuilt))
         if predictability is not None and indices is not None:
             results[-1].extra |= predictability.add(indices, config.video)
         if on_clip is not None:
@@ -196,7 +175,7 @@ def code_groups(tok: Tokenizer, groups: Iterable[Tensor], hold: float = 0.0) -> 
         yield group, out.tokens, decoder.frames(out.tokens[0], first)
 
 
-def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric]) -> ClipResult:
+def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor) -> ClipResult:
     """The figures of a clip and its reconstruction, (T, 3, H, W) in 0..1."""
     original = pictures_to_unit(clip.frames).to(rebuilt.device)
     mse = frame_mse(original, rebuilt)
@@ -210,7 +189,6 @@ def _judge(tok: Tokenizer, clip: Clip, rebuilt: Tensor, metrics: Sequence[Metric
         ssim=mean_over_frames(ssim, original, rebuilt),
         mse=mse.tolist(),
         bits_per_second=bits_per_second(tok.config, height, width, clip.fps),
-        extra={name: value for metric in metrics for name, value in metric(original, rebuilt).items()},
     )
 
 

@@ -25,7 +25,7 @@ from streamtok.evaluation.drift import (
     measure_seam,
     measure_still,
 )
-from streamtok.evaluation.evaluate import ClipResult, Evaluation, Metric, evaluate_clips
+from streamtok.evaluation.evaluate import ClipResult, Evaluation, evaluate_clips
 from streamtok.evaluation.frechet import FeaturePairs
 from streamtok.evaluation.layouts import pictures_to_unit
 from streamtok.evaluation.metrics import MS_SSIM_SIDE, mean_over_frames, ms_ssim, psnr, ssim
@@ -84,17 +84,13 @@ class SuiteResult:
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
-        still = self.still and asdict(self.still) | {
-            "rise_to_fourth": self.still.rise_to_fourth,
-            "worst_fall_after": self.still.worst_fall_after,
-        }
         return self.evaluation.to_dict() | {
             "rfvd": self.rfvd,
             "rfid": self.rfid,
             "baselines": [baseline._asdict() for baseline in self.baselines],
-            "seam": self.seam and asdict(self.seam) | {"gain": self.seam.gain},
-            "held_still": still,
-            "drift": self.drift and asdict(self.drift) | {"loss": self.drift.loss},
+            "seam": self.seam and asdict(self.seam),
+            "held_still": self.still and asdict(self.still),
+            "drift": self.drift and asdict(self.drift),
         }
 
 
@@ -113,7 +109,6 @@ def run_suite(
             tok,
             clips,
             steps=options.steps,
-            metrics=suite.metrics(),
             on_clip=suite.add_clip,
             coder=options.coder,
             hold=options.hold,
@@ -138,19 +133,14 @@ class _Suite:
         self.image_pairs = load(options.inception, video=False) if options.inception else None
         self.unrounded = make_unrounded(tok) if options.baselines and self.config.quantizer == "fsq" else None
 
-    def metrics(self) -> list[Metric]:
-        """The further metrics of each clip."""
-        chosen: list[Metric] = [
-            lambda a, b: {"ms_ssim": mean_over_frames(ms_ssim, a, b)} if min(a.shape[-2:]) >= MS_SSIM_SIDE else {},
-            lambda a, b: {"grid": grid_visibility(a, b, self.config.spatial_compression)},
-        ]
-        if self.options.motion:
-            chosen.append(lambda a, b: flicker_summary(a, b, self.config.temporal_compression))
-        return chosen
-
     def add_clip(self, clip: Clip, rebuilt: Tensor, result: ClipResult) -> None:
         """Measure one clip and its reconstruction, float (T, 3, H, W) in 0..1."""
         original = pictures_to_unit(clip.frames).to(rebuilt.device)
+        if min(original.shape[-2:]) >= MS_SSIM_SIDE:
+            result.extra["ms_ssim"] = mean_over_frames(ms_ssim, original, rebuilt)
+        result.extra["grid"] = grid_visibility(original, rebuilt, self.config.spatial_compression)
+        if self.options.motion:
+            result.extra |= flicker_summary(original, rebuilt, self.config.temporal_compression)
         for pairs in (self.video_pairs, self.image_pairs):
             if pairs is not None:
                 pairs.add(original, rebuilt)

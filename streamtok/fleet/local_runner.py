@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ctypes import c_byte
 from functools import partial
 from multiprocessing.queues import SimpleQueue
@@ -34,7 +34,8 @@ class LocalRunner:
         self._running: dict[Future, Job] = {}
         self._progress: dict[str, tuple[int, float]] = {}
         self._others = set(self._context.active_children())
-        self._restore = limit_threads(options.threads)
+        self._limits = ExitStack()
+        self._limits.enter_context(limit_threads(options.threads))
         self._open()
 
     def submit(self, job: Job) -> None:
@@ -68,7 +69,7 @@ class LocalRunner:
                 process.join()
         # If workers were killed, do not wait for the pool's threads: on a busy machine they take seconds to end.
         self._pool.shutdown(wait=not self._running, cancel_futures=True)
-        self._restore()
+        self._limits.close()
 
     def _open(self) -> None:
         # The flag has no lock, so that a worker that is stopped or killed while it reads it cannot block `close`.
@@ -105,23 +106,21 @@ def name_shared_memory() -> Iterator[None]:
         raise OSError(error.errno, f"{error.strerror}, {hint}", "/dev/shm") from error
 
 
-def limit_threads(threads: int) -> Callable[[], None]:
-    """Set how many threads processes started from now on compute with; returns a function that restores the old values.
+@contextmanager
+def limit_threads(threads: int) -> Iterator[None]:
+    """Set how many threads processes compute with that are started inside a `with` block.
 
     Libraries read these variables when they load, before any of our code runs in a worker. With a thread per core in
     each of many workers, most of the time would be lost to contention.
     """
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-
-    def restore() -> None:
+    try:
+        yield
+    finally:
         for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-    return restore
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 class _Worker:

@@ -76,37 +76,17 @@ def plan(hours: float, options: FleetOptions, fps: float, rate: float | None, pr
     if not (hours > 0 and fps > 0 and price >= 0 and (rate is None or rate > 0)):
         given = f"hours={hours}, fps={fps}, rate={rate}, price={price}"
         raise ValueError(f"a plan with {given}: expected more than 0 (price: 0 or more)")
-    restore = limit_threads(options.threads)
-    try:
-        # In a spawned process, like a worker: libraries fix their number of threads when they load.
-        with name_shared_memory():
-            pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        with pool:
-            worker = pool.submit(measure_worker, options, fps).result()
-    finally:
-        restore()
-    return FleetPlan(
-        hours=hours,
-        fps=fps,
-        frames_per_second=round(rate or worker.frames_per_second, 2),
-        measured=rate is None,
-        token_bytes_per_hour=worker.token_bytes_per_hour,
-        check_seconds=worker.check_seconds,
-        price=price,
-    )
+    # In a spawned process, like a worker: libraries fix their number of threads when they load.
+    with name_shared_memory():
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with limit_threads(options.threads), pool:
+        rates = pool.submit(measure_worker, options, fps).result()
+    rates |= {"frames_per_second": round(rate or rates["frames_per_second"], 2)}
+    return FleetPlan(hours, fps, measured=rate is None, price=price, **rates)
 
 
-@dataclass(frozen=True)
-class WorkerRates:
-    """What one worker does on 720x1280 video; the fields are as in `FleetPlan`."""
-
-    frames_per_second: float
-    token_bytes_per_hour: float
-    check_seconds: float
-
-
-def measure_worker(options: FleetOptions, fps: float) -> WorkerRates:
-    """Measure one worker on a synthetic drive.
+def measure_worker(options: FleetOptions, fps: float) -> dict[str, float]:
+    """Measure one worker on a synthetic drive of 720x1280: the rates of a `FleetPlan` by name.
 
     On a CPU the clock is CPU time, so that other processes on the machine do not count.
     """
@@ -131,4 +111,5 @@ def measure_worker(options: FleetOptions, fps: float) -> WorkerRates:
         check = (time.process_time() - start) / CHECKS
     done = sum(file["frames"] for file in record["files"])
     size = sum(file["bytes"] for file in record["files"])
-    return WorkerRates(done / seconds, size / done * fps * 3600, check)
+    rates = {"frames_per_second": done / seconds, "token_bytes_per_hour": size / done * fps * 3600}
+    return rates | {"check_seconds": check}

@@ -99,11 +99,11 @@ class Batch:
             self._step([True] * len(self.slots), [True] * len(self.slots))
             self._encoder.reset()
 
-    def step(self, lanes: list[Lane]) -> tuple[np.ndarray, NonFiniteError | None]:
+    def step(self, lanes: list[Lane]) -> tuple[dict[Lane, np.ndarray], NonFiniteError | None]:
         """Run the network on the groups of these lanes; the slots of the others stay as they are.
 
-        A partial group is padded with its last frame. Returns the token grids of all slots, (slots, *grid), and an
-        error or None. The error names slots with a latent that is not finite, whose grids are invalid.
+        A partial group is padded with its last frame. Returns the token grids, of the shape of `grid_shape`, and an
+        error or None. A lane whose latent is not finite has no grid, and the error names its slot.
         """
         stepped = {self.slots.index(lane): lane for lane in lanes}
         for slot, lane in stepped.items():
@@ -123,7 +123,8 @@ class Batch:
         for slot, lane in stepped.items() if self._holds else ():
             margin = 0.0 if lane.fresh else lane.budget.hold
             lane.budget.note_cost(margin, self._measure_noise(out, slot) if margin else 0.0)
-        return take_grids(out, self._tokenizer.config), error
+        grids, bad = take_grids(out, self._tokenizer.config), [] if error is None else error.slots
+        return {lane: grids[slot] for slot, lane in stepped.items() if slot not in bad}, error
 
     def _measure_noise(self, out: Encoded, slot: int) -> float:
         """The cost of holding levels in a slot: the rise of the latent's quantization noise, dB."""

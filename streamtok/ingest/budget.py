@@ -100,17 +100,17 @@ class StreamBudget:
     """The rate control of one stream: the margin `hold` for levels in its next group, and the share of frames `kept`.
 
     Without a budget these are `most_hold` and 1. With one of its `own` and one that a `rig` shares, the stream follows
-    the one that asks for more effort. `spent` measures its messages; `noise_db` is the cost of holding in its last
-    group.
+    the one that asks for more effort. `spent` measures its messages. `noise_db` is the cost of holding in its last
+    group, `mean_noise_db` and `mean_hold` (levels) are over all groups.
     """
 
     def __init__(self, most_hold: float = 0.0, bitrate: int | None = None):
         self.most_hold = self.hold = most_hold
         self.own = None if bitrate is None else ByteBudget(bitrate, most_hold > 0)
         self.rig: RigBudget | None = None
-        self.spent, self.noise_db = Meter(), 0.0
-        self._groups, self._margins, self._noises = 0, 0.0, 0.0
-        self._skipped = 0.0
+        self.spent = Meter()
+        self.noise_db = self.mean_hold = self.mean_noise_db = 0.0
+        self._groups, self._skipped = 0, 0.0
         self._sent_ns: int | None = None
         self._follow()
 
@@ -137,8 +137,9 @@ class StreamBudget:
 
     def note_cost(self, margin: float, noise_db: float) -> None:
         """Note a group's margin, in levels, and the rise of its quantization noise over plain rounding, dB."""
-        self.noise_db = noise_db
-        self._groups, self._margins, self._noises = self._groups + 1, self._margins + margin, self._noises + noise_db
+        self._groups, self.noise_db = self._groups + 1, noise_db
+        self.mean_hold += (margin - self.mean_hold) / self._groups
+        self.mean_noise_db += (noise_db - self.mean_noise_db) / self._groups
 
     def leaves_out(self) -> bool:
         """Whether to drop the next frame; the frames that stay are spaced evenly."""
@@ -158,16 +159,6 @@ class StreamBudget:
     def kept(self) -> float:
         """The share of frames to encode, 1 down to FEWEST."""
         return 1 / max(1.0, self._effort)
-
-    @property
-    def mean_hold(self) -> float:
-        """The mean margin of all groups, in levels."""
-        return self._margins / max(1, self._groups)
-
-    @property
-    def mean_noise_db(self) -> float:
-        """The mean cost of holding in all groups, dB."""
-        return self._noises / max(1, self._groups)
 
     @property
     def _effort(self) -> float:

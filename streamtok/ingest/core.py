@@ -15,11 +15,10 @@ from torch import Tensor
 from streamtok.engine.optimized import describe_engine
 from streamtok.event_log import EventLog
 from streamtok.ingest.batch import Batch
-from streamtok.ingest.lane import Lane, StreamOptions
+from streamtok.ingest.lane import Lane, Reason, StreamOptions, Verdict
 from streamtok.ingest.preparing import Preparer, Preparing, preparing_for
 from streamtok.ingest.stream_options import TAILS
 from streamtok.ingest.token_grid import make_stream_info
-from streamtok.ingest.verdict import Verdict
 from streamtok.model import NonFiniteError, Tokenizer
 from streamtok.model.frames import check_channels, picture_channels
 from streamtok.preprocessing.preprocessor import Preprocessor, fit_rectangles
@@ -60,7 +59,7 @@ class IngestCore:
         self._timer = timer
         self._logs = {name: EventLog(name, log) for name in streams}
         self._preparing = preparing or preparing_for(tokenizer.device)
-        self._preparers: dict[str, tuple[tuple[int, int], Preparer]] = {}
+        self._preparers: dict[str, Preparer] = {}
         self._wait_ns = round(batch_wait_ms * 1e6)
         shared = [name for names in batches for name in names if name is not None]
         if len(set(shared)) < len(shared):
@@ -91,14 +90,14 @@ class IngestCore:
 
         ValueError for a size that cannot be encoded, or that the stream's options do not allow.
         """
-        size, kept = (source_size[0], source_size[1]), self._preparers.get(stream)
-        if kept is None or kept[0] != size:
+        preparer = self._preparers.get(stream)
+        if preparer is None or preparer.source_size != source_size:
             options, multiple = self.lane(stream).options, self.config.spatial_compression
-            options.check_pixels(stream, *size)
+            options.check_pixels(stream, *source_size)
             channels = picture_channels(self.config.in_channels)
-            kept = size, self._preparing.preparer(Preprocessor(size, options.size, options.fit, multiple, channels))
-            self._preparers[stream] = kept
-        return kept[1]
+            resize = Preprocessor(source_size, options.size, options.fit, multiple, channels)
+            preparer = self._preparers[stream] = self._preparing.preparer(resize)
+        return preparer
 
     def prepare(self, frame: Frame) -> Prepared:
         """Convert and resize one frame, on a GPU in parallel to the network; may run on the stream's capture thread."""
@@ -107,14 +106,13 @@ class IngestCore:
         planes = self.preprocessor(frame.stream, (height, width))(frame)
         return Prepared(frame.stream, frame.frame_id, frame.capture_ns, planes, (height, width))
 
-    def open(self, stream: str, source_size: tuple[int, int]) -> tuple[int, int]:
-        """Allocate a stream's encoder before its first frame; returns the (H, W) that will be encoded."""
-        lane, now = self.lane(stream), (source_size[0], source_size[1])
-        prepare, was = self.preprocessor(stream, now), lane.source_size
-        self._batch_of[stream].open(stream, prepare.size)
-        if lane.open(now, prepare.size, prepare.rect):
-            self._logs[stream].add(self._timer(), "resize", {"resizes": 1}, was=was, now=now)
-        return prepare.size
+    def open(self, stream: str, source_size: tuple[int, int]) -> None:
+        """Allocate a stream's encoder for pictures of `source_size` (height, width), before the first of them."""
+        lane, preparer = self.lane(stream), self.preprocessor(stream, source_size)
+        self._batch_of[stream].open(stream, preparer.size)
+        was = lane.source_size
+        if lane.open(source_size, preparer.size, preparer.rect):
+            self._logs[stream].add(self._timer(), "resize", {"resizes": 1}, was=was, now=source_size)
 
     def warm_up(self, stream: str) -> None:
         """Run a stream's network once and reset it. Needs the size, from the stream's options or from `open`."""
@@ -176,9 +174,9 @@ class IngestCore:
 
         Its `frame_id` tells how many frames are missing; without a jump it still counts as a gap.
         """
-        groups = self._cut(self.lane(stream))
-        self.lane(stream).restart()
-        return groups
+        lane = self.lane(stream)
+        lane.restart()
+        return self._cut(lane, lane.options.policy == "lossless")
 
     def flush(self, stream: str, tail: str | None = None) -> list[TokenGroup]:
         """End a stream: pad or drop its partial group, by `tail` or else by the options; returns the last groups.
@@ -189,10 +187,7 @@ class IngestCore:
         tail = tail or lane.options.tail
         if tail not in TAILS:
             raise ValueError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
-        groups = self.settle(stream)
-        if tail == "drop":
-            lane.cut("tail")
-        groups += self._cut(lane, pad=True)
+        groups = self._cut(lane, tail == "pad", "tail")
         lane.end()
         groups += self._encode(batch.full) if batch.complete else []
         self.finish_logs([stream])
@@ -214,7 +209,7 @@ class IngestCore:
     def request_keyframe(self, stream: str) -> None:
         """Start a new epoch of the stream's whole batch at the next group boundary."""
         for name in self.batch(stream):
-            self.lane(name).request_keyframe()
+            self.lane(name).keyframes.requested = True
 
     def encode_recorded(
         self, stream: str, frames: Sequence[Frame], *, keyframe: bool, epoch: int, dropped: int = 0, repeated: int = 0
@@ -228,7 +223,6 @@ class IngestCore:
         for frame in frames:
             item = self.prepare(frame)
             if lane.source_size != item.source_size:
-                self._cut(lane)
                 self.open(stream, item.source_size)
             self._batch_of[stream].put(lane, item.planes)
             lane.append(item.frame_id, item.capture_ns)
@@ -248,17 +242,16 @@ class IngestCore:
             self._logs[lane.name].add(self._timer(), "gap", facts, on_gap=lane.options.on_gap)
         if "keyframe" in verdict.because:
             self._batch_of[lane.name].epoch_ns = item.capture_ns  # the other lanes of the batch follow
-        groups = self._cut(lane) if verdict.because else []
+        groups = self._cut(lane, lane.options.policy == "lossless") if verdict.because else []
         lane.drop(behind, "behind")  # numbers do not show these before the first frame, or at a restart
         lane.drop(max(0, verdict.lost - behind), "missed")
         return groups
 
-    def _cut(self, lane: Lane, pad: bool | None = None) -> list[TokenGroup]:
-        """End the epoch; pending frames become a padded group or are dropped, by policy unless `pad` is given."""
+    def _cut(self, lane: Lane, pad: bool, reason: Reason = "cut") -> list[TokenGroup]:
+        """End the epoch; pending frames become a padded group, or are dropped for that reason."""
         groups = self.settle(lane.name)
-        pad = lane.options.policy == "lossless" if pad is None else pad
         groups += self._encode([lane]) if pad and lane.frame_ids else []
-        lane.cut()
+        lane.cut(reason)
         return groups
 
     def _encode(self, lanes: list[Lane]) -> list[TokenGroup]:
@@ -277,11 +270,8 @@ class IngestCore:
         start = self._timer()
         grids, error = batch.step(lanes)
         encode_ns = self._timer() - start
-        bad = [] if error is None else error.slots
-        slots = [(batch.slots.index(lane), lane) for lane in lanes]
         groups = [
-            lane.finish(grids[slot], encode_ns, self.stream_info(lane.name) if lane.fresh else None)
-            for slot, lane in slots
-            if slot not in bad
+            lane.finish(grid, encode_ns, self.stream_info(lane.name) if lane.fresh else None)
+            for lane, grid in grids.items()
         ]
         return groups, error

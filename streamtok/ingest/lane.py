@@ -6,18 +6,33 @@ starts an epoch. `append` adds it to the group that is being filled, and `finish
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from streamtok.ingest.budget import StreamBudget
+from streamtok.ingest.keyframes import KeyframeSchedule
 from streamtok.ingest.stream_options import StreamOptions
-from streamtok.ingest.verdict import Because, Reason, Verdict
 from streamtok.preprocessing.preprocessor import Rectangle
 from streamtok.types import StreamInfo, TokenGroup
 
 MOST_BEHIND = 3  # groups of backlog; with more, a stream drops frames
 AFTER_KEYFRAME = 2  # groups that a stream keeps together with the keyframe after dropped frames
-DRIFT_S = 1.0  # the least capture time between keyframes caused by drift
+Because = Literal["resize", "restart", "gap", "batch", "keyframe"]
+Reason = Literal["missed", "behind", "cut", "nonfinite", "tail", "budget"]
+"""Why a frame is in no group: it never came from the camera, the encoder was behind, its epoch ended before its group
+was full, its latent was not finite, its stream ended, or a bitrate had to be kept."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The role of a frame: `because` says why an epoch starts with it, empty if it continues the epoch.
+
+    `lost` is how many frames are missing just before it.
+    """
+
+    because: tuple[Because, ...] = ()
+    lost: int = 0
 
 
 @dataclass(eq=False)
@@ -26,7 +41,8 @@ class Lane:
 
     `counts` has frames, groups, keyframes, dropped, gaps, nonfinite, repeated and resizes; `reasons` splits dropped.
     Every frame from the first on is in a group, pending in `frame_ids`, or dropped for one reason. Times are in ns.
-    `budget` is the rate control: the margin for holding levels in the next group, and the frames to drop.
+    `budget` is the rate control: the margin for holding levels in the next group, and the frames to drop. `keyframes`
+    decides when an epoch starts without a loss.
     """
 
     name: str
@@ -44,20 +60,17 @@ class Lane:
     capture_ns: list[int] = field(default_factory=list)
     fresh: bool = True  # the next group starts an epoch
     epoch: int = -1
-    keyframe_ns: int = 0
     dropped: int = 0  # since the last group
     full_ns: int | None = None  # since when a full group waits for its step
     ended: bool = False  # no more frames are expected
-    _keyframe_tokens: np.ndarray | None = None
-    _drift: float = 0.0
     _expected_id: int | None = None
-    _last_capture_ns: int | None = None  # None at the start of an epoch
+    _last_capture_ns: int | None = None  # None after a cut, since a source that is back may have another clock
     _epoch_groups: int = 0
-    _keyframe_requested: bool = False
     _source_was_lost: bool = False
 
     def __post_init__(self) -> None:
         self.budget = StreamBudget(self.options.hold, self.options.bitrate)
+        self.keyframes = KeyframeSchedule(self.options)
 
     @property
     def needed(self) -> int:
@@ -107,9 +120,11 @@ class Lane:
             because += ("restart" if back else "gap",)
         if because:
             return Verdict(because, lost)
-        if batch_ns is not None and self._is_nearest(batch_ns, capture_ns):
-            return Verdict(("batch",), lost)
-        if not self.frame_ids and not self.fresh and self._is_keyframe_due(capture_ns):
+        if batch_ns is not None and self._last_capture_ns is not None:
+            step_ns, most = capture_ns - self._last_capture_ns, MOST_BEHIND * self.group_frames
+            if self.keyframes.joins(batch_ns, capture_ns, step_ns, most):
+                return Verdict(("batch",), lost)
+        if not self.frame_ids and not self.fresh and self.keyframes.is_due(capture_ns):
             return Verdict(("keyframe",), lost)
         return Verdict((), lost)
 
@@ -117,7 +132,8 @@ class Lane:
         """Add a frame to the group; True if it is full now."""
         self.frame_ids.append(frame_id)
         self.capture_ns.append(capture_ns)
-        self._expected_id, self._last_capture_ns, self.ended = frame_id + 1, capture_ns, False
+        self._advance_to(frame_id, capture_ns)
+        self.ended = False
         self.counts["frames"] += 1
         return len(self.frame_ids) == self.needed
 
@@ -126,7 +142,7 @@ class Lane:
         repeated, keyframe = self.needed - len(self.frame_ids), self.fresh or not self.video
         if self.fresh:
             self.epoch, self._epoch_groups, self.info = self.epoch + 1, 0, info
-            self.keyframe_ns, self._keyframe_requested = self.capture_ns[0], False
+            self.keyframes.begin(self.capture_ns[0])
         assert self.image_size is not None  # frames are appended to lanes that are open
         group = TokenGroup(
             stream=self.name,
@@ -142,7 +158,7 @@ class Lane:
             hold=0.0 if keyframe else self.budget.hold,
             info=self.info,
         )
-        self._note_drift(tokens, keyframe)
+        self.keyframes.note(tokens, keyframe)
         self.counts["groups"] += 1
         self.counts["keyframes"] += keyframe
         self.counts["repeated"] += repeated
@@ -155,7 +171,7 @@ class Lane:
         """Drop the next frame if that is needed to keep the bitrate; True if so. Never the first of an epoch."""
         if self.fresh or not self.budget.leaves_out():
             return False
-        self._expected_id, self._last_capture_ns = frame_id + 1, capture_ns
+        self._advance_to(frame_id, capture_ns)
         self.drop(1, "budget")
         return True
 
@@ -206,10 +222,6 @@ class Lane:
         self.ended = True
         self.budget.end()
 
-    def request_keyframe(self) -> None:
-        """Start an epoch at the next group boundary."""
-        self._keyframe_requested = True
-
     def check_recorded(self, frames: int, *, keyframe: bool, epoch: int, repeated: int) -> None:
         """Raise ValueError unless `frames` frames, given to an empty lane, make the group that a header describes."""
         need = 1 if keyframe else self.group_frames
@@ -229,6 +241,9 @@ class Lane:
         """Set the state of the pending frames from a recorded header."""
         self.fresh, self.epoch, self.dropped = keyframe, epoch - keyframe, dropped
 
+    def _advance_to(self, frame_id: int, capture_ns: int) -> None:
+        self._expected_id, self._last_capture_ns = frame_id + 1, capture_ns
+
     def _clear(self) -> None:
         self.frame_ids, self.capture_ns, self.full_ns = [], [], None
 
@@ -239,30 +254,3 @@ class Lane:
         if resized:
             return False
         return self._last_capture_ns is not None and capture_ns <= self._last_capture_ns
-
-    def _is_keyframe_due(self, capture_ns: int) -> bool:
-        interval_ns, since_ns = round(self.options.keyframe_interval * 1e9), capture_ns - self.keyframe_ns
-        limit = self.options.keyframe_drift
-        drifted = limit is not None and self._drift >= limit and since_ns >= DRIFT_S * 1e9
-        return self._keyframe_requested or drifted or 0 < interval_ns <= since_ns
-
-    def _note_drift(self, tokens: np.ndarray, keyframe: bool) -> None:
-        """Measure the share of tokens that differ from the epoch's keyframe, which a late joiner cannot know."""
-        if self.options.keyframe_drift is None:
-            return
-        if keyframe or self._keyframe_tokens is None:
-            self._keyframe_tokens = tokens
-        self._drift = float((tokens != self._keyframe_tokens).mean())
-
-    def _is_nearest(self, batch_ns: int, capture_ns: int) -> bool:
-        """Whether this frame is the lane's nearest to the start of the batch's common epoch.
-
-        False if the lane has begun an epoch since then anyway, or if that start is further away than a lane's backlog
-        can be: then the lane was lost at that time, or it has a clock of its own.
-        """
-        if self._last_capture_ns is None:
-            return False
-        between, behind = capture_ns - self._last_capture_ns, batch_ns - capture_ns
-        near = abs(behind) <= MOST_BEHIND * self.group_frames * between
-        started = batch_ns - self.keyframe_ns <= between
-        return near and not started and behind <= between // 2

@@ -29,7 +29,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -38,13 +38,13 @@ from torch import Tensor
 from streamtok.engine.gpu.kernels.preprocess import load_kernel, pack_shape
 from streamtok.preprocessing.pixels import RawImage
 from streamtok.preprocessing.preprocessor import Preprocessor
-from streamtok.types import Frame, Planes, RawPicture
+from streamtok.types import Frame, Planes
 
 log = logging.getLogger("streamtok.ingest")
 
 Kernel = Callable[[Tensor, Tensor, Tensor], None]
-Send = Callable[[list[np.ndarray], Callable[[Tensor], Tensor]], Planes]
-"""`send(parts, work)` joins flat uint8 arrays on the network's device; `work` turns the result into planes there."""
+Work = Callable[[Tensor], Tensor]
+"""What is done on the device with the bytes that were uploaded: uint8 (n,) -> planes uint8 (3, H, W)."""
 NUMBERS_ROOM = 256
 """Bytes for the kernel's parameters before the image in an upload, padded so that the image begins aligned."""
 
@@ -59,23 +59,18 @@ class HostPlanes:
         target.copy_(self.planes)
 
 
-def keep_here(parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
-    """Make planes of one array for a network on the CPU."""
-    (part,) = parts
-    return HostPlanes(work(torch.from_numpy(part)))
-
-
+@dataclass(frozen=True)
 class CudaPlanes:
     """Planes on a GPU, ready after the event `done`."""
 
-    def __init__(self, planes: Tensor, done: torch.cuda.Event) -> None:
-        self._planes, self._done = planes, done
+    planes: Tensor
+    done: torch.cuda.Event
 
     def copy_to(self, target: Tensor) -> None:
         reader = torch.cuda.current_stream(target.device)
-        reader.wait_event(self._done)
-        target.copy_(self._planes)
-        self._planes.record_stream(reader)
+        reader.wait_event(self.done)
+        target.copy_(self.planes)
+        self.planes.record_stream(reader)
 
 
 class CudaLink:
@@ -89,74 +84,81 @@ class CudaLink:
         """Free pinned memory on the host, uint8 (size,)."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
-    def run(self, staged: Tensor, work: Callable[[Tensor], Tensor]) -> Planes:
-        """Queue the upload of `staged`, and `work`, which turns it into planes uint8 (3, H, W); returns at once."""
+    def run(self, staged: Tensor, work: Work) -> Planes:
+        """Queue the upload of `staged`, and `work` on it; returns at once."""
         with torch.cuda.stream(self._stream):
             planes = work(staged.to(self._device, non_blocking=True))
             return CudaPlanes(planes, self._stream.record_event())
 
 
-def upload(link: CudaLink, gate: threading.Lock, parts: list[np.ndarray], work: Callable[[Tensor], Tensor]) -> Planes:
-    """Make planes of arrays over a link; all work on the device takes the gate."""
-    with gate:
-        staged = link.stage(sum(part.size for part in parts))
-    np.concatenate(parts, out=staged.numpy())  # the bulk of the host's work, outside the gate
-    with gate:
-        return link.run(staged, work)
-
-
 class Preparer:
-    """Converts and resizes the frames of one camera, all of one size, on the CPU, and sends the planes to the network.
+    """Converts and resizes the frames of one camera, all of `source_size` (height, width), for a network on the CPU.
 
     `size` is the (H, W) of the result, `rect` (top, left, height, width) where the picture lies in it.
     """
 
-    def __init__(self, resize: Preprocessor, send: Send) -> None:
-        self.size, self.rect = resize.size, resize.rect
-        self._resize, self._send = resize, send
+    def __init__(self, resize: Preprocessor) -> None:
+        self.source_size, self.size, self.rect = resize.source_size, resize.size, resize.rect
+        self._resize = resize
 
     def __call__(self, frame: Frame) -> Planes:
         """Prepare a frame; its picture may be overwritten once this returns.
 
         Raises ValueError or TypeError for pictures of another size or type.
         """
+        return HostPlanes(torch.from_numpy(self._resize(frame.image)))
+
+
+class UploadingPreparer(Preparer):
+    """Converts and resizes frames on the CPU, and uploads the planes; all work on the device takes the `gate`."""
+
+    def __init__(self, resize: Preprocessor, link: CudaLink, gate: threading.Lock) -> None:
+        super().__init__(resize)
+        self._link, self._gate = link, gate
+
+    def __call__(self, frame: Frame) -> Planes:
         planes = self._resize(frame.image)
-        return self._send([planes.reshape(-1)], lambda data: data.view(planes.shape))
+        return self._upload([planes.reshape(-1)], lambda data: data.view(planes.shape))
+
+    def _upload(self, parts: list[np.ndarray], work: Work) -> Planes:
+        """Upload flat uint8 arrays, joined, and queue `work` on them."""
+        with self._gate:
+            staged = self._link.stage(sum(part.size for part in parts))
+        np.concatenate(parts, out=staged.numpy())  # the bulk of the host's work, outside the gate
+        with self._gate:
+            return self._link.run(staged, work)
 
 
-class KernelPreparer(Preparer):
+class KernelPreparer(UploadingPreparer):
     """Uploads a camera's raw bytes, then converts and resizes them on the device."""
 
-    def __init__(self, resize: Preprocessor, send: Send, load_kernel: Callable[[str], Kernel]) -> None:
-        super().__init__(resize, send)
+    def __init__(
+        self, resize: Preprocessor, link: CudaLink, gate: threading.Lock, load_kernel: Callable[[str], Kernel]
+    ) -> None:
+        super().__init__(resize, link, gate)
         self._kernel_of = load_kernel
-        self._numbers: dict[tuple[str, int], np.ndarray] = {}
+        self._numbers_of = cache(partial(pack_numbers, resize))
 
     def __call__(self, frame: Frame) -> Planes:
         raw = frame.picture
         if isinstance(raw, np.ndarray):
-            if raw.ndim != 3 or raw.shape[2] != 3:
-                raise ValueError(f"picture of shape {raw.shape}: expected uint8 RGB (height, width, 3)")
             raw = RawImage(raw, "rgb8", *raw.shape[:2])
-        if raw.shape[:2] != self._resize.source_size:
-            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self._resize.source_size}")
+        if raw.shape[:2] != self.source_size:
+            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self.source_size}")
 
         def convert(data: Tensor) -> Tensor:
             planes = torch.empty(3, *self.size, dtype=torch.uint8, device=data.device)
             self._kernel_of(raw.encoding)(data[NUMBERS_ROOM:], planes, data[:NUMBERS_ROOM].view(torch.int32))
             return planes
 
-        return self._send([self._numbers_of(raw), raw.data], convert)
+        return self._upload([self._numbers_of(raw.encoding, raw.step), raw.data], convert)
 
-    def _numbers_of(self, raw: RawPicture) -> np.ndarray:
-        """The kernel's parameters for images with this layout, uint8 (NUMBERS_ROOM,)."""
-        key = raw.encoding, raw.step
-        if key not in self._numbers:
-            shape = pack_shape(self._resize, raw.encoding, raw.step)
-            room = np.zeros(NUMBERS_ROOM, np.uint8)
-            room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
-            self._numbers[key] = room
-        return self._numbers[key]
+
+def pack_numbers(resize: Preprocessor, encoding: str, step: int) -> np.ndarray:
+    """The kernel's parameters for images of one layout, uint8 (NUMBERS_ROOM,)."""
+    shape, room = pack_shape(resize, encoding, step), np.zeros(NUMBERS_ROOM, np.uint8)
+    room[: shape.nbytes] = shape.reshape(1).view(np.uint8)
+    return room
 
 
 class Preparing:
@@ -174,12 +176,12 @@ class Preparing:
     def preparer(self, resize: Preprocessor) -> Preparer:
         """A preparer for one camera's pictures, with the same result as `resize`."""
         if self._link is None:
-            return Preparer(resize, keep_here)
+            return Preparer(resize)
         with self._gate:
-            send = partial(upload, self._link(), self._gate)
+            link = self._link()
         if self._kernel_of is None or resize.channels != 3:  # the kernel takes colour pictures only
-            return Preparer(resize, send)
-        return KernelPreparer(resize, send, self._kernel_of)
+            return UploadingPreparer(resize, link, self._gate)
+        return KernelPreparer(resize, link, self._gate, self._kernel_of)
 
     @property
     def on_device(self) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,9 +16,8 @@ from streamtok.settings.errors import SettingsError
 from streamtok.training.batches import Sampler
 from streamtok.training.cache import Cache, load_cache
 from streamtok.training.config import TrainConfig
-from streamtok.training.footage import WHOLE
+from streamtok.training.footage import WHOLE, list_media, split_holdout
 from streamtok.training.journal import Journal, find_first_validation, plot_curves
-from streamtok.training.media import list_media, split_holdout
 from streamtok.training.optimizer import cosine
 from streamtok.training.saving import LAST, Progress, load_run, prepare_folder, save_run
 from streamtok.training.step import TrainingStep
@@ -61,22 +60,12 @@ def load_data(config: TrainConfig, device: torch.device, channels: int = 3) -> t
     return load_cache(paths, data, smallest, device, (0.0, kept), channels=channels), validation
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """The outcome of one step."""
-
-    losses: dict[str, Tensor]  # scalars by name, with `grad_norm`
-    lr_scale: float  # the learning rate as a fraction of its peak
-    frames: int
-
-    def values(self) -> dict[str, float]:
-        """The figures as the journal names them; this waits for the device."""
-        return {("" if name == "grad_norm" else "loss_") + name: value.item() for name, value in self.losses.items()}
-
-
 @dataclass
 class _Run:
-    """The parts of a run; `progress` changes from step to step. `began` is as if it had never been interrupted."""
+    """The parts of a run; `progress` changes from step to step. `began` is as if it had never been interrupted.
+
+    `frames` counts those since the last line of the journal, which was written at step and time `logged`.
+    """
 
     config: TrainConfig
     training: TrainingStep
@@ -85,6 +74,11 @@ class _Run:
     progress: Progress
     journal: Journal
     began: float
+    frames: int = 0
+    logged: tuple[int, float] = (0, 0.0)
+
+    def __post_init__(self) -> None:
+        self.logged = self.progress.step, time.monotonic()
 
     def elapsed(self) -> float:
         return time.monotonic() - self.began
@@ -107,8 +101,8 @@ class _Run:
         self.journal.write("validate", self.progress.step, seconds=self.elapsed(), **result)
         return result
 
-    def take_step(self, done: float) -> _Taken:
-        """Draw a batch and train on it; `done` is that of `share_done`."""
+    def take_step(self, done: float) -> None:
+        """Draw a batch, train on it, and log the step if it is time; `done` is that of `share_done`."""
         config, progress = self.config, self.progress
         index = config.phase_at(done)
         if index != progress.phase:
@@ -122,7 +116,18 @@ class _Run:
         weights = config.losses if phase.losses is None else phase.losses
         losses, state = self.training(progress.step, video, progress.state if continuing else None, weights)
         progress.state = state if progress.course.segments else None
-        return _Taken(losses, scale, video.shape[0] * video.shape[2])
+        self.frames += video.shape[0] * video.shape[2]
+        if progress.step % config.log_every == 0:
+            self._log(losses, lr_scale=scale, phase=index, progress=done)
+        progress.step += 1
+
+    def _log(self, losses: dict[str, Tensor], **place: float) -> None:
+        """Write a step's losses, scalars by name with `grad_norm`, to the journal; this waits for the device."""
+        values = {("" if name == "grad_norm" else "loss_") + name: value.item() for name, value in losses.items()}
+        (first, then), step, now = self.logged, self.progress.step, time.monotonic()
+        rates = {"steps_per_s": (step - first) / (now - then), "frames_per_s": self.frames / (now - then)}
+        self.journal.write("train", step, **values, **place, seconds=self.elapsed(), **rates)
+        self.logged, self.frames = (step, now), 0
 
 
 def train(
@@ -144,7 +149,6 @@ def train(
     run = _start_run(config, model, resume, began)
     progress, first = run.progress, run.progress.step
     before = find_first_validation(Path(config.out)) if resume else run.validate() if config.init else {}
-    meter = _Meter(first)
     while True:
         done = run.share_done()
         late = stop_after is not None and time.monotonic() - began >= stop_after
@@ -155,12 +159,7 @@ def train(
             validation = run.validate()
         if stops:
             break
-        taken = run.take_step(done)
-        meter.frames += taken.frames
-        if progress.step % config.log_every == 0:
-            place = {"lr_scale": taken.lr_scale, "phase": progress.phase, "progress": done, "seconds": run.elapsed()}
-            run.journal.write("train", progress.step, **taken.values(), **place, **meter.rates(progress.step))
-        progress.step += 1
+        run.take_step(done)
 
     plot_curves(Path(config.out))
     run.training.average.swap()
@@ -188,19 +187,3 @@ def _start_run(config: TrainConfig, model: Tokenizer, resume: bool, now: float) 
     log.info("event=start device=%s parameters=%d step=%d clips=%d", device, size, progress.step, len(cache.names))
     sampler, journal = Sampler(cache, config.data, config.seed), Journal(Path(config.out), progress.step)
     return _Run(config, training, sampler, held, progress, journal, now - progress.seconds)
-
-
-@dataclass
-class _Meter:
-    """Steps and frames per second since the last log line."""
-
-    step: int
-    time: float = field(default_factory=time.monotonic)
-    frames: int = 0
-
-    def rates(self, step: int) -> dict[str, float]:
-        now = time.monotonic()
-        seconds = max(1e-9, now - self.time)
-        rates = {"steps_per_s": (step - self.step) / seconds, "frames_per_s": self.frames / seconds}
-        self.step, self.time, self.frames = step, now, 0
-        return rates

@@ -16,7 +16,7 @@ from streamtok.model.refining import AGES, BOOK_STEP, GREY, SIZE_STEP, measure_c
 from streamtok.training.batches import Sampler
 from streamtok.training.cache import load_cache
 from streamtok.training.config import DataConfig
-from streamtok.training.media import list_media, split_holdout
+from streamtok.training.footage import list_media, split_holdout
 
 ITERATIONS = 10  # of k-means
 SAMPLES = 150_000  # cells that a codebook is fitted to

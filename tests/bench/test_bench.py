@@ -7,10 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
-from streamtok.bench import start as starting
-from streamtok.bench import stateless
+from streamtok.bench import nodes, stateless
 from streamtok.bench.clips import read_clip
-from streamtok.bench.end_to_end import measure_end_to_end
 from streamtok.bench.measure import measure_model
 from streamtok.bench.options import BenchOptions
 from streamtok.bench.roofline import count_work
@@ -141,7 +139,7 @@ def test_command_measures_the_start_of_a_node_unless_told_not_to(bench, capsys):
     arguments = ["--size", "32x48", "--precision", "float32", "--device", "cpu", "--groups", "3", "--windows", ""]
     assert bench.main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    if starting.list_missing():  # a machine with a GPU has no pyzmq
+    if nodes.list_missing():  # a machine with a GPU has no pyzmq
         assert "start" not in report
         return
     found = report["start"]
@@ -155,47 +153,47 @@ def test_command_measures_the_start_of_a_node_unless_told_not_to(bench, capsys):
 
 
 def test_without_a_node_the_start_is_not_measured_and_this_is_said(monkeypatch):
-    monkeypatch.setattr(starting, "NEEDS", ("no_such_package", "torch"))
+    monkeypatch.setattr(nodes, "NEEDS", ("no_such_package", "torch"))
     said, options = [], BenchOptions(SIZE, precision="float32", groups=1, windows=(), compare=False, start=True)
     assert "start" not in measure_model(build(PRESETS["nano"]), options, said.append)
     assert said[0] == "start not measured: no node can run here, for it lacks no_such_package"
     with pytest.raises(RuntimeError, match="lacks no_such_package"):
-        starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE))
+        nodes.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE))
 
 
 def test_start_of_a_random_model_takes_a_copy_and_one_that_fails_says_why(tmp_path, monkeypatch):
     """The second start takes the engine that the first has measured and stored."""
-    if starting.list_missing():
+    if nodes.list_missing():
         pytest.skip("a node cannot run here")
-    logs, start_node = [""], starting._start_node
+    logs, start_node = [""], nodes._start_node
 
     def start_and_read_log(model, options, folder):
         started = start_node(model, options, folder)
         logs.append((folder / "node.log").read_text().removeprefix(logs[-1]))
         return started
 
-    monkeypatch.setattr(starting, "_start_node", start_and_read_log)
-    found = starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model="small"))  # a name without weights
+    monkeypatch.setattr(nodes, "_start_node", start_and_read_log)
+    found = nodes.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model="small"))  # a name without weights
     assert found["weights"] == "copy"
     assert ["engine=chosen" in log for log in logs[1:]] == [True, False]
     assert ["engine=stored" in log for log in logs[1:]] == [False, True]
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*holds no checkpoint"):
-        starting.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model=str(tmp_path)))
+        nodes.measure_start(build(PRESETS["nano"]), BenchOptions(SIZE, model=str(tmp_path)))
 
 
 def test_end_to_end_has_a_node_and_a_reader_in_processes_of_their_own(report):
-    if starting.list_missing():
+    if nodes.list_missing():
         pytest.skip("a node cannot run here")
     tok = build(PRESETS["nano"])
     engine = EngineConfiguration.from_dict({k: v for k, v in report["engine"].items() if k != "memory"})
     engine = replace(engine, fingerprint=tok.fingerprint)
-    found = measure_end_to_end(tok, engine, BenchOptions(SIZE, cameras=2), seconds=1.2)
+    found = nodes.measure_end_to_end(tok, engine, BenchOptions(SIZE, cameras=2), seconds=1.2)
     assert found["messages"] == found["capture_to_reader"]["count"] + 4 == found["publish_to_reader"]["count"] + 4
     assert 0 < found["publish_to_reader"]["p50_ms"] < found["capture_to_reader"]["p50_ms"]
     assert found["node_latency_ms"]["encode"]["p50"] > 0
     assert "publish to reader" in format_benchmark(report | {"end_to_end": found})
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*for weights"):
-        measure_end_to_end(tok, replace(engine, fingerprint="another"), BenchOptions(SIZE), seconds=0.2)
+        nodes.measure_end_to_end(tok, replace(engine, fingerprint="another"), BenchOptions(SIZE), seconds=0.2)
 
 
 def test_percentiles_of_a_list():

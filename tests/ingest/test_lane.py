@@ -52,7 +52,7 @@ def test_every_frame_is_in_a_group_or_pending_or_dropped_for_one_reason(steps, p
         elif kind == "reject" and lane.frame_ids:
             lane.reject()
         elif kind == "request":
-            lane.request_keyframe()
+            lane.keyframes.requested = True
         elif kind == "restart":
             lane.restart()
         lost = count if kind == "lost" and frame_id >= 0 else 0
@@ -83,7 +83,7 @@ def test_a_verdict_names_every_cause():
     assert driver.take(4, 3, SIZES[1], 1) == Verdict(("resize", "gap"), 2)
     assert lane.reasons == {"cut": 1, "behind": 1, "missed": 1}
     assert driver.take(3, 4, SIZES[1], 0) == Verdict(("restart",))
-    lane.request_keyframe()
+    lane.keyframes.requested = True
     assert driver.take(4, 5, SIZES[1], 0) == Verdict(("keyframe",))
 
 

@@ -9,8 +9,7 @@ import torch
 from streamtok.coding.coder import load_coder
 from streamtok.commands.train_coder import main
 from streamtok.evaluation.layouts import pictures_to_video
-from streamtok.training.coder_judging import count_bits
-from streamtok.training.coder_loop import train_coder
+from streamtok.training.coder_loop import count_bits, train_coder
 from streamtok.training.coder_tokens import Epoch, encode_epoch
 from tests.kit.coders import draw_grids, make_coder
 from tests.kit.models import tiny

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 
 from streamtok.io.synthetic import SyntheticDrive
 from streamtok.training.batches import DRIFT, Course, Sampler
-from streamtok.training.cache import load_cache
+from streamtok.training.cache import load_cache, sizes_for
 from streamtok.training.config import DataConfig, PhaseConfig
-from streamtok.training.decoding import sizes_for
-from streamtok.training.footage import survey
-from streamtok.training.media import list_media, split_holdout
+from streamtok.training.footage import list_media, split_holdout, survey
 from tests.kit.training import write_avi
 
 CPU = torch.device("cpu")

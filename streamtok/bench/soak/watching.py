@@ -15,6 +15,7 @@ GET_S = 0.2
 OLD_NS = 5_000_000_000  # from capture to publication: waiting for the encoder cannot take so long with this model
 SCRAPE_S = 1.0  # between scrapes
 ANSWER_S = 10.0
+NO_ANSWER = OSError, http.client.HTTPException
 NOT_ATOMIC = 2  # messages by which counters of one scrape may disagree, since they are read one by one
 WAITING_S = 3.0  # seconds of frames that may be neither in a group nor counted as dropped yet
 LINE = re.compile(r"^streamtok_(\w+)_total\{.*\} (\S+)$", re.M)
@@ -95,15 +96,15 @@ class Scraper:
         self._thread.join()
 
     def ask(self, path: str) -> str:
-        """Get a page of the node, with a second try if strangers displaced the first; OSError if none came."""
-        for attempt in range(2):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=ANSWER_S) as answer:
-                    return str(answer.read().decode())
-            except (OSError, http.client.HTTPException) as error:
-                if attempt:
-                    raise OSError(f"{path}: {error!r}") from error
-        raise AssertionError("not reached")
+        """Get a page of the node, with a second try if strangers displaced the first; one of NO_ANSWER if none came."""
+        try:
+            return self._get(path)
+        except NO_ANSWER:
+            return self._get(path)
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=ANSWER_S) as answer:
+            return str(answer.read().decode())
 
     def check_page(self, path: str) -> str | None:
         """Get a page, and check that the node answers if it was up all the time; None without an answer."""
@@ -112,8 +113,8 @@ class Scraper:
         if generation is not None:
             try:
                 page = self.ask(path)
-            except OSError as error:
-                words = str(error)
+            except NO_ANSWER as error:
+                words = f"{path}: {error!r}"
         if generation is None or generation != self.generation():  # killed meanwhile
             return None
         self.promises.check(f"{path} answers", page is not None, words)

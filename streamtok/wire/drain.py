@@ -95,7 +95,6 @@ class Drain:
         """Stop reading and end the mailbox; idempotent."""
         self.stop()
         self._thread.join()
-        self.mailbox.end()
 
     def take(self, parts: Sequence[Part]) -> None:
         """Check and dispatch one message; one that breaks the protocol is counted and dropped."""
@@ -130,6 +129,7 @@ class Drain:
             self._context.term()
             self.rejects.finish_logs()
             running.discard(self)
+            self.mailbox.end()  # not in `close`: a forked child has the mailbox, perhaps locked, but not this thread
 
     def _turn(self) -> None:
         if full := self.lossless and self.mailbox.full:

@@ -27,6 +27,7 @@ from streamtok.wire.subscriptions import Event, Subscriptions
 
 CONTROL_HIGH_WATER = 16
 INFO_EVERY_NS = 1_000_000_000
+CLOCK_SET_NS = 10_000_000  # beyond which the system clock was set since the last info, not slewed
 READ_S = 0.003  # time to read subscriptions in one `poll`
 PAUSE_S = 10 * READ_S  # pause between reads in a flood of subscriptions, since the same thread encodes
 MAX_SUBSCRIPTION = 512  # bytes of a message from a reader on the XPUB socket
@@ -75,7 +76,7 @@ class Publisher:
         self.rejects = Rejects()
         self._subscriptions = Subscriptions()
         self._events: list[Event] = []
-        self._info_due = 0
+        self._info_due = self._utc_offset = 0
         self._read_due = 0.0
         self._sent = 0  # bytes, unless they wait for the slowest reader (`lossless`)
         self._closed = False
@@ -141,6 +142,8 @@ class Publisher:
         """
         if group.info is not None and self._table.is_news(group.info):
             self.add_stream(group.info)
+        if abs(self._read_utc_offset() - self._utc_offset) > CLOCK_SET_NS:
+            self._announce_all()
         header, parts = self._table.get(group.stream).pack_group(group, self.clock_ns())
         self._send(parts)
         self._table.note_sent(header, parts)
@@ -180,8 +183,7 @@ class Publisher:
                 self._read_due = time.monotonic() + PAUSE_S
         now = time.monotonic_ns()
         if now >= self._info_due:
-            self._info_due = now + INFO_EVERY_NS
-            self._send_info(self._table.streams)
+            self._announce_all()
         events, self._events = self._events, []
         return events + [Event("keyframe", name) for name in self._table.due_keyframes(now)]
 
@@ -259,6 +261,14 @@ class Publisher:
             self._sent += 0 if self.lossless else sum(memoryview(part).nbytes for part in parts)
             return True
         return False
+
+    def _announce_all(self) -> None:
+        self._info_due, self._utc_offset = time.monotonic_ns() + INFO_EVERY_NS, self._read_utc_offset()
+        self._send_info(self._table.streams)
+
+    def _read_utc_offset(self) -> int:
+        capture_clock, utc = self.clock_pair()
+        return utc - capture_clock
 
     def _send_info(self, names: Iterable[str]) -> None:
         for name, info in self._table.infos(names, self.clock_pair()).items():

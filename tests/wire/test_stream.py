@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -97,6 +98,22 @@ def test_info_comes_on_joining_and_every_second_with_the_clock():
             monotonic, utc = first.clock
             offset = time.time_ns() - time.monotonic_ns()
             assert abs((utc - monotonic) - offset) < 1_000_000_000
+
+
+def test_no_message_comes_before_the_clock_that_its_times_need():
+    """Although the system clock was set just before it was sent: by an hour, forth and back."""
+    offset = 0
+
+    def publish(publisher):
+        nonlocal offset
+        for number in range(4):
+            offset = 3_600_000_000_000 * (number % 2)
+            publisher.publish(make_group(number))
+
+    with Served(clock_pair=lambda: (0, offset)) as node, subscribe(node.endpoint) as reader:
+        reader.info("front")
+        node.do(publish)
+        assert [reader.get(60).info.clock[1] for _ in range(4)] == [0, 3_600_000_000_000] * 2
 
 
 def test_each_of_two_equal_subscriptions_gets_info():
@@ -818,6 +835,32 @@ def test_an_image_after_a_loss_comes_when_the_reader_closes(monkeypatch):
         assert [(message.stream, message.header.seq) for message in islice(reader, 2)] == [("front", 0), ("rear", 0)]
         reader.close()
         assert sequence(reader) == [5]
+
+
+def test_a_forked_process_that_exits_is_held_up_by_no_reader_of_its_parent():
+    program = """
+import os, signal, sys, threading, time
+from streamtok.wire.subscriber import subscribe
+from tests.kit.wire import Served, make_group
+
+def publish():
+    for first in range(0, 1_000_000, 50):
+        node.publish(*(make_group(number) for number in range(first, first + 50)))
+
+with Served() as node:
+    reader = subscribe(node.endpoint, queue_size=4)
+    reader.info("front")
+    threading.Thread(target=publish, daemon=True).start()
+    for _ in range(60):
+        time.sleep(0.01)
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            sys.exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            os._exit(1)
+    os._exit(0)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_a_reader_that_a_closed_event_loop_waited_for_closes():

@@ -1,6 +1,5 @@
 """Endpoints and sockets: which addresses need keys, ipc permissions and locks, and the options that sockets share."""
 
-import contextlib
 import errno
 import fcntl
 import grp
@@ -215,8 +214,8 @@ class Binding:
         """Remove the binding's files; call it after the context was terminated."""
         if self._lock is None or self._path is None:
             return
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        if self._lock.is_ours():  # else the path is that of another node, or of the parent process
+            self._path.unlink(missing_ok=True)
         self._lock.release()
         self._lock = None
 
@@ -228,7 +227,7 @@ class PathLock:
     """
 
     def __init__(self, path: Path, endpoint: str) -> None:
-        self.path = path
+        self.path, self._owner = path, os.getpid()
         while True:
             try:  # not through a link, which others can make in a shared folder
                 self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -240,20 +239,21 @@ class PathLock:
             except OSError as error:
                 os.close(self._fd)
                 raise BindError(error.errno, f"{endpoint} is in use: another process holds {path}") from error
-            if self._is_current():
+            if self.is_ours():
                 return
             os.close(self._fd)
 
-    def _is_current(self) -> bool:
-        """Whether our locked file still is the one at the path: its previous owner may have removed it meanwhile."""
+    def is_ours(self) -> bool:
+        """Whether the file at the path still is the one that this process, not its parent, has locked."""
         try:
-            return os.fstat(self._fd).st_ino == os.stat(self.path).st_ino
+            return self._owner == os.getpid() and os.path.samestat(os.fstat(self._fd), os.stat(self.path))
         except FileNotFoundError:
             return False
 
     def release(self) -> None:
-        """Remove the file while the lock is held, then unlock."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, if it is ours, while the lock is held, then unlock."""
+        if self.is_ours():
+            self.path.unlink(missing_ok=True)
         os.close(self._fd)
 
 

@@ -169,12 +169,16 @@ def load_public(path: Path, advice: str = MAKE) -> bytes:
     """The z85 public key in a `.key` file; raises ValueError, with `advice`, if there is no such file."""
     if not path.is_file():
         raise ValueError(f"key file {path} does not exist; {advice}")
-    return _checked(zmq.auth.load_certificate(path)[0], path)
+    try:
+        public, _ = zmq.auth.load_certificate(path)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no public key; {advice}") from error
+    return _checked(public, path)
 
 
 def _load_secret(path: Path, advice: str = MAKE) -> tuple[bytes, bytes]:
     public = load_public(path, advice)
-    secret = zmq.auth.load_certificate(path)[1]
+    _, secret = zmq.auth.load_certificate(path)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("event=readable_secret path=%s advice='chmod 600'", path)
     if secret is None:
@@ -187,6 +191,10 @@ def _load_secret(path: Path, advice: str = MAKE) -> tuple[bytes, bytes]:
 def _checked(key: bytes, path: Path) -> bytes:
     if len(key) != 40:
         raise ValueError(f"{path}: key of {len(key)} characters, expected 40 (z85)")
+    try:
+        zmq.curve_public(key)
+    except zmq.ZMQError as error:
+        raise ValueError(f"{path}: its key is not written in z85") from error
     return key
 
 

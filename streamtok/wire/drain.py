@@ -65,7 +65,6 @@ class Drain:
         self._takers = {kind.encode(): take for kind, take in takers.items() if kind in self.kinds}
         self._believers: dict[str, Believer[Message]] = {}
         self._grids: dict[str, list[int]] = {}
-        self._fetched: dict[str, tuple[str, int]] = {}  # session and seq of the last message that came with an epoch
         self.grids = GridReader(self.coders)
         self._back_until, self._silence, self._endings = 0.0, Silence(), Endings()
         self.stopping, self._info_changed = False, threading.Condition()
@@ -254,7 +253,7 @@ class Drain:
                 self.received[message.stream].take_info(message)
             return
         message = replace(message, info=self.infos.get(message.stream))  # the newest info may change until it is read
-        if not self.joiner.hold(message) and not self._came_with_epoch(message):
+        if not self.joiner.hold(message):
             self._accept(message)
 
     def _note_info(self, info: Info) -> None:
@@ -270,19 +269,9 @@ class Drain:
 
     def _accept_epoch(self, stream: str, messages: list[TokenMessage]) -> None:
         """Deliver a fetched epoch and the live messages held back, which may be older, in order and once each."""
-        unique = {(message.header.session, message.header.seq): message for message in messages}
-        messages = sorted(unique.values(), key=lambda message: message.header.seq)
-        for message in messages:
-            if not self.received[stream].has(message.header):
-                self._accept(message, extra=True)
-        if messages:
-            self._fetched[stream] = messages[-1].header.session, messages[-1].header.seq
-
-    def _came_with_epoch(self, message: TokenMessage) -> bool:
-        """Whether a live message was already fetched with its epoch, so that it does not count as stale."""
-        session, seq = self._fetched.get(message.stream, ("", -1))
-        fetched = message.header.session == session and message.header.seq <= seq
-        return fetched and self.received[message.stream].has(message.header)  # not if it has restarted since
+        for message in sorted(messages, key=lambda message: message.header.seq):
+            self.received[stream].fetched = message.header.seq
+            self._accept(message, extra=True)
 
     def _accept(self, message: TokenMessage, extra: bool = False) -> None:
         stream, verdict = message.stream, self.received[message.stream].take_message(message.header)

@@ -11,8 +11,8 @@ import msgspec
 import zmq
 
 from streamtok.event_log import EventLog
-from streamtok.wire.control import Request, control_socket, decode_epoch, read_reply
-from streamtok.wire.endpoint import reachable, receive
+from streamtok.wire.control import Request, control_socket, decode_epoch, receive_reply
+from streamtok.wire.endpoint import reachable
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
 from streamtok.wire.message import TokenMessage, check_tokens, encode
@@ -121,7 +121,7 @@ class Joiner:
     def _receive_epoch(self, stream: str, join: _Join) -> list[TokenMessage] | None:
         if join.socket is None or join.asked is None or not join.socket.poll(0):
             return None
-        reply = read_reply(receive(join.socket, most=1), self.rejects)
+        reply = receive_reply(join.socket, self.rejects)
         if reply is None:
             return []
         if not reply.ok:

@@ -18,7 +18,7 @@ import zmq
 
 from streamtok.bench.soak.link import BreakableLink
 from streamtok.types import Frame
-from streamtok.wire import connection, control, drain, guard, intake
+from streamtok.wire import connection, drain, guard, intake, streams
 from streamtok.wire.control import ControlClient, ControlError
 from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unpack_info, unpack_status
@@ -585,7 +585,7 @@ def test_control_without_a_node_times_out():
 
 
 def test_keyframe_requests_are_coalesced_and_limited_to_one_a_second(monkeypatch):
-    monkeypatch.setattr(control, "KEYFRAME_SPACING_NS", 10**15)  # a second that does not end before the test
+    monkeypatch.setattr(streams, "KEYFRAME_SPACING_NS", 10**15)  # a second that does not end before the test
 
     def asked() -> int:
         return [event.kind for event in node.events].count("keyframe")
@@ -603,12 +603,12 @@ def test_keyframe_requests_are_coalesced_and_limited_to_one_a_second(monkeypatch
         assert node.do(lambda publisher: publisher._table.get("front").gate.pending) is False
         assert ask(2) == [False, True]
         assert asked() == 1
-        monkeypatch.setattr(control, "KEYFRAME_SPACING_NS", 0)  # the second is over
+        monkeypatch.setattr(streams, "KEYFRAME_SPACING_NS", 0)  # the second is over
         assert eventually(lambda: asked() == 2)
 
 
 def test_keyframes_that_are_asked_for_without_end_are_due_once_a_second():
-    gate, due = control.KeyframeGate(), []
+    gate, due = streams.KeyframeGate(), []
     for now_ns in range(0, 3_000_000_000, 100_000_000):
         gate.ask()
         due += [now_ns] if gate.take_due(now_ns) else []

@@ -18,9 +18,9 @@ import zmq
 
 from streamtok.bench.soak.link import BreakableLink
 from streamtok.types import Frame
-from streamtok.wire import connection, drain, guard, intake, streams
+from streamtok.wire import arrivals, connection, drain, guard, intake, streams
+from streamtok.wire.arrivals import KINDS
 from streamtok.wire.control import ControlClient, ControlError
-from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
@@ -241,7 +241,7 @@ def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
 @pytest.mark.parametrize("outage", ["cut", "freeze"])
 def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage, join, monkeypatch):
     monkeypatch.setattr(intake, "SILENT_S", 1.5)
-    monkeypatch.setattr(drain, "BACK_S", 60)
+    monkeypatch.setattr(arrivals, "BACK_S", 60)
     with (
         Served("front") as node,
         BreakableLink(node.endpoint) as link,

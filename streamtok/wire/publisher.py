@@ -13,8 +13,9 @@ import zmq
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
+from streamtok.wire.binding import Binding
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
-from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
+from streamtok.wire.endpoint import check_endpoints, open_socket
 from streamtok.wire.errors import ReaderTooSlow, Rejects, WireError
 from streamtok.wire.guard import PeerGuard
 from streamtok.wire.header import Info, Status, TokenHeader, system_clock_pair

@@ -412,7 +412,7 @@ def test_named_streams_are_accepted_however_many(count):
         assert next(reader).stream == names[69]
         assert (reader.infos.keys(), reader.rejects.counts) == ({*names[:70]}, {})
         time.sleep(0.5)  # two turns of the guard
-        assert (reader._drain.connection.counts["connected"], reader.connected) == (1, True)
+        assert (reader._drain.connection.connects, reader.connected) == (1, True)
 
 
 def reply_of(**fields) -> list[bytes]:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from streamtok.commands import keys
 from streamtok.wire import connection
+from streamtok.wire.binding import BindError
 from streamtok.wire.control import ControlClient
-from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, control_beside, is_private, reachable
+from streamtok.wire.endpoint import InsecureBindError, check_bind, control_beside, is_private, reachable
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import AllowList, CurveClient, CurveServer, allow, generate, load_public
 from streamtok.wire.subscriber import subscribe

@@ -5,18 +5,18 @@ No thread and no socket; `drain` has both.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
-from streamtok.coding.library import Coders
 from streamtok.wire.coded import GridReader
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
 from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Mailbox
 from streamtok.wire.message import FrameMessage, Part, TokenMessage, check_tokens, unpack_frame, unpack_info
-from streamtok.wire.tracking import Believer, Claim, Endings, StreamTracker
+from streamtok.wire.tracking import Believer, Claim, StreamTracker
 
 QUIET_S = 0.5  # after which a held camera image is taken, since no info confirms images
 BACK_S = 5.0  # how long after an outage a jump of `seq` is attributed to it
@@ -43,7 +43,7 @@ class Arrivals:
     join: Literal["keyframe", "epoch", "never"]
     limits: Limits
     max_streams: int
-    coders: Coders
+    grids: GridReader
     rejects: Rejects
     infos: dict[str, Info]
     received: dict[str, StreamTracker] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class Arrivals:
         self._takers = {kind.encode(): take for kind, take in takers.items() if kind in self.kinds}
         self._believers: dict[str, Believer[Message]] = {}
         self._shapes: dict[str, list[int]] = {}  # of each stream's newest grid
-        self._back_until, self._endings = 0.0, Endings()
+        self._back_until = 0.0
+        self._ended: Counter[str] = Counter()  # infos in a row that say that a stream has ended
         self._info_changed = threading.Condition()
-        self.grids = GridReader(self.coders)
 
     def wait_for_info(self, stream: str, timeout: float) -> Info | None:
         """The newest info of a stream, after waiting for one for up to `timeout` seconds; None if none came."""
@@ -95,9 +95,12 @@ class Arrivals:
                 self._deliver(message, extra=True)
 
     def has_ended(self, connected: bool) -> bool:
-        """Whether nothing more will come; while a node is `connected`, all named streams are waited for."""
+        """Whether nothing more will come; while a node is `connected`, all named streams are waited for.
+
+        It may then still contradict an info, so one that says that a stream has ended is believed if it is repeated.
+        """
         names = self.infos.keys() if self.streams is None or not connected else self.streams
-        ended = all(self._endings.has_ended(name, connected) for name in names)
+        ended = all(self._ended[name] > int(connected) for name in names)
         return bool(self.infos) and ended and not self.joiner.waiting
 
     def _take_frame(self, parts: Sequence[Part]) -> None:
@@ -108,12 +111,12 @@ class Arrivals:
         message = check_tokens(parts, self.limits, self._possible_shapes(parts))
         header = message.header
         self._weigh(Claim(header.session, header.seq - 1, header.seq, message, header.epoch, header.keyframe))
-        self._endings.note(message.stream, False)
+        self._ended[message.stream] = 0
 
     def _take_info(self, parts: Sequence[Part]) -> None:
         info = unpack_info(parts, self.limits)
         self._weigh(Claim(info.session, info.last_seq, info.last_seq, info, None if info.epoch < 0 else info.epoch))
-        self._endings.note(info.stream, info.ended)
+        self._ended[info.stream] = self._ended[info.stream] + 1 if info.ended else 0
         if info.session == self._believers[info.stream].session:
             self._note_info(info)
 

@@ -1,4 +1,4 @@
-"""Binds sockets: paths of ipc sockets are locked and theirs alone who may connect, and errors say what to do."""
+"""Binds sockets: ipc paths are locked, and open to their owner only; errors say what to do."""
 
 import errno
 import fcntl

@@ -147,7 +147,7 @@ class Connection:
         if not self._refused:
             self._refused = True
             log.warning(
-                "event=refused endpoint=%s later=counted advice='the node wants other keys: pass --curve (curve=) with "
+                "event=refused endpoint=%s advice='the node wants other keys: pass --curve (curve=) with "
                 "a key on its allow list, and its server.key'",
                 self.endpoint,
             )

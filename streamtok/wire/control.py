@@ -1,4 +1,4 @@
-"""The control socket: msgpack requests of readers (`OPS`), the thread that answers them, and a client."""
+"""The control socket: msgpack requests of readers, the thread that answers them, and a client."""
 
 import contextlib
 import itertools
@@ -31,7 +31,6 @@ SERVE_S = 0.001  # CPU time of one turn, in which many readers may be served
 REST = 19.0  # pause after a turn, as a multiple of its time, so that a flood costs the encoder 1/20 of a core (the GIL)
 MAX_UNSENT = 1 << 26  # bytes of large replies to all readers that were not sent yet
 Handler = Callable[[str | None], object]
-OPS = ("info", "stats", "keyframe", "epoch")
 
 
 class Request(Struct, kw_only=True, frozen=True):
@@ -110,7 +109,7 @@ class ControlServer:
             *route, body = parts
             if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1]):
                 raise WireError("parts", f"control request of {len(parts)} parts, expected identity and one map")
-            reply = self.answer(body, bytes(route[0]))
+            reply = self._answer(body, bytes(route[0]))
         except WireError as error:
             self.rejects.add("control", error)
         else:
@@ -130,10 +129,10 @@ class ControlServer:
         waiting = sum(size for _, size, _ in self._unsent)
         return waiting < MAX_UNSENT // 2 and all(waits_for != reader for waits_for, _, _ in self._unsent)
 
-    def answer(self, body: Part, reader: bytes = b"") -> bytes:
+    def _answer(self, body: Part, reader: bytes = b"") -> bytes:
         """The encoded reply to one encoded request of `reader`; raises WireError if it is no request."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
-        self.counts[request.op if request.op in OPS else "unknown"] += 1
+        self.counts[request.op if request.op in self.handlers else "unknown"] += 1
         try:
             return encode(Reply(id=request.id, ok=True, result=self._handle(request, reader)))
         except ValueError as error:
@@ -148,7 +147,7 @@ class ControlServer:
             raise ValueError(f"request of wire version {request.version}, this node knows version {VERSION}")
         handler = self.handlers.get(request.op)
         if handler is None:
-            raise ValueError(f"op {request.op!r}, expected one of {', '.join(OPS)}")
+            raise ValueError(f"op {request.op!r}, expected one of {', '.join(self.handlers)}")
         if request.op == "epoch" and not self._has_room(reader):
             self.counts["busy"] += 1
             raise ValueError("replies wait unread; read them, or ask again later")

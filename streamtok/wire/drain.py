@@ -1,5 +1,7 @@
 """The thread that reads one publisher's socket, and gives what comes to `Arrivals`."""
 
+import atexit
+import contextlib
 import threading
 import time
 from dataclasses import KW_ONLY, dataclass
@@ -17,6 +19,7 @@ MESSAGES_PER_POLL = 256
 MAX_BACKLOG = 1 << 24  # bytes that were received and not taken yet, besides one message in transit
 BUSY = 4  # factor by which patience with a silent node grows while its machine acknowledges packets
 MAX_NAMES = 128  # of streams that are subscribed to by name: a node takes more bytes at once for a flood
+MOST_ENDING, ENDING_S = 2, 1.0  # readers that were let go and still hold descriptors; how long a new one waits for them
 running: set["Drain"] = set()  # whose threads have not ended
 
 
@@ -37,8 +40,9 @@ class Drain:
 
     def __post_init__(self) -> None:
         self.mailbox, self.joiner = self.arrivals.mailbox, self.arrivals.joiner
-        self.stopping, self._silence = False, Silence()
+        self._stopping, self._silence = False, Silence()
         self._thread = threading.Thread(target=self._run, name=f"subscribe {self.endpoint}", daemon=True)
+        _wait_for_ending()
         try:
             self.connection = self._connect()
             running.add(self)  # before its thread, which may begin to run late
@@ -50,7 +54,7 @@ class Drain:
 
     def stop(self) -> None:
         """Tell the thread to end, and wait for nothing."""
-        self.stopping = True
+        self._stopping = True
 
     def close(self) -> None:
         """Stop reading and end the mailbox; idempotent."""
@@ -68,7 +72,7 @@ class Drain:
 
     def _run(self) -> None:
         try:
-            while not self.stopping:
+            while not self._stopping:
                 self._turn()
             self.arrivals.settle()
         except BaseException as error:
@@ -132,3 +136,19 @@ class Drain:
                 self.connection.intake.drained = True
                 return
             self.arrivals.take(parts)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what was never closed, each although another fails: libzmq's threads must not outlive the program."""
+    with contextlib.ExitStack() as closing:
+        for drain in tuple(running):
+            drain.stop()
+            closing.callback(drain.close)
+
+
+def _wait_for_ending() -> None:
+    """Wait while more than a few readers that were let go are ending; without a lock, for any thread may come here."""
+    deadline = time.monotonic() + ENDING_S
+    while sum(drain._stopping for drain in tuple(running)) > MOST_ENDING and time.monotonic() < deadline:
+        time.sleep(0.005)

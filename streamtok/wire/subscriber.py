@@ -5,9 +5,6 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import asyncio
-import atexit
-import contextlib
-import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -18,8 +15,9 @@ import zmq
 
 from streamtok.coding.library import Coders
 from streamtok.wire.arrivals import KINDS, Arrivals, Kind
+from streamtok.wire.coded import GridReader
 from streamtok.wire.control import ControlClient
-from streamtok.wire.drain import Drain, running
+from streamtok.wire.drain import Drain
 from streamtok.wire.endpoint import reachable
 from streamtok.wire.errors import Rejects
 from streamtok.wire.header import Info, Limits
@@ -37,23 +35,6 @@ else:
     Message = TypeVar("Message")
 
 QUEUE_BYTES = 1 << 28  # of all messages that wait to be read, unpacked
-MOST_ENDING, ENDING_S = 2, 1.0  # readers that were let go and still hold descriptors; how long a new one waits for them
-
-
-@atexit.register
-def _close_all() -> None:
-    """Close what was never closed, each although another fails: libzmq's threads must not outlive the program."""
-    with contextlib.ExitStack() as closing:
-        for drain in tuple(running):
-            drain.stop()
-            closing.callback(drain.close)
-
-
-def _wait_for_ending() -> None:
-    """Wait while more than a few readers that were let go are ending; without a lock, for any thread may come here."""
-    deadline = time.monotonic() + ENDING_S
-    while sum(drain.stopping for drain in tuple(running)) > MOST_ENDING and time.monotonic() < deadline:
-        time.sleep(0.005)
 
 
 def count_memory(message: TokenMessage | FrameMessage) -> int:
@@ -113,7 +94,6 @@ class Subscription(Generic[Message]):
     def __post_init__(self) -> None:
         if isinstance(self.streams, str):
             raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
-        _wait_for_ending()
         self.streams = None if self.streams is None else frozenset(self.streams)
         self.kinds = frozenset(self.kinds)
         self._check_options(self.kinds)
@@ -129,7 +109,7 @@ class Subscription(Generic[Message]):
             join="never" if self.latest_only or "info" not in self.kinds else self.join,
             limits=self.limits,
             max_streams=max(self.max_streams, len(self.streams or ())),
-            coders=Coders(self.coders),
+            grids=GridReader(Coders(self.coders)),
             rejects=self.rejects,
             infos=self.infos,
         )

@@ -92,21 +92,6 @@ class StreamTracker:
         return header.seq if self.base is None else self.base + 1
 
 
-@dataclass
-class Endings:
-    """Which streams have ended. An info that says so is believed if it is repeated, or once its node has gone."""
-
-    _said: Counter[str] = field(default_factory=Counter)
-
-    def note(self, stream: str, ended: bool) -> None:
-        """Note whether a message or info of a stream says that it has ended."""
-        self._said[stream] = self._said[stream] + 1 if ended else 0
-
-    def has_ended(self, stream: str, connected: bool) -> bool:
-        """Whether a stream has ended; while `connected`, its node may still contradict a single info."""
-        return self._said[stream] > int(connected)
-
-
 @dataclass(frozen=True, slots=True)
 class Claim(Generic[Item]):
     """What one message claims about its stream: the newest `seq` before it, and the newest with it (equal for an info).

@@ -384,7 +384,7 @@ def test_more_streams_than_accepted_are_refused(fake):
             socket.send_multipart(pack(make_info(f"s{number}")))
         assert eventually(lambda: reader.rejects.counts == {"subscribe.streams": 6})
         assert sorted(reader.infos) == ["s0", "s1", "s2", "s3"]
-        assert len(reader._arrivals._endings._said) == 4
+        assert len(reader._arrivals._ended) == 4
 
 
 def test_a_jump_to_a_keyframe_fetches_no_epoch_for_the_message_that_confirms_it(fake):

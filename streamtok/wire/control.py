@@ -129,7 +129,7 @@ class ControlServer:
         waiting = sum(size for _, size, _ in self._unsent)
         return waiting < MAX_UNSENT // 2 and all(waits_for != reader for waits_for, _, _ in self._unsent)
 
-    def _answer(self, body: Part, reader: bytes = b"") -> bytes:
+    def _answer(self, body: Part, reader: bytes) -> bytes:
         """The encoded reply to one encoded request of `reader`; raises WireError if it is no request."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
         self.counts[request.op if request.op in self.handlers else "unknown"] += 1

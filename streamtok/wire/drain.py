@@ -79,12 +79,12 @@ class Drain:
             self.mailbox.end(error)
             raise
         finally:
+            self.mailbox.end()  # not in `close`: a forked child has the mailbox, perhaps locked, but not this thread
             self.joiner.close()
             self.connection.close()
             self.joiner.context.term()
             self.arrivals.rejects.finish_logs()
             running.discard(self)
-            self.mailbox.end()  # not in `close`: a forked child has the mailbox, perhaps locked, but not this thread
 
     def _turn(self) -> None:
         if full := self.lossless and self.mailbox.full:

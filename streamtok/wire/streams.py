@@ -205,12 +205,11 @@ class StreamTable:
         known = self.streams.get(info.stream)
         same = known is not None and known.info.tokenizer == info.tokenizer
         coder = known.coder if known and known.coder and same else self._coder_of(info)
-        info = msgspec.structs.replace(info, coder=coder and coder.coder.fingerprint)
-        last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
-        info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)
-        state = self._keep(info, foreign=False)
+        epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, -1)
+        own = {"coder": coder and coder.coder.fingerprint, "epoch": epoch, "last_seq": last_seq, "ended": False}
+        state = self._keep(msgspec.structs.replace(info, **own | self.fixed), foreign=False)
         state.described, state.coder = described, coder
-        return info
+        return state.info
 
     def _coder_of(self, info: Info) -> GridCoder | None:
         """The coder of a stream's grids, None unless its compression is `coded`; ValueError if it has no coder."""

@@ -4,6 +4,7 @@ import atexit
 import json
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ def log_to_stderr(log_format: str = "text") -> None:
     if not isinstance(sys.stderr, Outlet):
         outlet = Outlet(sys.stderr)
         atexit.register(outlet.finish)
+        os.register_at_fork(after_in_child=outlet.start_anew)
         sys.stderr = cast(TextIO, outlet)
     logger = logging.getLogger("streamtok")
     logger.setLevel(logging.INFO)

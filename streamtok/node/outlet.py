@@ -22,6 +22,10 @@ class Outlet:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Start with nothing to write, also in a forked child: the thread that writes is its parent's."""
         self._lock = threading.RLock()  # re-entrant, for a signal handler that interrupts a write
         self._texts: deque[str] = deque()
         self._waiting = self._lost = 0  # characters

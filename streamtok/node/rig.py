@@ -21,7 +21,8 @@ from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.errors import blame_settings
 from streamtok.settings.rig import RigSettings, StreamSettings
 from streamtok.settings.shared import MAX_PIXELS, PublishSettings
-from streamtok.wire.endpoint import check_endpoints, probe_endpoints
+from streamtok.wire.binding import probe_endpoints
+from streamtok.wire.endpoint import check_endpoints
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import CurveServer, load_keys
 

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class Connection:
 
     libzmq reconnects by itself after a lost connection, but not after a message beyond ZMQ_MAXMSGSIZE or a refused key:
     then it would stay silent for ever. `up` says whether the connection is established, `waited` whether it was down at
-    some time since `connect`. `counts` has connected, disconnected, refused and overrun.
+    some time since `connect`. `connects` counts how often it was established.
 
     `intake` judges the data that comes: a connection at fault is replaced.
     """
@@ -70,9 +69,10 @@ class Connection:
     intake: Intake = field(default_factory=Intake)
     up: bool = False
     waited: bool = False
-    counts: Counter = field(default_factory=Counter)
+    connects: int = 0
     _broken_since: float | None = None
     _silent_since: float | None = field(default_factory=time.monotonic)
+    _refused: bool = False
     _met: bool = False  # whether a program has accepted the last attempt to connect
     _log: EventLog = field(default_factory=lambda: EventLog("subscribe", log, "socket"))
     _monitor: zmq.Socket = field(init=False)
@@ -92,7 +92,7 @@ class Connection:
 
     def check(self) -> bool:
         """Handle the socket's events; reconnect if libzmq has given up for RETRY_S. Returns whether it connected."""
-        before = self.counts["connected"]
+        before = self.connects
         while self._monitor.poll(0):
             told = recv_monitor_message(self._monitor)
             if told["event"] == zmq.EVENT_CONNECTED:
@@ -100,7 +100,6 @@ class Connection:
             self._on_event(told["event"])
         fault = self.intake.judge()
         if fault == "overrun":
-            self.counts["overrun"] += 1
             most = self.intake.most
             self._log.add(time.monotonic_ns(), "overrun", {"connections": 1}, bytes=most, endpoint=self.endpoint)
         if fault is not None:
@@ -110,7 +109,7 @@ class Connection:
             log.warning("event=waiting endpoint=%s: %s", self.endpoint, explain_silence(self.endpoint, self._met))
         if self._broken_since is not None and time.monotonic() - self._broken_since > RETRY_S:
             self.connect_anew()
-        return self.counts["connected"] > before
+        return self.connects > before
 
     def connect_anew(self) -> None:
         """Replace the connection, which may hang, by a new one."""
@@ -133,7 +132,7 @@ class Connection:
     def _on_event(self, event: int) -> None:
         if event & _UP:
             self.up, self._broken_since, self._silent_since = True, None, None
-            self.counts["connected"] += 1
+            self.connects += 1
         elif event & _TRYING:
             self._broken_since = None
             self._met = event == zmq.EVENT_CONNECTED or (self._met and event != zmq.EVENT_CLOSED)
@@ -142,14 +141,13 @@ class Connection:
             self._on_denied()
         else:
             self.up, self.waited, self._broken_since = False, True, time.monotonic()
-            self.counts["disconnected"] += 1
 
     def _on_denied(self) -> None:
         self._silent_since = None
-        self.counts["refused"] += 1
-        if self.counts["refused"] == 1:
+        if not self._refused:
+            self._refused = True
             log.warning(
-                "event=refused endpoint=%s later=counted advice='the node wants other keys: pass --curve (curve=) with "
+                "event=refused endpoint=%s advice='the node wants other keys: pass --curve (curve=) with "
                 "a key on its allow list, and its server.key'",
                 self.endpoint,
             )

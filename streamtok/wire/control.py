@@ -1,4 +1,4 @@
-"""The control socket: info, stats, keyframe requests and late join, as msgpack requests and replies."""
+"""The control socket: msgpack requests of readers, the thread that answers them, and a client."""
 
 import contextlib
 import itertools
@@ -30,9 +30,7 @@ MAX_RESULT = 1 << 20
 SERVE_S = 0.001  # CPU time of one turn, in which many readers may be served
 REST = 19.0  # pause after a turn, as a multiple of its time, so that a flood costs the encoder 1/20 of a core (the GIL)
 MAX_UNSENT = 1 << 26  # bytes of large replies to all readers that were not sent yet
-KEYFRAME_SPACING_NS = 1_000_000_000
 Handler = Callable[[str | None], object]
-OPS = ("info", "stats", "keyframe", "epoch")
 
 
 class Request(Struct, kw_only=True, frozen=True):
@@ -111,7 +109,7 @@ class ControlServer:
             *route, body = parts
             if len(parts) not in (2, 3) or (len(parts) == 3 and parts[1]):
                 raise WireError("parts", f"control request of {len(parts)} parts, expected identity and one map")
-            reply = self.answer(body, bytes(route[0]))
+            reply = self._answer(body, bytes(route[0]))
         except WireError as error:
             self.rejects.add("control", error)
         else:
@@ -131,10 +129,10 @@ class ControlServer:
         waiting = sum(size for _, size, _ in self._unsent)
         return waiting < MAX_UNSENT // 2 and all(waits_for != reader for waits_for, _, _ in self._unsent)
 
-    def answer(self, body: Part, reader: bytes = b"") -> bytes:
+    def _answer(self, body: Part, reader: bytes) -> bytes:
         """The encoded reply to one encoded request of `reader`; raises WireError if it is no request."""
         request = decode_map(body, Request, Limits(max_header=MAX_REQUEST))
-        self.counts[request.op if request.op in OPS else "unknown"] += 1
+        self.counts[request.op if request.op in self.handlers else "unknown"] += 1
         try:
             return encode(Reply(id=request.id, ok=True, result=self._handle(request, reader)))
         except ValueError as error:
@@ -149,67 +147,11 @@ class ControlServer:
             raise ValueError(f"request of wire version {request.version}, this node knows version {VERSION}")
         handler = self.handlers.get(request.op)
         if handler is None:
-            raise ValueError(f"op {request.op!r}, expected one of {', '.join(OPS)}")
+            raise ValueError(f"op {request.op!r}, expected one of {', '.join(self.handlers)}")
         if request.op == "epoch" and not self._has_room(reader):
             self.counts["busy"] += 1
             raise ValueError("replies wait unread; read them, or ask again later")
         return handler(request.stream)
-
-
-@dataclass
-class KeyframeGate:
-    """Coalesces the keyframe requests of one stream: at most one keyframe a second, which serves all who asked.
-
-    A keyframe restarts every reader's context, so requests of a hundred readers must cost no more than one.
-    """
-
-    pending: bool = False
-    last_ns: int | None = None
-
-    def ask(self) -> bool:
-        """Note a request; returns whether one was pending already."""
-        coalesced, self.pending = self.pending, True
-        return coalesced
-
-    def take_due(self, now_ns: int) -> bool:
-        """Whether to make a keyframe now; if so, the next one is at least a second later."""
-        if not self.pending or (self.last_ns is not None and now_ns - self.last_ns < KEYFRAME_SPACING_NS):
-            return False
-        self.pending, self.last_ns = False, now_ns
-        return True
-
-
-@dataclass
-class EpochCache:
-    """Caches the messages of one stream since its last keyframe, for late joiners.
-
-    There are none once the epoch has exceeded `max_bytes`, or lacks a message, until the next keyframe.
-    """
-
-    max_bytes: int = MAX_EPOCH
-    messages: list[list[Part]] = field(default_factory=list)
-    nbytes: int = 0
-
-    def add(self, parts: list[Part], keyframe: bool, follows: bool = True) -> None:
-        """Cache one sent message; a keyframe clears the cache first. `follows`: none is missing before it."""
-        if keyframe:
-            self.messages, self.nbytes = [], 0
-        self.nbytes += sum(len(part) for part in parts)
-        has_room = self.nbytes <= self.max_bytes and len(self.messages) < MAX_EPOCH_MESSAGES
-        if has_room and (keyframe or (self.messages and follows)):
-            self.messages.append(parts)
-        else:
-            self.messages = []
-
-    def kept(self) -> list[list[Part]]:
-        """The messages, oldest first; raises ValueError if the epoch is not cached."""
-        if not self.messages:
-            raise ValueError(
-                f"the current epoch is not kept: no keyframe has come here yet, or over {self.max_bytes} bytes or "
-                f"{MAX_EPOCH_MESSAGES} messages since, or one was lost; ask for a keyframe instead, or set a shorter "
-                "keyframe interval on the node"
-            )
-        return [*self.messages]
 
 
 class ControlClient:
@@ -247,7 +189,7 @@ class ControlClient:
         while (left := deadline - time.monotonic()) > 0:
             if not self._socket.poll(max(1, int(left * 1000))):
                 continue
-            reply = read_reply(receive(self._socket, most=1), self.rejects)
+            reply = receive_reply(self._socket, self.rejects)
             if reply is not None and reply.id == asked:
                 if not reply.ok:
                     raise ControlError(f"{op} refused by {self.endpoint}: {reply.error}")
@@ -280,8 +222,9 @@ def control_socket(context: zmq.Context, endpoint: str, curve: CurveClient | Non
     return socket
 
 
-def read_reply(parts: list[memoryview], rejects: Rejects) -> ReceivedReply | None:
-    """Read a reply from the parts that a DEALER received; None (counted in `rejects`) if it is malformed."""
+def receive_reply(socket: zmq.Socket, rejects: Rejects) -> ReceivedReply | None:
+    """Receive the reply that waits on a DEALER socket; None (counted in `rejects`) if it is malformed."""
+    parts = receive(socket, most=1)
     try:
         if len(parts) != 1:
             raise WireError("parts", f"control reply of {len(parts)} parts, expected 1")

@@ -1,15 +1,8 @@
-"""Endpoints and sockets: which addresses need keys, ipc permissions and locks, and the options that sockets share."""
+"""Endpoints, which of them may be bound without keys, and the options that all sockets share."""
 
-import contextlib
-import errno
-import fcntl
 import grp
-import os
 import re
 import resource
-import socket as net
-import threading
-from pathlib import Path
 
 import zmq
 
@@ -27,21 +20,10 @@ SUBSCRIPTIONS = 64  # receive queue of an XPUB: libzmq processes all that wait i
 LOCAL_QUEUE = 100_000  # on ipc: if a queue is full when its peer leaves, libzmq ends the process (see `tcp`)
 HANDSHAKE_MS = 5000  # after which a connection that has not completed the handshake is closed
 FEWEST_FILES = 256  # of which a node keeps 128 for its own files, and libzmq ends a process that has none left
-_UMASK = threading.Lock()
-WHAT_TO_DO = {  # after a failed bind
-    errno.EADDRINUSE: "is another node running there?",
-    errno.ENODEV: "name an address or a network interface of this machine (`ip address` lists them), or * for all",
-    errno.EADDRNOTAVAIL: "name an address of this machine (`ip address` lists them), or * for all",
-    errno.EACCES: "take a port of 1024 or more",
-}
 
 
 class InsecureBindError(ValueError):
     """A bind would expose the stream to anyone on the network."""
-
-
-class BindError(OSError):
-    """An address cannot be bound; the message has the reason."""
 
 
 def is_private(endpoint: str) -> bool:
@@ -84,13 +66,18 @@ def check_endpoints(bind: str, control: str | None, *, secure: bool, insecure: b
     if ipc_group is not None:
         find_group_id(ipc_group)
         ipc = [endpoint for endpoint in endpoints if endpoint.startswith("ipc://")]
-        without = [endpoint for endpoint in ipc or endpoints if not _has_path(endpoint)]
+        without = [endpoint for endpoint in ipc or endpoints if not has_path(endpoint)]
         if without:
             raise ValueError(
                 f"ipc_group is {ipc_group!r}, but {' and '.join(without)} has no file that a group could be given: "
                 "bind ipc://PATH, or leave ipc_group out"
             )
     return control
+
+
+def has_path(endpoint: str) -> bool:
+    """Whether an endpoint is an ipc socket with a file: neither a wildcard nor an abstract one."""
+    return endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@")
 
 
 def find_group_id(group: str) -> int:
@@ -138,153 +125,6 @@ def reachable(control: str, stream_endpoint: str) -> str:
     if control.startswith("tcp://") and host in ("0.0.0.0", "*", "[::]") and stream_endpoint.startswith("tcp://"):
         return stream_endpoint.rpartition(":")[0] + ":" + port
     return control
-
-
-def probe_endpoints(*endpoints: str) -> None:
-    """Raise BindError for an endpoint that another process holds, before a model is loaded in vain.
-
-    Nobody can connect during the probe. Endpoints that it cannot check (an interface's name, any port) are left to the
-    real bind.
-    """
-    for endpoint in filter(None, endpoints):
-        if _has_path(endpoint):
-            path = _ipc_path(endpoint)
-            PathLock(path.with_name(path.name + ".lock"), endpoint).release()
-        elif endpoint.startswith("tcp://") and endpoint.rpartition(":")[2].isdecimal():
-            _probe_port(endpoint)
-
-
-def _probe_port(endpoint: str) -> None:
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    host = host.strip("[]").replace("*", "0.0.0.0")
-    try:
-        family, kind, number, _, address = net.getaddrinfo(host, int(port), type=net.SOCK_STREAM)[0]
-    except OSError:
-        return
-    with net.socket(family, kind, number) as probe:
-        probe.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # as libzmq does: a port that was just closed is free
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise make_bind_error(endpoint, error.errno or 0) from error
-
-
-def make_bind_error(endpoint: str, number: int) -> BindError:
-    """The error of a bind that failed with an errno of the system or libzmq."""
-    advice = WHAT_TO_DO.get(number)
-    return BindError(number, f"cannot bind {endpoint}: {zmq.strerror(number)}" + (f"; {advice}" if advice else ""))
-
-
-class Binding:
-    """Binds one socket; holds the lock of an ipc path while bound, and removes path and lock in `release`.
-
-    Only its owner may connect to an ipc path, and `group` (a name or number) if given. Raises BindError or ValueError.
-    """
-
-    def __init__(self, socket: zmq.Socket, endpoint: str, group: str | None = None) -> None:
-        self._path: Path | None = None
-        self._lock: PathLock | None = None
-        if _has_path(endpoint):
-            self._path = _ipc_path(endpoint)
-            if self._path.exists() and not self._path.is_socket():  # libzmq would delete the file
-                raise BindError(errno.EEXIST, f"cannot bind {endpoint}: there is a file of that name; choose another")
-            self._lock = PathLock(self._path.with_name(self._path.name + ".lock"), endpoint)
-        try:
-            _bind_owner_only(socket, endpoint)
-        except zmq.ZMQError as error:
-            self.release()
-            raise make_bind_error(endpoint, error.errno or 0) from error
-        if group is not None and self._path is not None:
-            self._share(self._path, group)
-        self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
-
-    def _share(self, path: Path, group: str) -> None:
-        """Let one group connect, after changing the socket file to it."""
-        try:
-            os.chown(path, -1, find_group_id(group))
-            os.chmod(path, 0o660)
-        except OSError as error:
-            self.release()
-            raise BindError(
-                error.errno,
-                f"cannot give {path} to the group {group!r} (ipc_group): {error.strerror}; the node's user must be a "
-                f"member of it: `usermod -aG {group} USER`, or SupplementaryGroups={group} in its systemd unit",
-            ) from error
-
-    def release(self) -> None:
-        """Remove the binding's files; call it after the context was terminated."""
-        if self._lock is None or self._path is None:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-        self._lock.release()
-        self._lock = None
-
-
-class PathLock:
-    """An exclusive lock file of an ipc path, which a second bind would silently take over.
-
-    The kernel frees it when its process dies, so a crash leaves nothing to clean up. Raises BindError if it is held.
-    """
-
-    def __init__(self, path: Path, endpoint: str) -> None:
-        self.path = path
-        while True:
-            try:  # not through a link, which others can make in a shared folder
-                self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            except OSError as error:
-                reason = f"cannot bind {endpoint}: no lock at {path} ({error.strerror}); choose another path"
-                raise BindError(error.errno, reason) from error
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(self._fd)
-                raise BindError(error.errno, f"{endpoint} is in use: another process holds {path}") from error
-            if self._is_current():
-                return
-            os.close(self._fd)
-
-    def _is_current(self) -> bool:
-        """Whether our locked file still is the one at the path: its previous owner may have removed it meanwhile."""
-        try:
-            return os.fstat(self._fd).st_ino == os.stat(self.path).st_ino
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        """Remove the file while the lock is held, then unlock."""
-        self.path.unlink(missing_ok=True)
-        os.close(self._fd)
-
-
-def _has_path(endpoint: str) -> bool:
-    """Whether an endpoint is an ipc socket with a file: neither a wildcard nor an abstract one."""
-    return endpoint.startswith("ipc://") and endpoint[6:7] not in ("*", "@")
-
-
-def _ipc_path(endpoint: str) -> Path:
-    path = Path(endpoint[6:])
-    longest = zmq.IPC_PATH_MAX_LEN
-    if not endpoint[6:] or len(os.fsencode(path)) > longest:
-        raise ValueError(f"ipc path {str(path)!r} is {len(os.fsencode(path))} bytes long, expected 1 to {longest}")
-    if not path.parent.is_dir():
-        raise ValueError(f"ipc path {path}: folder {path.parent} does not exist; create it first")
-    return path
-
-
-def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
-    """Bind; a socket file is created without rights for others, so that there is no moment when they can connect."""
-    if not endpoint.startswith("ipc://"):
-        socket.set(zmq.IPV6, int("[" in endpoint))
-        socket.bind(endpoint)
-        return
-    socket.set(zmq.RCVHWM, LOCAL_QUEUE)
-    with _UMASK:  # the umask is that of the whole process
-        before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)
-        try:
-            socket.bind(endpoint)
-        finally:
-            os.umask(before)
 
 
 def receive(socket: zmq.Socket, most: int = 3) -> list[memoryview]:

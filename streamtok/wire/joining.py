@@ -1,6 +1,5 @@
 """Late join: fetches the current epoch over the control socket, and delivers it before the live messages."""
 
-import itertools
 import logging
 import time
 from collections import deque
@@ -11,8 +10,8 @@ import msgspec
 import zmq
 
 from streamtok.event_log import EventLog
-from streamtok.wire.control import Request, control_socket, decode_epoch, read_reply
-from streamtok.wire.endpoint import reachable, receive
+from streamtok.wire.control import Request, control_socket, decode_epoch, receive_reply
+from streamtok.wire.endpoint import reachable
 from streamtok.wire.errors import Rejects, WireError
 from streamtok.wire.header import Info, Limits
 from streamtok.wire.message import TokenMessage, check_tokens, encode
@@ -121,7 +120,7 @@ class Joiner:
     def _receive_epoch(self, stream: str, join: _Join) -> list[TokenMessage] | None:
         if join.socket is None or join.asked is None or not join.socket.poll(0):
             return None
-        reply = read_reply(receive(join.socket, most=1), self.rejects)
+        reply = receive_reply(join.socket, self.rejects)
         if reply is None:
             return []
         if not reply.ok:
@@ -135,18 +134,16 @@ class Joiner:
 
     def _unpack_epoch(self, asked: Info, result: msgspec.Raw) -> list[TokenMessage]:
         """Unpack the messages of a reply; they must be consecutive, of the info's session, and lead to live ones."""
-        messages, size = [], 0
+        messages: list[TokenMessage] = []
+        size, name = 0, f"result of op 'epoch' of {asked.stream!r}"
         for parts in decode_epoch(result).messages:
-            messages.append(replace(check_tokens(parts, self.limits, [asked.grid]), info=asked))
-            size += messages[-1].header.nbytes
+            message = replace(check_tokens(parts, self.limits, [asked.grid]), info=asked)
+            header, size = message.header, size + message.header.nbytes
             if size > MAX_UNPACKED:
-                raise WireError("size", f"result of op 'epoch' of {asked.stream!r} is {size} bytes and more, unpacked")
-        if any(message.stream != asked.stream for message in messages):
-            raise WireError("result", f"result of op 'epoch' of {asked.stream!r} holds messages of another stream")
-        headers = [message.header for message in messages]
-        if any(header.session != asked.session for header in headers):
-            raise WireError("result", f"result of op 'epoch' of {asked.stream!r} is of another session than its info")
-        steps = {later.seq - earlier.seq for earlier, later in itertools.pairwise(headers)}
-        if steps - {1} or any(header.seq > asked.last_seq + SENT_SINCE for header in headers[:1]):
-            raise WireError("result", f"result of op 'epoch' of {asked.stream!r} does not lead to its live messages")
+                raise WireError("size", f"{name} is {size} bytes and more, unpacked")
+            newest = asked.last_seq + SENT_SINCE
+            follows = header.seq == messages[-1].header.seq + 1 if messages else header.seq <= newest
+            if (header.stream, header.session) != (asked.stream, asked.session) or not follows:
+                raise WireError("result", f"{name} does not lead to its live messages")
+            messages.append(message)
         return messages

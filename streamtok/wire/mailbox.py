@@ -24,9 +24,7 @@ class Mailbox(Generic[Item]):
     stream cannot displace a slow one. `discarded` counts, per stream, items that were not taken in time.
     """
 
-    def __init__(
-        self, capacity: int, *, room: float = math.inf, size_of: Callable[[Item], int] = lambda item: 0
-    ) -> None:
+    def __init__(self, capacity: int, room: float = math.inf, size_of: Callable[[Item], int] = lambda item: 0) -> None:
         if capacity < 1:
             raise ValueError(f"queue size is {capacity}, expected at least 1")
         self.capacity, self._room, self._size_of = capacity, room, size_of

@@ -1,10 +1,8 @@
 """The sending end of the wire: one XPUB socket for all streams of a node, and its control socket.
 
-A publisher is used by one thread. Call `poll` often (every frame, at least ten times a second): it reads subscriptions
-and sends `info`. Another thread answers control requests, also during a long step.
+One thread uses a publisher, and calls `poll` at least ten times a second. Another one answers control requests.
 """
 
-import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -15,8 +13,9 @@ import zmq
 
 from streamtok.coding.coder import TokenCoder
 from streamtok.types import Frame, StreamInfo, TokenGroup
+from streamtok.wire.binding import Binding
 from streamtok.wire.control import MAX_EPOCH, MAX_REQUEST, ControlServer, Handler
-from streamtok.wire.endpoint import Binding, check_endpoints, open_socket
+from streamtok.wire.endpoint import check_endpoints, open_socket
 from streamtok.wire.errors import ReaderTooSlow, Rejects, WireError
 from streamtok.wire.guard import PeerGuard
 from streamtok.wire.header import Info, Status, TokenHeader, system_clock_pair
@@ -26,9 +25,10 @@ from streamtok.wire.streams import Compression, StreamTable
 from streamtok.wire.subscriptions import Event, Subscriptions
 
 CONTROL_HIGH_WATER = 16
-INFO_EVERY_NS = 1_000_000_000
-READ_S = 0.003  # time to read subscriptions in one `poll`
-PAUSE_S = 10 * READ_S  # pause between reads in a flood of subscriptions, since the same thread encodes
+INFO_EVERY_S = 1.0
+CLOCK_SET_NS = 10_000_000  # beyond which the system clock was set since the last info, not slewed
+READ_S = 0.003  # in one `poll`; if subscriptions still wait then, it is a flood
+PAUSE_S = 10 * READ_S  # without reading in a flood, since the same thread encodes
 MAX_SUBSCRIPTION = 512  # bytes of a message from a reader on the XPUB socket
 
 
@@ -36,16 +36,17 @@ MAX_SUBSCRIPTION = 512  # bytes of a message from a reader on the XPUB socket
 class Publisher:
     """Publishes token groups, and frames on request, to any number of readers; only `lossless` waits for slow ones.
 
-    `bind` and `control` are endpoints; control None is one beside `bind` (named in `info`), "" is none. `node` names
-    the process. Without `curve` only private addresses can be bound, unless `insecure`. ipc sockets are for their owner
-    only, and for `ipc_group`, the name or number of a group. With `lossless` a full reader blocks the publisher, for at
-    most `lossless_timeout` seconds, then ReaderTooSlow is raised. `messages_per_second` of all streams together sets
-    the backlog of a slow reader: one second. `compression` is that of the tokens; `coded` (from the grids before) and
-    `independent` (each grid by itself) need the tokenizer's `coder`. `clock_ns` is the clock of capture times,
-    `clock_pair` relates it to UTC; a replay passes the recorded ones. `on_announce` gets the info of every own stream
-    when it is published; `stop` is polled while waiting. `stats` adds the node's counters to op `stats`; it and
-    `clock_pair` are also called in the control thread. Raises InsecureBindError, BindError, or ValueError for a wrong
-    endpoint or group.
+    `bind` and `control` are endpoints; control None is one beside `bind`, "" is none. Only private addresses can be
+    bound without `curve`, unless `insecure`. ipc sockets are for their owner, and for `ipc_group`, a name or number.
+
+    A slow reader may lag by one second of `messages_per_second`, all streams together. With `lossless` it then blocks
+    the publisher; ReaderTooSlow is raised after `lossless_timeout` seconds, or when `stop` returns True.
+
+    `coded` and `independent` compression need the tokenizer's `coder`. `clock_ns` is the clock of capture times, and
+    `clock_pair` relates it to UTC. `on_announce` gets the info of every own stream when it is published. `stats` adds
+    the node's counters to op `stats`; it and `clock_pair` are also called in the control thread.
+
+    Raises InsecureBindError, BindError, or ValueError for a wrong endpoint or group.
     """
 
     bind: str
@@ -75,10 +76,9 @@ class Publisher:
         self.rejects = Rejects()
         self._subscriptions = Subscriptions()
         self._events: list[Event] = []
-        self._info_due = 0
-        self._read_due = 0.0
+        self._info_due = self._read_due = 0.0
+        self._utc_offset = 0
         self._sent = 0  # bytes, unless they wait for the slowest reader (`lossless`)
-        self._closed = False
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
         self._bindings: list[Binding] = []
@@ -92,13 +92,13 @@ class Publisher:
             raise
 
     def _open(self, control: str) -> None:
-        self._auth = Authenticator(self._context, self.curve.allowed) if self.curve else None
+        allowed = self.curve.allowed if self.curve else None
+        self._auth = Authenticator(self._context, allowed) if allowed else None
         self._socket = self._make_socket(zmq.XPUB, max(16, round(self.messages_per_second)), MAX_SUBSCRIPTION)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(self.lossless))
         asked = self._make_socket(zmq.ROUTER, CONTROL_HIGH_WATER, MAX_REQUEST) if control else None
         if any(bound.startswith("tcp://") for bound in (self.bind, control)):
-            allowed = self.curve.allowed if self.curve else None
             self._guard = PeerGuard([*self._sockets], self._socket, allowed, sent=lambda: self._sent)
         self.endpoint = self._bind(self._socket, self.bind)
         self.control_endpoint = None if asked is None else self._bind(asked, control)
@@ -106,8 +106,8 @@ class Publisher:
         self._table = StreamTable(fixed, self.max_epoch_bytes, self.compression, self.coder)
         if asked is not None:
             handlers: dict[str, Handler] = {
-                "info": self._on_info,
-                "stats": self._on_stats,
+                "info": self._answer_info,
+                "stats": self._answer_stats,
                 "keyframe": lambda name: {"coalesced": self._table.ask_keyframe(name)},
                 "epoch": lambda name: {"messages": self._table.epoch(name)},
             }
@@ -135,12 +135,11 @@ class Publisher:
         return added
 
     def publish(self, group: TokenGroup) -> TokenHeader:
-        """Send one token group, and announce its stream first if its `info` is new; returns its header.
-
-        Raises ValueError if it does not match the announced info.
-        """
+        """Send a token group, after its stream's info if that is new; returns its header. ValueError if they differ."""
         if group.info is not None and self._table.is_news(group.info):
             self.add_stream(group.info)
+        if abs(self._read_utc_offset() - self._utc_offset) > CLOCK_SET_NS:
+            self._announce_all()
         header, parts = self._table.get(group.stream).pack_group(group, self.clock_ns())
         self._send(parts)
         self._table.note_sent(header, parts)
@@ -174,16 +173,11 @@ class Publisher:
     def poll(self) -> list[Event]:
         """Read subscriptions and send infos that are due, without waiting; returns the events to act on."""
         if time.monotonic() >= self._read_due:
-            began = time.thread_time()
             self._read_subscriptions()
-            if time.thread_time() - began > READ_S:
-                self._read_due = time.monotonic() + PAUSE_S
-        now = time.monotonic_ns()
-        if now >= self._info_due:
-            self._info_due = now + INFO_EVERY_NS
-            self._send_info(self._table.streams)
+        if time.monotonic() >= self._info_due:
+            self._announce_all()
         events, self._events = self._events, []
-        return events + [Event("keyframe", name) for name in self._table.due_keyframes(now)]
+        return events + [Event("keyframe", name) for name in self._table.due_keyframes(time.monotonic_ns())]
 
     def bytes_of(self, stream: str) -> int:
         """Bytes of a stream's token messages so far, with topics and headers; 0 before it is announced."""
@@ -214,7 +208,7 @@ class Publisher:
 
     def close(self) -> None:
         """Announce the end of the streams, give readers a second to take sent messages, and release everything."""
-        if self._closed:
+        if self._context.closed:
             return
         self._table.end()
         self._send_info(self._table.streams)
@@ -227,7 +221,6 @@ class Publisher:
         self.close()
 
     def _release(self) -> None:
-        self._closed = True
         for socket in self._sockets:
             socket.close()
         if self._auth is not None:
@@ -254,11 +247,20 @@ class Publisher:
             time.sleep(0.001)
 
     def _try_send(self, parts: list[Part]) -> bool:
-        with contextlib.suppress(zmq.Again):
+        try:
             self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
-            self._sent += 0 if self.lossless else sum(memoryview(part).nbytes for part in parts)
-            return True
-        return False
+        except zmq.Again:
+            return False
+        self._sent += 0 if self.lossless else sum(memoryview(part).nbytes for part in parts)
+        return True
+
+    def _announce_all(self) -> None:
+        self._info_due, self._utc_offset = time.monotonic() + INFO_EVERY_S, self._read_utc_offset()
+        self._send_info(self._table.streams)
+
+    def _read_utc_offset(self) -> int:
+        capture_clock, utc = self.clock_pair()
+        return utc - capture_clock
 
     def _send_info(self, names: Iterable[str]) -> None:
         for name, info in self._table.infos(names, self.clock_pair()).items():
@@ -279,13 +281,15 @@ class Publisher:
             kind = "joined" if arrived else "left"
             self._events += [Event(kind, name) for name in self._table.matching("tokens", prefix)]
             joined.update(self._table.matching("info", prefix) if arrived else ())
+        else:
+            self._read_due = time.monotonic() + PAUSE_S
         self._send_info(joined)
 
-    def _on_info(self, name: str | None) -> dict[str, Info] | Info:
+    def _answer_info(self, name: str | None) -> dict[str, Info] | Info:
         infos = self._table.infos(None if name is None else [name], self.clock_pair())
         return infos if name is None else infos[name]
 
-    def _on_stats(self, name: str | None) -> dict[str, Any]:
+    def _answer_stats(self, name: str | None) -> dict[str, Any]:
         result = self.summary()
         if name is not None:
             self._table.get(name)

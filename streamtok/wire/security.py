@@ -154,40 +154,53 @@ def generate(folder: str | Path, client: str = "client") -> list[Path]:
 def allow(public_key: str | Path, folder: str | Path) -> Path:
     """Copy a client's public key file onto the allow list in `folder`; running nodes see it at once."""
     public_key = Path(public_key)
-    load_public(public_key)
+    key, secret = _load(public_key, MAKE)
+    if secret is not None:
+        raise ValueError(f"{public_key} holds a secret key; give the public file (.key) instead")
     target = Path(folder) / "allowed" / (public_key.stem + ".key")
-    if target.exists() and load_public(target) != load_public(public_key):
+    if target.exists() and load_public(target) != key:
         raise ValueError(f"{target} holds another key; rename {public_key.name}, or remove the old one first")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if b"secret-key" in public_key.read_bytes():
-        raise ValueError(f"{public_key} holds a secret key; give the public file (.key) instead")
     with name_errors(target), tempfile.TemporaryDirectory(dir=target.parent) as private:
         return Path(shutil.copyfile(public_key, Path(private) / target.name)).rename(target)
 
 
 def load_public(path: Path, advice: str = MAKE) -> bytes:
-    """The z85 public key in a `.key` file; raises ValueError, with `advice`, if there is no such file."""
-    if not path.is_file():
-        raise ValueError(f"key file {path} does not exist; {advice}")
-    return _checked(zmq.auth.load_certificate(path)[0], path)
+    """The z85 public key in a key file; raises ValueError, with `advice`, if there is no such file or key."""
+    return _load(path, advice)[0]
 
 
 def _load_secret(path: Path, advice: str = MAKE) -> tuple[bytes, bytes]:
-    public = load_public(path, advice)
-    secret = zmq.auth.load_certificate(path)[1]
+    public, secret = _load(path, advice)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("event=readable_secret path=%s advice='chmod 600'", path)
     if secret is None:
         raise ValueError(f"{path} holds no secret key; it must be the .key_secret file")
-    if zmq.curve_public(_checked(secret, path)) != public:
+    if zmq.curve_public(secret) != public:
         raise ValueError(f"{path}: its public and its secret key are of different pairs; {advice}")
     return public, secret
 
 
-def _checked(key: bytes, path: Path) -> bytes:
+def _load(path: Path, advice: str) -> tuple[bytes, bytes | None]:
+    if not path.is_file():
+        raise ValueError(f"key file {path} does not exist; {advice}")
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no public key; {advice}") from error
+    for key in (public, secret):
+        if key is not None:
+            _check_key(key, path)
+    return public, secret
+
+
+def _check_key(key: bytes, path: Path) -> None:
     if len(key) != 40:
         raise ValueError(f"{path}: key of {len(key)} characters, expected 40 (z85)")
-    return key
+    try:
+        zmq.curve_public(key)
+    except zmq.ZMQError as error:
+        raise ValueError(f"{path}: its key is not written in z85") from error
 
 
 def _make_pair(folder: Path, name: str) -> list[Path]:

@@ -15,11 +15,12 @@ from streamtok.preprocessing.pixels import name_encoding
 from streamtok.types import Frame, StreamInfo, TokenGroup
 from streamtok.wire import compression
 from streamtok.wire.coded import GridCoder
-from streamtok.wire.control import MAX_EPOCH, EpochCache, KeyframeGate
+from streamtok.wire.control import MAX_EPOCH, MAX_EPOCH_MESSAGES
 from streamtok.wire.header import DTYPES, Coding, FrameHeader, Info, TokenHeader
 from streamtok.wire.message import Part, compute_checksum, pack
 
 Compression = Literal["none", "zstd", "coded", "independent"]
+KEYFRAME_SPACING_NS = 1_000_000_000
 _FROM_INFO = ("stream", "session", "tokenizer", "dtype", "levels", "compression")
 _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
 
@@ -27,6 +28,62 @@ _FROM_GROUP = ("epoch", "keyframe", "dropped", "repeated", "encode_ns")
 def to_info(described: StreamInfo, **more: Any) -> Info:
     """Convert a node's description of a stream to its info; `more` are the publisher's own fields."""
     return msgspec.structs.replace(msgspec.convert(described, Info, from_attributes=True), **more)
+
+
+@dataclass
+class KeyframeGate:
+    """Coalesces the keyframe requests of one stream: at most one keyframe a second, which serves all who asked.
+
+    A keyframe restarts every reader's context, so requests of a hundred readers must cost no more than one.
+    """
+
+    pending: bool = False
+    last_ns: int | None = None
+
+    def ask(self) -> bool:
+        """Note a request; returns whether one was pending already."""
+        coalesced, self.pending = self.pending, True
+        return coalesced
+
+    def take_due(self, now_ns: int) -> bool:
+        """Whether to make a keyframe now; if so, the next one is at least a second later."""
+        if not self.pending or (self.last_ns is not None and now_ns - self.last_ns < KEYFRAME_SPACING_NS):
+            return False
+        self.pending, self.last_ns = False, now_ns
+        return True
+
+
+@dataclass
+class EpochCache:
+    """Caches the messages of one stream since its last keyframe, for late joiners.
+
+    There are none once the epoch has exceeded `max_bytes`, or lacks a message, until the next keyframe.
+    """
+
+    max_bytes: int = MAX_EPOCH
+    messages: list[list[Part]] = field(default_factory=list)
+    nbytes: int = 0
+
+    def add(self, parts: list[Part], keyframe: bool, follows: bool = True) -> None:
+        """Cache one sent message; a keyframe clears the cache first. `follows`: none is missing before it."""
+        if keyframe:
+            self.messages, self.nbytes = [], 0
+        self.nbytes += sum(len(part) for part in parts)
+        has_room = self.nbytes <= self.max_bytes and len(self.messages) < MAX_EPOCH_MESSAGES
+        if has_room and (keyframe or (self.messages and follows)):
+            self.messages.append(parts)
+        else:
+            self.messages = []
+
+    def kept(self) -> list[list[Part]]:
+        """The messages, oldest first; raises ValueError if the epoch is not cached."""
+        if not self.messages:
+            raise ValueError(
+                f"the current epoch is not kept: no keyframe has come here yet, or over {self.max_bytes} bytes or "
+                f"{MAX_EPOCH_MESSAGES} messages since, or one was lost; ask for a keyframe instead, or set a shorter "
+                "keyframe interval on the node"
+            )
+        return [*self.messages]
 
 
 @dataclass
@@ -148,12 +205,11 @@ class StreamTable:
         known = self.streams.get(info.stream)
         same = known is not None and known.info.tokenizer == info.tokenizer
         coder = known.coder if known and known.coder and same else self._coder_of(info)
-        info = msgspec.structs.replace(info, coder=coder and coder.coder.fingerprint)
-        last = {"epoch": known.info.epoch, "last_seq": known.info.last_seq} if known else {}
-        info = msgspec.structs.replace(info, **{"epoch": -1, "last_seq": -1, "ended": False} | self.fixed | last)
-        state = self._keep(info, foreign=False)
+        epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, -1)
+        own = {"coder": coder and coder.coder.fingerprint, "epoch": epoch, "last_seq": last_seq, "ended": False}
+        state = self._keep(msgspec.structs.replace(info, **own | self.fixed), foreign=False)
         state.described, state.coder = described, coder
-        return info
+        return state.info
 
     def _coder_of(self, info: Info) -> GridCoder | None:
         """The coder of a stream's grids, None unless its compression is `coded`; ValueError if it has no coder."""

@@ -5,21 +5,23 @@ for message in streamtok.subscribe("tcp://127.0.0.1:5555"):
 """
 
 import asyncio
-import atexit
-import contextlib
-import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
 
+import zmq
+
 from streamtok.coding.library import Coders
+from streamtok.wire.arrivals import KINDS, Arrivals, Kind
+from streamtok.wire.coded import GridReader
 from streamtok.wire.control import ControlClient
-from streamtok.wire.drain import KINDS, Drain, Kind, running
+from streamtok.wire.drain import Drain
 from streamtok.wire.endpoint import reachable
 from streamtok.wire.errors import Rejects
 from streamtok.wire.header import Info, Limits
+from streamtok.wire.joining import Joiner
 from streamtok.wire.mailbox import Closed, Mailbox
 from streamtok.wire.message import FrameMessage, TokenMessage
 from streamtok.wire.security import CurveClient
@@ -33,23 +35,6 @@ else:
     Message = TypeVar("Message")
 
 QUEUE_BYTES = 1 << 28  # of all messages that wait to be read, unpacked
-MOST_ENDING, ENDING_S = 2, 1.0  # readers that were let go and still hold descriptors; how long a new one waits for them
-
-
-@atexit.register
-def _close_all() -> None:
-    """Close what was never closed, each although another fails: libzmq's threads must not outlive the program."""
-    with contextlib.ExitStack() as closing:
-        for drain in tuple(running):
-            drain.stop()
-            closing.callback(drain.close)
-
-
-def _wait_for_ending() -> None:
-    """Wait while more than a few readers that were let go are ending; without a lock, for any thread may come here."""
-    deadline = time.monotonic() + ENDING_S
-    while sum(drain.stopping for drain in tuple(running)) > MOST_ENDING and time.monotonic() < deadline:
-        time.sleep(0.005)
 
 
 def count_memory(message: TokenMessage | FrameMessage) -> int:
@@ -109,30 +94,32 @@ class Subscription(Generic[Message]):
     def __post_init__(self) -> None:
         if isinstance(self.streams, str):
             raise ValueError(f"streams is {self.streams!r}, expected several names: [{self.streams!r}]")
-        _wait_for_ending()
         self.streams = None if self.streams is None else frozenset(self.streams)
         self.kinds = frozenset(self.kinds)
         self._check_options(self.kinds)
         self._delivered: dict[str, StreamTracker] = {}
         self._frames: dict[str, tuple[str, int]] = {}  # session and seq of the newest camera image
-        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(
-            1 if self.latest_only else self.queue_size, room=QUEUE_BYTES, size_of=count_memory
-        )
-        self._drain = Drain(
-            self.endpoint,
+        capacity = 1 if self.latest_only else self.queue_size
+        self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(capacity, QUEUE_BYTES, count_memory)
+        self._arrivals = Arrivals(
             self._mailbox,
+            Joiner(zmq.Context(), self.endpoint, self.rejects, self.limits, capacity, self.curve),
             streams=self.streams,
             kinds=self.kinds,
             join="never" if self.latest_only or "info" not in self.kinds else self.join,
+            limits=self.limits,
+            max_streams=max(self.max_streams, len(self.streams or ())),
+            grids=GridReader(Coders(self.coders)),
+            rejects=self.rejects,
+            infos=self.infos,
+        )
+        self._drain = Drain(
+            self.endpoint,
+            self._arrivals,
             lossless=self.lossless,
             until_end=self.until_end,
             curve=self.curve,
-            limits=self.limits,
             high_water=max(16, round(self.messages_per_second)),
-            max_streams=max(self.max_streams, len(self.streams or ())),
-            coders=Coders(self.coders),
-            rejects=self.rejects,
-            infos=self.infos,
         )
 
         # If it is never closed, garbage collection stops it. That may come in any thread, so it waits for nothing.
@@ -174,7 +161,7 @@ class Subscription(Generic[Message]):
 
     def info(self, stream: str, timeout: float = 5.0) -> Info:
         """The info of a stream; waits for it, and raises TimeoutError after `timeout` seconds."""
-        info = self._drain.wait_for_info(stream, timeout)
+        info = self._arrivals.wait_for_info(stream, timeout)
         if info is None:
             raise TimeoutError(
                 f"no info of stream {stream!r} from {self.endpoint} within {timeout} s; known: {list(self.infos)}"
@@ -188,7 +175,7 @@ class Subscription(Generic[Message]):
 
     def waits(self, stream: str) -> bool:
         """Whether token messages of a stream wait to be read, or its epoch is being fetched."""
-        return stream in self._drain.joiner.waiting or self._mailbox.waiting(stream) > 0
+        return stream in self._arrivals.joiner.waiting or self._mailbox.waiting(stream) > 0
 
     def control(self, stream: str) -> ControlClient:
         """Open a client of a stream's control socket (the caller closes it); ValueError if it has none."""
@@ -208,13 +195,13 @@ class Subscription(Generic[Message]):
         They are messages, keyframes, lost (in transit), stale, sessions, and discarded (not read in time). Undecodable
         ones were read after a loss or before a keyframe; unreadable ones have a payload that cannot be decoded.
         """
-        return {stream: self._counts_of(stream) for stream in list(self._drain.received)}
+        return {stream: self._counts_of(stream) for stream in list(self._arrivals.received)}
 
     def _counts_of(self, stream: str) -> dict[str, int]:
-        received, delivered = self._drain.received[stream], self._delivered.get(stream, StreamTracker())
+        received, delivered = self._arrivals.received[stream], self._delivered.get(stream, StreamTracker())
         counts = {name: received.counts[name] for name in ("messages", "keyframes", "lost", "stale", "sessions")}
         read = {"discarded": self._mailbox.discarded[stream], "undecodable": delivered.counts["undecodable"]}
-        return counts | read | {"unreadable": self._drain.grids.unreadable[stream]}
+        return counts | read | {"unreadable": self._arrivals.grids.unreadable[stream]}
 
     @property
     def missing(self) -> int:

@@ -28,22 +28,24 @@ class StreamTracker:
     """Follows `seq` through one stream; a jump is loss, a new session is not.
 
     `counts` has messages, keyframes, lost, sessions, undecodable (without the keyframe before them, or after a loss).
-    Its stale ones were repeated, or are of a session that has been replaced.
+    Its stale ones were repeated, or are of a session that has been replaced. Messages up to `fetched` have come with
+    their epoch, so that they are dropped, but are not stale, if they come again.
     """
 
     session: str | None = None
     last: int | None = None
     base: int | None = None
+    fetched: int = -1
     epoch: int = -1
     decodable: bool = False
     retired: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED_SESSIONS))
     counts: Counter = field(default_factory=Counter)
 
     def take_message(self, header: TokenHeader) -> Continuity | None:
-        """Take the next message; None if it is stale and must be dropped."""
+        """Take the next message; None if it must be dropped."""
         self.enter(header.session)
         if header.session != self.session or (self.last is not None and header.seq <= self.last):
-            self.counts["stale"] += 1
+            self.counts["stale"] += header.session != self.session or header.seq > self.fetched
             return None
         lost = max(0, header.seq - self._expected(header))
         unbroken = self.decodable and lost == 0 and header.epoch == self.epoch
@@ -54,10 +56,6 @@ class StreamTracker:
         self.counts["undecodable"] += not self.decodable
         self.counts["lost"] += lost
         return Continuity(lost, self.decodable)
-
-    def has(self, header: TokenHeader) -> bool:
-        """Whether a message, or a later one, has already come."""
-        return header.session == self.session and self.last is not None and header.seq <= self.last
 
     def take_info(self, info: Info) -> int:
         """Take an info message; returns how many messages it shows to be lost that no later message has shown."""
@@ -85,27 +83,13 @@ class StreamTracker:
             self.counts["sessions"] += 1
             if self.session is not None:
                 self.retired.append(self.session)
-        self.session, self.last, self.base, self.epoch, self.decodable = session, None, None, -1, False
+        self.session, self.last, self.base, self.fetched = session, None, None, -1
+        self.epoch, self.decodable = -1, False
 
     def _expected(self, header: TokenHeader) -> int:
         if self.last is not None:
             return self.last + 1
         return header.seq if self.base is None else self.base + 1
-
-
-@dataclass
-class Endings:
-    """Which streams have ended. An info that says so is believed if it is repeated, or once its node has gone."""
-
-    _said: Counter[str] = field(default_factory=Counter)
-
-    def note(self, stream: str, ended: bool) -> None:
-        """Note whether a message or info of a stream says that it has ended."""
-        self._said[stream] = self._said[stream] + 1 if ended else 0
-
-    def has_ended(self, stream: str, connected: bool) -> bool:
-        """Whether a stream has ended; while `connected`, its node may still contradict a single info."""
-        return self._said[stream] > int(connected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def test_a_replay_notices_a_taken_endpoint_too(tmp_path, capsys, monkeypatch):
 
 
 def test_a_port_that_a_node_has_just_left_is_free(endpoint):
-    from streamtok.wire.endpoint import probe_endpoints
+    from streamtok.wire.binding import probe_endpoints
     from streamtok.wire.publisher import Publisher
     from streamtok.wire.subscriber import subscribe
 
@@ -167,7 +167,7 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
 
 
 def test_a_bound_socket_that_does_not_listen_yet_is_taken_too():
-    from streamtok.wire.endpoint import BindError, probe_endpoints
+    from streamtok.wire.binding import BindError, probe_endpoints
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -281,7 +281,7 @@ def test_random_messages_never_raise(parts, named):
     with source:
         if named:
             parts[0] = b"frames/front"
-        source._subscription._drain.take(parts)
+        source._subscription._arrivals.take(parts)
         assert source.read(0) is None
 
 

@@ -170,6 +170,28 @@ raise ValueError("the last word")
 """
 
 
+FORKS = """
+import logging, os, signal, sys, threading
+from streamtok.node.logs import log_to_stderr
+log_to_stderr()
+logger = logging.getLogger("streamtok.node")
+def log(): [logger.info("event=busy text=%s", 100 * "x") for _ in range(100_000)]
+threading.Thread(target=log, daemon=True).start()
+for number in range(20):
+    if (child := os.fork()) == 0:
+        signal.alarm(10)
+        logger.info("event=child number=%d", number)
+        sys.exit(0)
+    os.waitpid(child, 0)
+os._exit(0)
+"""
+
+
+def test_a_forked_process_logs_although_its_parent_was_logging():
+    done = subprocess.run([sys.executable, "-c", FORKS], stderr=subprocess.PIPE, text=True)
+    assert [int(number) for number in re.findall(r"event=child number=(\d+)\n", done.stderr)] == list(range(20))
+
+
 def test_a_reader_that_lags_gets_the_last_word():
     """Of a process that ends by an error; its text is longer than all that may wait, and than a pipe takes."""
     command = [sys.executable, "-c", LAST]

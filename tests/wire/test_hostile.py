@@ -384,7 +384,7 @@ def test_more_streams_than_accepted_are_refused(fake):
             socket.send_multipart(pack(make_info(f"s{number}")))
         assert eventually(lambda: reader.rejects.counts == {"subscribe.streams": 6})
         assert sorted(reader.infos) == ["s0", "s1", "s2", "s3"]
-        assert len(reader._drain._endings._said) == 4
+        assert len(reader._arrivals._ended) == 4
 
 
 def test_a_jump_to_a_keyframe_fetches_no_epoch_for_the_message_that_confirms_it(fake):
@@ -412,7 +412,7 @@ def test_named_streams_are_accepted_however_many(count):
         assert next(reader).stream == names[69]
         assert (reader.infos.keys(), reader.rejects.counts) == ({*names[:70]}, {})
         time.sleep(0.5)  # two turns of the guard
-        assert (reader._drain.connection.counts["connected"], reader.connected) == (1, True)
+        assert (reader._drain.connection.connects, reader.connected) == (1, True)
 
 
 def reply_of(**fields) -> list[bytes]:

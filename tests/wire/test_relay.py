@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from streamtok.bench.soak.link import BreakableLink
-from streamtok.wire import drain, keyframes
+from streamtok.wire import arrivals, keyframes
 from streamtok.wire.control import MAX_EPOCH, ControlClient, ControlError
 from streamtok.wire.message import pack
 from streamtok.wire.publisher import Publisher
@@ -146,7 +146,7 @@ def test_a_relay_says_once_in_ten_seconds_that_its_origin_makes_no_keyframes(cap
 
 
 def test_a_size_that_changes_passes_a_relay(monkeypatch):
-    monkeypatch.setattr(drain, "BACK_S", 0.0)  # no jump is asked for again
+    monkeypatch.setattr(arrivals, "BACK_S", 0.0)  # no jump is asked for again
     with (
         Served("front") as node,
         Relaying(node.endpoint) as relaying,

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from streamtok.commands import keys
 from streamtok.wire import connection
+from streamtok.wire.binding import BindError
 from streamtok.wire.control import ControlClient
-from streamtok.wire.endpoint import BindError, InsecureBindError, check_bind, control_beside, is_private, reachable
+from streamtok.wire.endpoint import InsecureBindError, check_bind, control_beside, is_private, reachable
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import AllowList, CurveClient, CurveServer, allow, generate, load_public
 from streamtok.wire.subscriber import subscribe
@@ -214,6 +215,36 @@ def test_a_second_bind_of_an_ipc_path_is_refused_and_the_first_goes_on(ipc_path)
         pass
 
 
+def test_a_node_removes_no_socket_of_another_that_took_its_path(ipc_path):
+    """Somebody, or a service that cleans folders, removed the first node's files."""
+    first = Publisher(f"ipc://{ipc_path}")
+    for file in ipc_path.parent.iterdir():
+        file.unlink()
+    with Served("front", bind=f"ipc://{ipc_path}") as node:
+        first.close()
+        with subscribe(node.endpoint, timeout=60) as reader:
+            node.wait_subscribers(1)
+            node.publish(make_group(0))
+            assert next(reader).header.seq == 0
+    assert list(ipc_path.parent.iterdir()) == []
+
+
+def test_a_forked_process_removes_no_socket_of_its_parent(ipc_path):
+    program = f"""
+import os, sys
+from streamtok.wire.publisher import Publisher
+with Publisher("ipc://{ipc_path}"):
+    if (child := os.fork()) == 0:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    print(sorted(os.listdir("{ipc_path.parent}")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    name = ipc_path.name
+    assert eval(done.stdout) == [name, f"{name}.control", f"{name}.control.lock", f"{name}.lock"], done.stderr
+    assert list(ipc_path.parent.iterdir()) == []
+
+
 def test_a_crashed_node_leaves_a_path_that_can_be_bound_again(ipc_path):
     program = (
         "import os; from streamtok.wire.publisher import Publisher\n"
@@ -349,6 +380,22 @@ def test_a_key_file_with_halves_of_two_pairs_is_refused(folder, tmp_path_factory
     own = folder / f"{name}.key_secret"
     own.write_text(own.read_text().partition("secret-key")[0] + "secret-key" + secret)
     with pytest.raises(ValueError, match=rf"{name}.key_secret: its public and its secret key are of different pairs"):
+        kind.load(folder)
+
+
+@pytest.mark.parametrize(("kind", "name"), [(CurveServer, "server"), (CurveClient, "client")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds no public key; (make|copy)"),
+        ('secret-key = "{}"', "holds no public key; (make|copy)"),
+        ('public-key = "{}"', "holds no secret key"),
+        (f'public-key = "{"~" * 40}"', "its key is not written in z85"),
+    ],
+)
+def test_a_key_file_that_lacks_a_half_is_refused_by_name(folder, kind, name, text, told):
+    (folder / f"{name}.key_secret").write_text("curve\n" + text.format(load_public(folder / "server.key").decode()))
+    with pytest.raises(ValueError, match=rf"{name}\.key_secret.* {told}"):
         kind.load(folder)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,9 +18,9 @@ import zmq
 
 from streamtok.bench.soak.link import BreakableLink
 from streamtok.types import Frame
-from streamtok.wire import connection, control, drain, guard, intake
+from streamtok.wire import arrivals, connection, drain, guard, intake, streams
+from streamtok.wire.arrivals import KINDS
 from streamtok.wire.control import ControlClient, ControlError
-from streamtok.wire.drain import KINDS
 from streamtok.wire.message import FrameMessage, pack, unpack, unpack_frame, unpack_info, unpack_status
 from streamtok.wire.publisher import Publisher, ReaderTooSlow
 from streamtok.wire.subscriber import subscribe
@@ -97,6 +98,22 @@ def test_info_comes_on_joining_and_every_second_with_the_clock():
             monotonic, utc = first.clock
             offset = time.time_ns() - time.monotonic_ns()
             assert abs((utc - monotonic) - offset) < 1_000_000_000
+
+
+def test_no_message_comes_before_the_clock_that_its_times_need():
+    """Although the system clock was set just before it was sent: by an hour, forth and back."""
+    offset = 0
+
+    def publish(publisher):
+        nonlocal offset
+        for number in range(4):
+            offset = 3_600_000_000_000 * (number % 2)
+            publisher.publish(make_group(number))
+
+    with Served(clock_pair=lambda: (0, offset)) as node, subscribe(node.endpoint) as reader:
+        reader.info("front")
+        node.do(publish)
+        assert [reader.get(60).info.clock[1] for _ in range(4)] == [0, 3_600_000_000_000] * 2
 
 
 def test_each_of_two_equal_subscriptions_gets_info():
@@ -224,7 +241,7 @@ def test_the_newest_message_is_not_held_back_when_a_node_comes_back(ipc_path):
 @pytest.mark.parametrize("outage", ["cut", "freeze"])
 def test_what_an_outage_has_cost_is_fetched_as_long_as_the_epoch_is_kept(outage, join, monkeypatch):
     monkeypatch.setattr(intake, "SILENT_S", 1.5)
-    monkeypatch.setattr(drain, "BACK_S", 60)
+    monkeypatch.setattr(arrivals, "BACK_S", 60)
     with (
         Served("front") as node,
         BreakableLink(node.endpoint) as link,
@@ -568,7 +585,7 @@ def test_control_without_a_node_times_out():
 
 
 def test_keyframe_requests_are_coalesced_and_limited_to_one_a_second(monkeypatch):
-    monkeypatch.setattr(control, "KEYFRAME_SPACING_NS", 10**15)  # a second that does not end before the test
+    monkeypatch.setattr(streams, "KEYFRAME_SPACING_NS", 10**15)  # a second that does not end before the test
 
     def asked() -> int:
         return [event.kind for event in node.events].count("keyframe")
@@ -586,12 +603,12 @@ def test_keyframe_requests_are_coalesced_and_limited_to_one_a_second(monkeypatch
         assert node.do(lambda publisher: publisher._table.get("front").gate.pending) is False
         assert ask(2) == [False, True]
         assert asked() == 1
-        monkeypatch.setattr(control, "KEYFRAME_SPACING_NS", 0)  # the second is over
+        monkeypatch.setattr(streams, "KEYFRAME_SPACING_NS", 0)  # the second is over
         assert eventually(lambda: asked() == 2)
 
 
 def test_keyframes_that_are_asked_for_without_end_are_due_once_a_second():
-    gate, due = control.KeyframeGate(), []
+    gate, due = streams.KeyframeGate(), []
     for now_ns in range(0, 3_000_000_000, 100_000_000):
         gate.ask()
         due += [now_ns] if gate.take_due(now_ns) else []
@@ -818,6 +835,32 @@ def test_an_image_after_a_loss_comes_when_the_reader_closes(monkeypatch):
         assert [(message.stream, message.header.seq) for message in islice(reader, 2)] == [("front", 0), ("rear", 0)]
         reader.close()
         assert sequence(reader) == [5]
+
+
+def test_a_forked_process_that_exits_is_held_up_by_no_reader_of_its_parent():
+    program = """
+import os, signal, sys, threading, time
+from streamtok.wire.subscriber import subscribe
+from tests.kit.wire import Served, make_group
+
+def publish():
+    for first in range(0, 1_000_000, 50):
+        node.publish(*(make_group(number) for number in range(first, first + 50)))
+
+with Served() as node:
+    reader = subscribe(node.endpoint, queue_size=4)
+    reader.info("front")
+    threading.Thread(target=publish, daemon=True).start()
+    for _ in range(60):
+        time.sleep(0.01)
+        if (child := os.fork()) == 0:
+            signal.alarm(10)
+            sys.exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            os._exit(1)
+    os._exit(0)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_a_reader_that_a_closed_event_loop_waited_for_closes():

@@ -1,0 +1,165 @@
+"""Binds sockets: ipc paths are locked, and open to their owner only; errors say what to do."""
+
+import errno
+import fcntl
+import os
+import socket as net
+import threading
+from pathlib import Path
+
+import zmq
+
+from streamtok.wire.endpoint import LOCAL_QUEUE, find_group_id, has_path
+
+WHAT_TO_DO = {
+    errno.EADDRINUSE: "is another node running there?",
+    errno.ENODEV: "name an address or a network interface of this machine (`ip address` lists them), or * for all",
+    errno.EADDRNOTAVAIL: "name an address of this machine (`ip address` lists them), or * for all",
+    errno.EACCES: "take a port of 1024 or more",
+}
+_UMASK = threading.Lock()
+
+
+class BindError(OSError):
+    """An address cannot be bound; the message has the reason."""
+
+
+class Binding:
+    """Binds one socket; holds the lock of an ipc path while bound, and removes path and lock in `release`.
+
+    Only its owner may connect to an ipc path, and `group` (a name or number) if given. Raises BindError or ValueError.
+    """
+
+    def __init__(self, socket: zmq.Socket, endpoint: str, group: str | None = None) -> None:
+        self._lock = PathLock(endpoint) if has_path(endpoint) else None
+        try:
+            _bind_owner_only(socket, endpoint)
+            if group is not None and self._lock is not None:
+                _share(self._lock.path, group)
+        except zmq.ZMQError as error:
+            self.release()
+            raise make_bind_error(endpoint, error.errno or 0) from error
+        except BindError:
+            self.release()
+            raise
+        self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
+
+    def release(self) -> None:
+        """Remove the binding's files; call it after the context was terminated."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+class PathLock:
+    """Holds an ipc path by a lock file beside it, since a second bind would silently take it over.
+
+    The kernel frees the lock when its process dies, so a crash leaves nothing to clean up. Raises BindError if another
+    process holds it, or if the path is that of a file, which libzmq would delete.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self.path = _ipc_path(endpoint)
+        self._file, self._owner = self.path.with_name(self.path.name + ".lock"), os.getpid()
+        if self.path.exists() and not self.path.is_socket():
+            raise BindError(errno.EEXIST, f"cannot bind {endpoint}: there is a file of that name; choose another")
+        while True:
+            try:  # not through a link, which others can make in a shared folder
+                self._fd = os.open(self._file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                reason = f"cannot bind {endpoint}: no lock at {self._file} ({error.strerror}); choose another path"
+                raise BindError(error.errno, reason) from error
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(self._fd)
+                raise BindError(error.errno, f"{endpoint} is in use: another process holds {self._file}") from error
+            if self._is_ours():
+                return
+            os.close(self._fd)
+
+    def _is_ours(self) -> bool:
+        """Whether the lock file still is the one that this process, not its parent, has locked."""
+        try:
+            return self._owner == os.getpid() and os.path.samestat(os.fstat(self._fd), os.stat(self._file))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Remove the socket and the lock file, unless they are another's by now, then unlock."""
+        if self._is_ours():
+            self.path.unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
+        os.close(self._fd)
+
+
+def probe_endpoints(*endpoints: str) -> None:
+    """Raise BindError for an endpoint that another process holds, before a model is loaded in vain.
+
+    Nobody can connect during the probe. Endpoints that it cannot check (an interface's name, any port) are left to the
+    real bind.
+    """
+    for endpoint in filter(None, endpoints):
+        if has_path(endpoint):
+            PathLock(endpoint).release()
+        elif endpoint.startswith("tcp://") and endpoint.rpartition(":")[2].isdecimal():
+            _probe_port(endpoint)
+
+
+def _probe_port(endpoint: str) -> None:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]").replace("*", "0.0.0.0")
+    try:
+        family, kind, number, _, address = net.getaddrinfo(host, int(port), type=net.SOCK_STREAM)[0]
+    except OSError:
+        return
+    with net.socket(family, kind, number) as probe:
+        probe.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # as libzmq does: a port that was just closed is free
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise make_bind_error(endpoint, error.errno or 0) from error
+
+
+def make_bind_error(endpoint: str, number: int) -> BindError:
+    """The error of a bind that failed with an errno of the system or libzmq."""
+    advice = WHAT_TO_DO.get(number)
+    return BindError(number, f"cannot bind {endpoint}: {zmq.strerror(number)}" + (f"; {advice}" if advice else ""))
+
+
+def _ipc_path(endpoint: str) -> Path:
+    path = Path(endpoint[6:])
+    longest = zmq.IPC_PATH_MAX_LEN
+    if not endpoint[6:] or len(os.fsencode(path)) > longest:
+        raise ValueError(f"ipc path {str(path)!r} is {len(os.fsencode(path))} bytes long, expected 1 to {longest}")
+    if not path.parent.is_dir():
+        raise ValueError(f"ipc path {path}: folder {path.parent} does not exist; create it first")
+    return path
+
+
+def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
+    """Bind; a socket file is created without rights for others, so that there is no moment when they can connect."""
+    if not endpoint.startswith("ipc://"):
+        socket.set(zmq.IPV6, int("[" in endpoint))
+        socket.bind(endpoint)
+        return
+    socket.set(zmq.RCVHWM, LOCAL_QUEUE)
+    with _UMASK:  # the umask is that of the whole process
+        before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)
+        try:
+            socket.bind(endpoint)
+        finally:
+            os.umask(before)
+
+
+def _share(path: Path, group: str) -> None:
+    """Let one group connect, by changing the socket file to it."""
+    try:
+        os.chown(path, -1, find_group_id(group))
+        os.chmod(path, 0o660)
+    except OSError as error:
+        raise BindError(
+            error.errno,
+            f"cannot give {path} to the group {group!r} (ipc_group): {error.strerror}; the node's user must be a "
+            f"member of it: `usermod -aG {group} USER`, or SupplementaryGroups={group} in its systemd unit",
+        ) from error

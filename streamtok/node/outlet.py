@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import math
 import threading
+import time
 from collections import deque
 from typing import Any, TextIO
 
@@ -19,6 +21,8 @@ class Outlet:
     Callers wait for that thread up to PATIENCE_S, but not again until all is written. Text beyond MOST_WAITING is
     dropped, and the log says so once the stream takes text again.
     """
+
+    deadline = math.inf  # monotonic s, of the last words of a process that got a signal
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -57,10 +61,10 @@ class Outlet:
             self._stuck = writer.is_alive()
 
     def finish(self) -> None:
-        """Give a reader that lags a last second, at the end of the process."""
+        """Give a reader that lags a last second, but not beyond `deadline`, at the end of the process."""
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
-            writer.join(LAST_S)
+            writer.join(max(0.0, min(LAST_S, self.deadline - time.monotonic())))
 
     def _write_all(self) -> None:
         while (text := self._take()) is not None:

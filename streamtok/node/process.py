@@ -44,6 +44,7 @@ class _Ending:
         if self.timer is not None:
             self.leave(f"{signal.Signals(number).name} while it was stopping")
         self.first, self.began = number, time.monotonic()
+        Outlet.deadline = self.began + GRACE_S
         self.timer = threading.Timer(GRACE_S, self.leave, [f"still busy {GRACE_S} s after the signal"])
         self.timer.daemon = True
         self.timer.start()

@@ -166,6 +166,25 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
         assert "still busy 1.9 s after the signal" in stuck.stderr.read()
 
 
+def test_a_reader_of_standard_error_that_takes_nothing_delays_no_stop():
+    """The wait for it ends with the time that a stop may take; otherwise this process would wait for an hour."""
+    program = """
+import os, signal, sys
+from streamtok.node import logs, outlet, process
+outlet.LAST_S, process.GRACE_S = 3600, 0.5
+logs.log_to_stderr()
+with process.stop_on_signals(lambda: None):
+    print(300_000 * "x", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(process.end_process(0))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as stopped:
+        try:
+            assert stopped.wait(60) == 0
+        finally:
+            stopped.kill()
+
+
 def test_a_bound_socket_that_does_not_listen_yet_is_taken_too():
     from streamtok.wire.endpoint import BindError, probe_endpoints
 

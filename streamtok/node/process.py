@@ -41,8 +41,8 @@ class _Ending:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == self.first and time.monotonic() - self.began < SAME_S:
             return
-        if self.timer is not None:
-            self.leave(f"{signal.Signals(number).name} while it was stopping")
+        if self.timer is not None or not self.at_stake():
+            self.leave(f"{signal.Signals(number).name} while it was {'stopping' if self.timer else 'starting'}")
         self.first, self.began = number, time.monotonic()
         Outlet.deadline = self.began + GRACE_S
         self.timer = threading.Timer(GRACE_S, self.leave, [f"still busy {GRACE_S} s after the signal"])
@@ -71,10 +71,10 @@ def stop_on_signals(
 ) -> Iterator[None]:
     """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a closed terminal; one ignored by `nohup` stays ignored).
 
-    If the process still runs 1.9 s later, or at a second signal, `last_words` is called and the process exits. The
-    status is 1, or 0 while nothing is `at_stake` (it is still starting). One step of a large model on a CPU can take
-    that long. The same signal twice within 0.2 s is one. Outside the main thread, where Python takes no signals,
-    nothing is installed.
+    If the process still runs 1.9 s later, as one step of a large model on a CPU can take that long, or at a second
+    signal, `last_words` is called and the process exits with status 1. While nothing is `at_stake` (it is still
+    starting), it does so at the first signal, with status 0. The same signal twice within 0.2 s is one. Outside the
+    main thread, where Python takes no signals, nothing is installed.
     """
     raise_file_limit()
     if threading.current_thread() is not threading.main_thread():

@@ -54,7 +54,8 @@ class _Ending:
         status = int(self.at_stake())
 
         def speak() -> None:
-            log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
+            level, event = (logging.ERROR, "killed") if status else (logging.INFO, "end")
+            log.log(level, "event=%s reason=%r", event, reason)
             self.last_words()
 
         words = threading.Thread(target=speak, daemon=True)  # in a thread, since it may fail or hang

@@ -58,7 +58,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
     finally:
         node.kill()
     assert node.returncode == 0, log
-    assert "event=killed reason='SIG" in log
+    assert "event=end reason='SIG" in log
     [stream] = json.loads(output)["streams"].values()
     assert stream["frames"] == 0
 

@@ -2,16 +2,13 @@
 
 import contextlib
 import logging
-import math
 import threading
-import time
 from collections import deque
 from typing import Any, TextIO
 
 log = logging.getLogger("streamtok.node")
 
 PATIENCE_S = 0.1  # in a healthy process text is written, in order with that of others, when `write` returns
-LAST_S = 1.0  # for the text that waits when the process ends
 MOST_WAITING = 1 << 18  # characters
 
 
@@ -22,7 +19,7 @@ class Outlet:
     dropped, and the log says so once the stream takes text again.
     """
 
-    deadline = math.inf  # monotonic s, of the last words of a process that got a signal
+    last_s = 1.0  # for the text that waits when the process ends
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -61,10 +58,10 @@ class Outlet:
             self._stuck = writer.is_alive()
 
     def finish(self) -> None:
-        """Give a reader that lags a last second, but not beyond `deadline`, at the end of the process."""
+        """Give a reader that lags a last second, or `last_s`, at the end of the process."""
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
-            writer.join(max(0.0, min(LAST_S, self.deadline - time.monotonic())))
+            writer.join(self.last_s)
 
     def _write_all(self) -> None:
         while (text := self._take()) is not None:

@@ -23,7 +23,7 @@ log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
 FILES = 1 << 16
-WORDS_S = 0.3  # for `last_words`, whose reader may have stopped reading
+WORDS_S = 0.3  # after a signal, for last words, whose reader may have stopped reading
 SAME_S = 0.2  # `timeout`, and others that signal a process and its group, send one signal twice
 
 
@@ -44,7 +44,7 @@ class _Ending:
         if self.timer is not None or not self.at_stake():
             self.leave(f"{signal.Signals(number).name} while it was {'stopping' if self.timer else 'starting'}")
         self.first, self.began = number, time.monotonic()
-        Outlet.deadline = self.began + GRACE_S
+        Outlet.last_s = WORDS_S
         self.timer = threading.Timer(GRACE_S, self.leave, [f"still busy {GRACE_S} s after the signal"])
         self.timer.daemon = True
         self.timer.start()

@@ -165,11 +165,11 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
 
 
 def test_a_reader_of_standard_error_that_takes_nothing_delays_no_stop():
-    """The wait for it ends with the time that a stop may take; otherwise this process would wait for an hour."""
+    """It is waited for less than where no signal came; otherwise this process would wait for an hour."""
     program = """
 import os, signal, sys
 from streamtok.node import logs, outlet, process
-outlet.LAST_S, process.GRACE_S = 3600, 0.5
+outlet.Outlet.last_s = 3600
 logs.log_to_stderr()
 with process.stop_on_signals(lambda: None):
     print(300_000 * "x", file=sys.stderr)

@@ -58,7 +58,7 @@ class Outlet:
             self._stuck = writer.is_alive()
 
     def finish(self) -> None:
-        """Give a reader that lags a last second, or `last_s`, at the end of the process."""
+        """Give a reader that lags `last_s` more seconds, at the end of the process."""
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
             writer.join(self.last_s)

@@ -223,7 +223,7 @@ def tokenize_synthetic_drives(folder: Path, tokenizer: str, frames: int) -> Path
         if not out.exists():
             out.parent.mkdir(exist_ok=True)
             source = f"synthetic:128x224@30?seed={seed}&frames={frames}"
-            encode_file(source, out, tokenizer, EncodeOptions(max_frames=frames, progress=True))
+            encode_file(source, out, tokenizer, EncodeOptions(max_frames=frames, quiet=False))
     return folder
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import File, Flag, Model, Off, option
+from streamtok.settings.fields import File, Flag, Model, Switch, option
 from streamtok.settings.shared import CommandSettings
 from streamtok.tokens.options import EncodeOptions
 
@@ -28,7 +28,7 @@ class EncodeSettings(CommandSettings, EncodeOptions):
     )
     out: Annotated[File, Flag(short="-o")] = Field(description="the token file to write (.safetensors)")
     model: Model = option("nano", "preset name or checkpoint folder")
-    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+    quiet: Switch = option(False, "no progress bar")
 
 
 def run(settings: EncodeSettings) -> int:

@@ -30,7 +30,6 @@ from streamtok.settings.fields import (
     Folder,
     Hold,
     Model,
-    Off,
     Paths,
     Switch,
     Whole,
@@ -65,7 +64,7 @@ class EvaluateSettings(CommandSettings):
     sequences: Switch = option(False, "a folder of pictures is one clip")
     baselines: Switch = option(False, "x264 and x265 at equal bits, grid average, the net without rounding")
     drift: Annotated[Whole, Flag("GROUPS")] = option(0, "drift of a bfloat16 receiver after so many groups (slow)")
-    motion: Off = Field(default=True, alias="no_motion", description="leave out flicker and warping error")
+    no_motion: Switch = option(False, "leave out flicker and warping error")
     i3d: File | None = option(None, "TorchScript I3D, for rFVD")
     inception: File | None = option(None, "TorchScript Inception, for rFID")
     video: Switch = option(False, "also write side_by_side.mp4")
@@ -103,7 +102,8 @@ def evaluate(settings: EvaluateSettings, command_line: str) -> tuple[dict[str, A
     files = find_clips(settings.places, images=False if settings.sequences else settings.images or None)
     clips = ClipSet(files, settings.lines, settings.frames, config.spatial_compression, config.temporal_compression)
     options = SuiteOptions(
-        **settings.model_dump(include={"motion", "baselines", "i3d", "inception", "hold"}),
+        **settings.model_dump(include={"baselines", "i3d", "inception", "hold"}),
+        motion=not settings.no_motion,
         steps=settings.lines is None,
         drift_groups=settings.drift,
         coder=find_coder(tok.fingerprint, Path(settings.model)),

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from streamtok.commands.command import make_main
-from streamtok.settings.fields import Flag, Folder, Off, Texts
+from streamtok.settings.fields import Flag, Folder, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 from streamtok.tokens.options import ExportOptions
 
@@ -25,7 +25,7 @@ class ExportSettings(CommandSettings, ExportOptions):
     )
     to: Literal["webdataset", "parquet", "lerobot"] = Field(description="the format to write")
     out: Annotated[Folder, Flag(short="-o")] = Field(description="a new folder")
-    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+    quiet: Switch = option(False, "no progress bar")
 
 
 def run(settings: ExportSettings) -> int:

@@ -80,8 +80,7 @@ def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> Non
     choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": describe_flag(field, flag).replace("%", "%%")}
     if any(part is bool for part in parts):
-        is_switch = flag.switch or field.default is False
-        options["action"] = "store_true" if is_switch else argparse.BooleanOptionalAction
+        options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
     elif choices:
         options["choices"] = choices
     else:
@@ -110,7 +109,7 @@ def walk_annotation(annotation: Any) -> Iterator[Any]:
 
 def describe_flag(field: FieldInfo, flag: Flag) -> str:
     """The help of one flag: the field's description and its default."""
-    value = None if field.is_required() or flag.switch else field.default
+    value = None if field.is_required() else field.default
     if not value:
         return field.description or ""
     if isinstance(value, bool):

@@ -17,7 +17,7 @@ from pydantic import Field
 from streamtok.commands.command import make_main
 from streamtok.drives.drive import describe_losses
 from streamtok.drives.survey import plot_tokens
-from streamtok.settings.fields import Flag, Off, option
+from streamtok.settings.fields import Flag, Switch, option
 from streamtok.settings.shared import CommandSettings, ReadSettings
 from streamtok.tokens.inspecting import inspect
 
@@ -31,12 +31,12 @@ class InfoSettings(CommandSettings, ReadSettings):
         description="a recording, token file, bag, video, or folder with these"
     )
     plot: Annotated[Path, Flag("PNG")] | None = option(None, "draw the tokens over time")
-    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+    quiet: Switch = option(False, "no progress bar")
 
 
 def run(settings: InfoSettings) -> int:
     """Inspect one file or folder; returns 1 if nothing of it can be read, or a file no longer."""
-    found = inspect(settings.path, settings.clock, settings.depth_range, progress=settings.progress)
+    found = inspect(settings.path, settings.clock, settings.depth_range, progress=not settings.quiet)
     report = found.report
     if settings.plot:
         plot_tokens(found.surveys, settings.plot)

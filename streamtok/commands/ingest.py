@@ -10,7 +10,6 @@ Read it in another terminal with `streamtok subscribe tcp://127.0.0.1:5555`. Ctr
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def run(settings: RigSettings) -> int:
     """Run the node until its sources have ended or it is told to stop; returns the exit status."""
     log_to_stderr(settings.log_format)
     command = RunningCommand(settings)
-    with stop_on_signals(command.end, command.show_summary, command.at_stake):
+    with stop_on_signals(command.stop, command.show_summary, command.at_stake):
         node = command.node = make_node(settings, on_update=lambda node: display.update())
         title = f"{settings.node}: {settings.model} on {settings.bind}"
         try:
@@ -96,15 +95,10 @@ class RunningCommand:
     settings: RigSettings
     node: IngestNode | None = None
 
-    def end(self) -> None:
-        """Ask the node to end; if there is none yet, nothing is open and the process exits at once."""
+    def stop(self) -> None:
+        """Ask the node to end."""
         if self.node is not None:
             self.node.stop()
-            return
-        try:
-            self.show_summary()
-        finally:
-            os._exit(0)
 
     def show_summary(self) -> None:
         """Print the node's summary, an empty one if there is no node yet."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from streamtok.commands.command import make_main
 from streamtok.config import PRESETS
 from streamtok.io.suffixes import is_image, is_video
-from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Off, Positive, Switch, Texts, option
+from streamtok.settings.fields import Count, Device, File, Flag, Folder, Model, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class ReconstructSettings(CommandSettings):
         None, "frame rate of the written videos (default: the source's)"
     )
     save_input: Annotated[Switch, Flag(long="--save_input")] = option(False, "also write what went in, as NAME_input")
-    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+    quiet: Switch = option(False, "no progress bar")
 
     @model_validator(mode="after")
     def check_together(self) -> "ReconstructSettings":
@@ -88,7 +88,7 @@ def run(settings: ReconstructSettings) -> int:
     settings.out.mkdir(parents=True, exist_ok=True)
     options = settings.model_dump(include={"short_size", "temporal_window", "output_fps", "save_input"})
     done, failed = [], {}
-    for source in tqdm(sources, "reconstruct", unit="file", disable=None if settings.progress else True):
+    for source in tqdm(sources, "reconstruct", unit="file", disable=settings.quiet or None):
         try:
             done.append(reconstruct_file(tok, source, outs[source], **options))
         except (OSError, ValueError) as error:

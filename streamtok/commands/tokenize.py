@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from streamtok.commands.command import make_main
 from streamtok.fleet.options import DriveOptions, RunOptions
 from streamtok.node.process import stop_on_signals
-from streamtok.settings.fields import Engine, File, Flag, NotNegative, Off, Positive, Texts, option
+from streamtok.settings.fields import Engine, File, Flag, NotNegative, Positive, Switch, Texts, option
 from streamtok.settings.shared import CommandSettings
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class TokenizeSettings(CommandSettings, RunOptions, DriveOptions):
     )
     fps: Annotated[Positive, Flag("FPS")] = option(30.0, "plan: frames per second of the video")
     price: Annotated[NotNegative, Flag("PRICE")] = option(0.05, "plan: cost of a worker's hour, here of a CPU core")
-    progress: Off = Field(default=True, alias="quiet", description="no progress bar")
+    quiet: Switch = option(False, "no progress bar")
 
     @model_validator(mode="after")
     def check_together(self) -> "TokenizeSettings":

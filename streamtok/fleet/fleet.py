@@ -119,7 +119,7 @@ class Fleet:
     def _work(self, queue: JobQueue) -> None:
         total, settled, started = queue.size, 0, time.monotonic()
         saved = started
-        hidden = None if self.run_options.progress else True  # None: shown on a terminal only
+        hidden = self.run_options.quiet or None  # None: shown on a terminal only
         runner = self.make_runner(self.out, self.options, self.run_options.workers)
         with closing(runner), tqdm(None, "tokenize", total, unit="B", unit_scale=True, disable=hidden) as bar:
             while queue and not self._stopping:

@@ -35,4 +35,4 @@ class RunOptions(Strict):
     )
     retries: Whole = option(1, "retries of a broken drive within this run")
     check: Switch = option(False, "compare the checksums of drives that are done")
-    progress: bool = False
+    quiet: bool = True

@@ -16,7 +16,8 @@ REFRESH_S = 0.25
 class LiveDisplay:
     """A table of streams with a line of latencies, redrawn every REFRESH_S; a context manager.
 
-    Call `update()` often. `streams` are the rows, `title` is the line above.
+    Call `update()` often; the first one hides the terminal's cursor, the end of the context shows it. `streams` are the
+    rows, `title` is the line above.
     """
 
     def __init__(self, metrics: Metrics, streams: Sequence[str], title: str) -> None:
@@ -27,9 +28,6 @@ class LiveDisplay:
         self._rates: dict[str, float] = {}
 
     def __enter__(self) -> "LiveDisplay":
-        if sys.stderr.isatty():
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._live.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -40,9 +38,13 @@ class LiveDisplay:
     def update(self) -> None:
         """Redraw if REFRESH_S have passed."""
         now = time.monotonic()
-        if self._live is not None and now >= self._next:
-            self._next = now + REFRESH_S
-            self._live.update(self.render(now), refresh=True)
+        if now < self._next or not sys.stderr.isatty():
+            return
+        self._next = now + REFRESH_S
+        if self._live is None:
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(self.render(now), refresh=True)
 
     def rate(self, stream: str, now: float) -> float:
         """Frames per second of a stream over about the last second."""

@@ -36,10 +36,6 @@ RECORDER_S = 0.5  # of the 2 s that a node has to stop, for the recorder's backl
 HUNG_S = 30.0  # longer than any step takes; WatchdogSec in the unit of docs/operations.md is the same
 
 
-class StoppedAtStart(BaseException):
-    """Raised by the signal handler to abort a start (a model that loads), when there is nothing to finish yet."""
-
-
 class IngestNode:
     """One process for the cameras of a rig; `run` returns the summary that `--json` prints.
 
@@ -70,7 +66,6 @@ class IngestNode:
         self._tokenizer, self._start_reader = tokenizer, start_reader
         self._loop: IngestLoop | None = None  # once the node is bound
         self._stopping = threading.Event()
-        self._starter: threading.Thread | None = None  # the thread that starts the node, while it does
 
     @property
     def core(self) -> IngestCore:
@@ -88,11 +83,8 @@ class IngestNode:
         return {} if self._loop is None else self._loop.captures
 
     def stop(self) -> None:
-        """Ask the node to end, which takes up to 2 seconds. Called by a signal handler, it aborts a start at once."""
+        """Ask the node to end, which takes up to 2 seconds once it is bound."""
         self._stopping.set()
-        if self._starter is threading.current_thread():  # only a signal handler can run in the midst of the start
-            self._starter = None
-            raise StoppedAtStart
 
     def at_stake(self) -> bool:
         """Whether there may be groups to finish, which is so once the node is bound and its model warm."""
@@ -129,9 +121,8 @@ class IngestNode:
         ValueError for a missing device, or a source that cannot be read.
         """
         with ExitStack() as stack:
-            if not self._start_or_stop(stack):
-                return self.summary()
-            loop = self._started()
+            loop = self._loop = self._start(stack)
+            notify_systemd("READY=1")
             try:
                 loop.wait_for_subscribers(self.settings.wait_subscribers)
                 loop.run()
@@ -148,19 +139,7 @@ class IngestNode:
             raise RuntimeError("the node has not started")
         return self._loop
 
-    def _start_or_stop(self, stack: ExitStack) -> bool:
-        """Start the node; returns False if it was told to stop meanwhile."""
-        self._starter = threading.current_thread()
-        try:
-            self._start(stack)
-        except StoppedAtStart:
-            log.info("event=end reason='stopped at the start'")
-            return False
-        finally:
-            self._starter = None
-        return True
-
-    def _start(self, stack: ExitStack) -> None:
+    def _start(self, stack: ExitStack) -> IngestLoop:
         settings = self.settings
         if settings.metrics is not None:
             self._serve_metrics(stack, settings.metrics, settings.metrics_address)
@@ -175,7 +154,7 @@ class IngestNode:
             for name in (name for name, source in self.sources.items() if source.size is not None):
                 parts.publisher.add_stream(parts.core.stream_info(name))  # the others come with their first frame
         log.info("event=bound endpoint=%s control=%s", parts.publisher.endpoint, parts.publisher.control_endpoint)
-        self._loop = IngestLoop(
+        return IngestLoop(
             parts,
             self.sources,
             self.metrics,
@@ -183,7 +162,6 @@ class IngestNode:
             publish_frames=settings.publish_frames,
             on_update=lambda: self.on_update(self),
         )
-        notify_systemd("READY=1")
 
     def _serve_metrics(self, stack: ExitStack, port: int, address: str) -> None:
         server = PrometheusServer(self.metrics, port, address, {"/healthz": self.hung, "/readyz": self.unready})

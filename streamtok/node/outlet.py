@@ -9,7 +9,6 @@ from typing import Any, TextIO
 log = logging.getLogger("streamtok.node")
 
 PATIENCE_S = 0.1  # in a healthy process text is written, in order with that of others, when `write` returns
-LAST_S = 1.0  # for the text that waits when the process ends
 MOST_WAITING = 1 << 18  # characters
 
 
@@ -19,6 +18,8 @@ class Outlet:
     Callers wait for that thread up to PATIENCE_S, but not again until all is written. Text beyond MOST_WAITING is
     dropped, and the log says so once the stream takes text again.
     """
+
+    last_s = 1.0  # for the text that waits when the process ends
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -61,10 +62,10 @@ class Outlet:
             self._stuck = writer.is_alive()
 
     def finish(self) -> None:
-        """Give a reader that lags a last second, at the end of the process."""
+        """Give a reader that lags `last_s` more seconds, at the end of the process."""
         writer = self._writer
         if writer is not None and writer is not threading.current_thread():
-            writer.join(LAST_S)
+            writer.join(self.last_s)
 
     def _write_all(self) -> None:
         while (text := self._take()) is not None:

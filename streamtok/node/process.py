@@ -23,7 +23,7 @@ log = logging.getLogger("streamtok.node")
 
 GRACE_S = 1.9
 FILES = 1 << 16
-WORDS_S = 0.3  # for `last_words`, whose reader may have stopped reading
+WORDS_S = 0.3  # after a signal, for last words, whose reader may have stopped reading
 SAME_S = 0.2  # `timeout`, and others that signal a process and its group, send one signal twice
 
 
@@ -41,9 +41,10 @@ class _Ending:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == self.first and time.monotonic() - self.began < SAME_S:
             return
-        if self.timer is not None:
-            self.leave(f"{signal.Signals(number).name} while it was stopping")
+        if self.timer is not None or not self.at_stake():
+            self.leave(f"{signal.Signals(number).name} while it was {'stopping' if self.timer else 'starting'}")
         self.first, self.began = number, time.monotonic()
+        Outlet.last_s = WORDS_S
         self.timer = threading.Timer(GRACE_S, self.leave, [f"still busy {GRACE_S} s after the signal"])
         self.timer.daemon = True
         self.timer.start()
@@ -53,7 +54,8 @@ class _Ending:
         status = int(self.at_stake())
 
         def speak() -> None:
-            log.log(logging.ERROR if status else logging.INFO, "event=killed reason=%r", reason)
+            level, event = (logging.ERROR, "killed") if status else (logging.INFO, "end")
+            log.log(level, "event=%s reason=%r", event, reason)
             self.last_words()
 
         words = threading.Thread(target=speak, daemon=True)  # in a thread, since it may fail or hang
@@ -70,10 +72,10 @@ def stop_on_signals(
 ) -> Iterator[None]:
     """Call `stop` at the first SIGINT, SIGTERM or SIGHUP (a closed terminal; one ignored by `nohup` stays ignored).
 
-    If the process still runs 1.9 s later, or at a second signal, `last_words` is called and the process exits. The
-    status is 1, or 0 while nothing is `at_stake` (it is still starting). One step of a large model on a CPU can take
-    that long. The same signal twice within 0.2 s is one. Outside the main thread, where Python takes no signals,
-    nothing is installed.
+    If the process still runs 1.9 s later, as one step of a large model on a CPU can take that long, or at a second
+    signal, `last_words` is called and the process exits with status 1. While nothing is `at_stake` (it is still
+    starting), it does so at the first signal, with status 0. The same signal twice within 0.2 s is one. Outside the
+    main thread, where Python takes no signals, nothing is installed.
     """
     raise_file_limit()
     if threading.current_thread() is not threading.main_thread():

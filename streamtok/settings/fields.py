@@ -27,7 +27,7 @@ class Flag:
     """How a field is written on a command line, where its name and type do not say so.
 
     `metavar` stands for the value in the help, `short` is a short name ("-o"), `long` replaces the name made from the
-    field's ("--stream" for `streams`). `nargs` is argparse's; a `switch` takes no value.
+    field's ("--stream" for `streams`). `nargs` is argparse's.
     """
 
     metavar: str = ""
@@ -35,7 +35,6 @@ class Flag:
     long: str = ""
     nargs: str = ""
     positional: bool = False
-    switch: bool = False
 
 
 def option(default: Value, description: str) -> Value:
@@ -82,11 +81,6 @@ def check_switch(value: object) -> object:
     return value
 
 
-def invert_switch(value: object) -> bool:
-    """Negate a switch: `quiet` means no progress."""
-    return not check_switch(value)
-
-
 def check_metadata(value: dict[str, Any]) -> dict[str, Any]:
     """Check a user's facts about a stream, sent in its info: text keys; text, numbers, booleans, lists and maps."""
     try:
@@ -120,7 +114,6 @@ def check_plain(value: object, where: str) -> None:
 
 HOLD_HELP = "keep a token's level while the latent is within this margin (0.25): fewer bits, slightly less quality"
 Switch = Annotated[bool, BeforeValidator(check_switch)]
-Off = Annotated[bool, BeforeValidator(invert_switch), Flag(switch=True)]  # its key and flag name the opposite
 Count = Annotated[int, Field(ge=1), Flag("N")]
 Whole = Annotated[int, Field(ge=0), Flag("N")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), Flag("X")]

@@ -66,7 +66,7 @@ def encode_file(source: str, out: str | Path, model: str = "nano", options: Enco
         stream_options = StreamOptions("lossless", keyframe_interval=0, size=size, hold=options.hold)
         core = IngestCore(tok, {"cam0": stream_options}, context=options.context)
         total = options.max_frames or opened.expected_frames or None
-        frames = iter(tqdm(frames, "encode", total, unit="frame", disable=None if options.progress else True))
+        frames = iter(tqdm(frames, "encode", total, unit="frame", disable=options.quiet or None))
         first = next(frames, None)
         if first is None:
             raise ValueError(f"{source}: there is no frame in it")

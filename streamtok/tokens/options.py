@@ -12,7 +12,7 @@ class EncodeOptions(ComputeSettings):
     size: Size | None = option(None, "resize to this first (default: the video's own size)")
     hold: Hold = option(0.0, HOLD_HELP)
     max_frames: Count | None = option(None, "stop after so many frames")
-    progress: bool = False
+    quiet: bool = True
 
 
 class ExportOptions(Strict):
@@ -25,4 +25,4 @@ class ExportOptions(Strict):
     task: Annotated[str, Flag("TASK")] = option("drive", "lerobot: what happens, in words")
     video: Switch = option(False, "lerobot: also pictures, decoded from the tokens")
     model: Model | None = option(None, "lerobot: the model that decodes (default: the one that the source names)")
-    progress: bool = False
+    quiet: bool = True

@@ -26,7 +26,7 @@ def export_parquet(source: TokenSource, out: Path, options: ExportOptions) -> di
     tracks = [track for drive in open_drives(source, options.streams) for track in drive]
     schema = _make_schema(read_facts(tracks[0]))
     rows = sum(map(len, tracks))
-    with tqdm(None, "parquet", rows, unit="grid", disable=None if options.progress else True) as bar:
+    with tqdm(None, "parquet", rows, unit="grid", disable=options.quiet or None) as bar:
         for number, track in enumerate(tracks):
             name = f"{number:06d}_{check_stream_name(track.stream)}.parquet"
             with parquet.ParquetWriter(out / name, schema) as writer:

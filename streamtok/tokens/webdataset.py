@@ -23,7 +23,7 @@ def export_webdataset(source: TokenSource, out: Path, options: ExportOptions) ->
     """
     data = TokenDataset(source, options.window, streams=options.streams, gaps="cut")
     shards = range(0, len(data), options.shard_samples)
-    with tqdm(None, "webdataset", len(data), unit="window", disable=None if options.progress else True) as bar:
+    with tqdm(None, "webdataset", len(data), unit="window", disable=options.quiet or None) as bar:
         for number, first in enumerate(shards):
             with tarfile.open(out / f"tokens-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for index in range(first, min(first + options.shard_samples, len(data))):

@@ -16,7 +16,7 @@ from streamtok.cli import main
 from streamtok.commands.command import make_main
 from streamtok.commands.flags import new_parser, parse_settings
 from streamtok.settings.errors import SettingsError
-from streamtok.settings.fields import Count, Flag, Names, Off, Size, Strict, Switch, read_list
+from streamtok.settings.fields import Count, Flag, Names, Size, Strict, Switch, read_list
 
 
 class Song(Strict):
@@ -28,7 +28,7 @@ class Song(Strict):
     max_frames: Count | None = Field(default=None, description="at most")
     key: Literal["major", "minor"] = Field(default="major", description="of all of them")
     streams: Names | None = Field(default=None, description="only this (repeat it)")
-    progress: Off = Field(default=True, alias="quiet", description="no bar, 100 % silent")
+    quiet: Switch = Field(default=False, description="no bar, 100 % silent")
     start: Switch = Field(default=True, description="at once")
 
 
@@ -73,7 +73,7 @@ def test_the_command_line_goes_first(tmp_path):
     found = parse(tmp_path, FILE, "c.mp3", "--out", "single", "--stream", "rear", "--start", "--key", "minor")
     assert found["songs"] == [Path("c.mp3")]
     assert (found["out"], found["streams"], found["start"], found["key"]) == ("single", ["rear"], True, "minor")
-    assert (found["size"], found["max_frames"], found["progress"]) == ((8, 12), 3, False)
+    assert (found["size"], found["max_frames"], found["quiet"]) == ((8, 12), 3, True)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ STARTING = """
 import sys, time
 import streamtok.commands.ingest as ingest
 from streamtok.node import process, rig
+process.GRACE_S = 600
 {slow}
 sys.argv = ["streamtok", "ingest", "--source", "{source}", "--bind", "{bind}", "--model", "nano", "--json"]
 from streamtok.cli import main
@@ -31,7 +32,6 @@ SLOW = {
     "loading": "def make_core(*a):\n"
     "    print('busy', file=sys.stderr, flush=True)\n"
     "    while True: time.sleep(0.01)\n"
-    "process.GRACE_S = 600\n"
     "rig.make_core = make_core",
     "in one call": "def make_core(*a): b''.join(Stuck())\n"
     "class Stuck:\n"
@@ -40,7 +40,6 @@ SLOW = {
     "        except BaseException: time.sleep(600)\n"
     "rig.make_core = make_core",
     "importing": "def make_node(*a, **b): print('busy', file=sys.stderr, flush=True); time.sleep(600)\n"
-    "process.GRACE_S = 600\n"
     "ingest.make_node = make_node",
 }
 
@@ -59,8 +58,7 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
     finally:
         node.kill()
     assert node.returncode == 0, log
-    if slow == "in one call":  # otherwise it left by itself, for no timer would have ended it
-        assert "still busy 1.9 s after the signal" in log
+    assert "event=end reason='SIG" in log
     [stream] = json.loads(output)["streams"].values()
     assert stream["frames"] == 0
 
@@ -164,6 +162,25 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
         stuck.send_signal(signal.SIGTERM)
         assert stuck.wait(60) == 1
         assert "still busy 1.9 s after the signal" in stuck.stderr.read()
+
+
+def test_a_reader_of_standard_error_that_takes_nothing_delays_no_stop():
+    """It is waited for less than where no signal came; otherwise this process would wait for an hour."""
+    program = """
+import os, signal, sys
+from streamtok.node import logs, outlet, process
+outlet.Outlet.last_s = 3600
+logs.log_to_stderr()
+with process.stop_on_signals(lambda: None):
+    print(300_000 * "x", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(process.end_process(0))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as stopped:
+        try:
+            assert stopped.wait(60) == 0
+        finally:
+            stopped.kill()
 
 
 def test_a_bound_socket_that_does_not_listen_yet_is_taken_too():

@@ -26,7 +26,10 @@ ADVICE = "SSL_CERT_FILE=FILE.pem trusts who signed it, and #verify=no at the end
 
 def verifies(url: str) -> bool:
     """Whether the certificate of a URL's server is verified; ValueError if `verify` is neither yes nor no."""
-    return all(parse_switch(value) for key, value in parse_qsl(urlsplit(url).fragment) if key == OPTION)
+    try:
+        return all(parse_switch(value) for key, value in parse_qsl(urlsplit(url).fragment) if key == OPTION)
+    except ValueError as error:
+        raise ValueError(f"source {without_password(url)!r}: option {OPTION}: {error}") from error
 
 
 def make_context(url: str) -> ssl.SSLContext:

@@ -101,6 +101,14 @@ def test_rows_of_16_bits_that_end_with_half_a_value_are_read(tmp_path):
     assert "cut_off: frame 0" in notes
 
 
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
+def test_rows_that_are_too_short_are_told_in_the_senders_pixels(tmp_path, encoding):
+    fields = {"height": 8, "width": 6, "step": 11, "is_bigendian": 0, "data": np.zeros(88, np.uint8)}
+    wrong = cdr("sensor_msgs/msg/Image", frame=FRAMES[0], encoding=encoding, **fields)
+    _, notes = read(write(tmp_path / "d.mcap", [ros("/cam", [wrong])]), depth_range=(0.0, 20.0))
+    assert "step 11 is less than the 12 bytes of a 6-pixel" in notes
+
+
 def test_messages_of_which_none_can_be_read_say_why(tmp_path):
     messages = timed([b"\0\7\0\0 no CDR"] * 5)
     path = write(tmp_path / "d.mcap", [("/cam", "sensor_msgs/msg/Image", "ros2msg", "cdr", messages)])

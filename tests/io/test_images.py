@@ -196,6 +196,10 @@ def test_images_that_are_passed_over_are_not_read(tmp_path):
         source.skip_to(source.start_ns + 250_000_000)
         assert [frame.frame_id for frame in source] == [3, 4, 5]
         assert source.counts["damaged"] == 0
+    (tmp_path / "005.png").write_bytes(b"no image")
+    with open_source(f"images:{tmp_path}?fps=10") as source:
+        source.skip_to(source.start_ns + 10**9)
+        assert list(source) == []  # it ends, though no image was read
 
 
 @given(

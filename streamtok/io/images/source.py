@@ -72,7 +72,7 @@ class ImageFolderSource(RecordedSource):
         while self._left:
             if (frame := self._load(self._left.popleft())) is not None:
                 return frame
-        if self._last_ns is None:
+        if self.size is None:
             raise ValueError(f"{self._folder}: not one of its {len(self.images)} images can be read")
         return None
 

@@ -39,8 +39,7 @@ def depth_picture(message: ImageMessage, limits: DepthRange) -> np.ndarray:
 def _read_raw(message: ImageMessage) -> np.ndarray:
     """Distances in metres, float32 (H, W)."""
     kind = np.dtype((">" if message.big_endian else "<") + KINDS[message.encoding])
-    width = message.width * kind.itemsize
-    rows = raw_image(message._replace(encoding="mono8", width=width)).rows
+    rows = raw_image(message._replace(encoding=f"uint8x{kind.itemsize}")).rows
     return _to_metres(np.ascontiguousarray(rows).view(kind))
 
 

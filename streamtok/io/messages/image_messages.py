@@ -204,8 +204,7 @@ def raw_image(message: ImageMessage) -> RawImage:
     try:
         if wide:  # keep the high bytes
             encoding = f"{wide[1]}8"
-            row_bytes = 2 * PIXEL_BYTES[encoding] * message.width
-            rows = RawImage(data, "mono8", message.height, row_bytes, step).rows
+            rows = RawImage(data, f"uint8x{2 * PIXEL_BYTES[encoding]}", message.height, message.width, step).rows
             data, step = rows[:, 0 if message.big_endian else 1 :: 2], None
         return RawImage(data, encoding, message.height, message.width, step)
     except (ValueError, TypeError) as error:

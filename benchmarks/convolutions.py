@@ -1,16 +1,19 @@
-"""Compares direct and Winograd 3x3 convolutions of a step: CPU milliseconds by shape, alternating, and the error.
+"""Compares direct and Winograd 3x3 convolutions, alternating: by shape, and in whole steps.
 
-    python benchmarks/convolutions.py --threads 1
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/convolutions.py --threads 2
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python benchmarks/convolutions.py
 
-The variables make a processor with AVX-512 run the code of one without. Between calls 24 MB are read, to evict caches
-as the rest of a step would. `gain` is C * D / (C + D), compared with `streamtok.engine.cpu.winograd.WIDE`.
+The first variable makes threads wait as those of a node do; the others make a processor with AVX-512 run the code of
+one without. Shapes are compared in CPU milliseconds. Between calls 24 MB are read, to evict caches as the rest of a
+step would. `gain` is C * D / (C + D), compared with `streamtok.engine.cpu.winograd.WIDE`. Steps and decoding are
+compared in wall-clock milliseconds.
 """
 
 import argparse
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,8 @@ from torch import nn
 
 import streamtok
 from streamtok.bench.timing import time_calls
+from streamtok.config import PRESETS
+from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu.winograd import WinogradConv
 from streamtok.names import parse_size
 from streamtok.weights.golden import reference_clip
@@ -51,8 +56,30 @@ def compare(channels: int, wide: int, height: int, width: int, rounds: int) -> t
     return statistics.median(times[0]), statistics.median(times[1]), error
 
 
+def compare_steps(name: str, size: tuple[int, int], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median wall-clock milliseconds of a group's step and of its decoding, direct and by Winograd."""
+    steps: dict[str, list[Callable[[int], object]]] = {"step": [], "decoding": []}
+    group = reference_clip(1 + PRESETS[name].temporal_compression, *size)[:, :, 1:]
+    for kind in ("direct", "winograd"):
+        engine = EngineConfiguration(kernels="interleaved", convolutions=kind)
+        tok = streamtok.load(name, engine=engine)
+        stream, decoder = tok.stream(1, *size), tok.decode_stream(1, *tok.config.grid(*size))
+        decoder.step(stream.step(group[:, :, :1]).tokens)
+        tokens = stream.step(group).tokens
+        steps["step"].append(lambda _, stream=stream: stream.step(group))
+        steps["decoding"].append(lambda _, decoder=decoder, tokens=tokens: decoder.step(tokens))
+    return {what: time_alternating(pair, rounds) for what, pair in steps.items()}
+
+
+def time_alternating(pair: list[Callable[[int], object]], rounds: int) -> tuple[float, float]:
+    """Median wall-clock milliseconds of two functions that take turns."""
+    walls = [[time_calls(function, 1)[0][0] for function in pair] for _ in range(rounds)]
+    first, second = (statistics.median(times) for times in zip(*walls, strict=True))
+    return first, second
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Print one line per shape."""
+    """Print one line per shape, then one for the step and one for its decoding."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--size", type=parse_size, default=(256, 448), metavar="HxW")
@@ -65,6 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         shape, gain = f"{channels} to {wide} at {height}x{width}", channels * wide / (channels + wide)
         ratio = f"{direct:8.2f} {found:8.2f} ms, {found / direct:.2f}"
         print(f"{shape:<24} {times} times {ratio}; gain {gain:3.0f}; error {error:.0e}", flush=True)
+    for what, (direct, found) in compare_steps(arguments.model, arguments.size, arguments.rounds).items():
+        print(f"{arguments.model}, {what:<33} {direct:8.2f} {found:8.2f} ms, {found / direct:.2f}", flush=True)
     return 0
 
 

@@ -33,9 +33,8 @@ def cpu_has(units: tuple[str, ...]) -> bool:
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """The configuration to start from in a precision, before anything is measured.
 
-    It uses our own layers where they fit, and Winograd where it always was faster: on AVX2 with one thread. With more,
-    threads wait for each other after each of its sums. On a GPU the step is captured as a graph. A deterministic
-    tokenizer keeps PyTorch's layers, on which its whole clips run too.
+    It uses our own layers where they fit, and Winograd where it always was faster: on AVX2 with one thread. On a GPU
+    the step is captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
     """
     gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
@@ -43,7 +42,7 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if tok.deterministic:
         return made
     if not gpu:
-        faster = torch.backends.cpu.get_cpu_capability() == "AVX2" and threads == 1
+        faster = torch.backends.cpu.get_cpu_capability() == "AVX2"
         convolutions = "winograd" if faster and _may_use_winograd(tok, made) else "direct"
         kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
@@ -65,5 +64,6 @@ def plan_trials(tok: Tokenizer, machine: EngineConfiguration, precisions: list[s
 
 
 def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> bool:
-    there = (configuration.device, configuration.precision, tok.deterministic) == ("cpu", "float32", False)
-    return there and any(map(winograd.is_wide, tok.modules()))
+    """Whether Winograd is worth a trial: not with several threads, which wait for each other after each of its sums."""
+    made = configuration.device, configuration.precision, configuration.threads, tok.deterministic
+    return made == ("cpu", "float32", 1, False) and any(map(winograd.is_wide, tok.modules()))

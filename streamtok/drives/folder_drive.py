@@ -137,7 +137,7 @@ def open_images(path: Path, topics: Topics, options: dict[str, Any], find: Image
     if len(timed) > 1:
         begins = [found.images[0].time_ns for found in timed.values()]
         apart_s = (max(begins) - min(begins)) / 1e9
-        far = f", which begin {apart_s:.0f} s apart (replay --realtime waits for each)" * (apart_s >= FAR_APART_S)
+        far = f", which begin {apart_s:.0f} s apart" if apart_s >= FAR_APART_S else ""
         drive.note("", f"{len(timed)} folders of images are read as the cameras of one drive, by their times{far}")
     return drive
 

@@ -90,10 +90,12 @@ class ItemMaker:
         return []
 
     def _make_still(self, timed: Timed, image: ImageMessage) -> Item:
-        depth = self._depth if self._depth is not None and is_depth(image.encoding) else None
-        load = image.picture if depth is None else functools.partial(depth_picture, image, depth)
         codec = STILL_CODECS.get(image.encoding.lower()) if image.kind == "image" else None
         packet = bytes(image.data) if codec else None
+        if packet is not None:
+            image = image._replace(data=packet)  # a view would keep its whole chunk in memory
+        depth = self._depth if self._depth is not None and is_depth(image.encoding) else None
+        load = image.picture if depth is None else functools.partial(depth_picture, image, depth)
         return Item(timed.stream, timed.time_ns, load, timed.frame_id, packet, codec, log_ns=timed.log_ns)
 
     def flush(self) -> Iterator[Item]:

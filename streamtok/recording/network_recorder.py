@@ -31,7 +31,7 @@ class _Start:
 
     Messages are held until the session's info has come. With camera images the recording begins with the first that
     decoding can start at, and the first token keyframe from there on: earlier messages could neither be replayed nor
-    verified. `begun` is True from the first message that is written, and for tokens alone.
+    verified. `begun` is True from the first message that is written, for tokens alone, and if the node sends no images.
     """
 
     stream: str
@@ -39,7 +39,6 @@ class _Start:
     begun: bool
     first_id: int = -1  # of the first image that decoding can start at
     undecodable: int = 0  # images before it
-    without: bool = False  # the node sends no images
     since_ns: int | None = None  # publish time of the first message after the catch-up of the join
     held: deque[TokenMessage] = field(default_factory=deque)
 
@@ -54,12 +53,8 @@ class _Start:
         if self.since_ns is None and not message.catch_up:
             self.since_ns = header.publish_ns
         late = self.since_ns is not None and header.capture_ns[0] > self.since_ns and not self.undecodable
-        self.without = self.without or late or len(self.held) >= HELD_MESSAGES
-
-    @property
-    def is_known(self) -> bool:
-        """Whether it is known where the recording begins."""
-        return self.begun or self.without or self.first_id >= 0
+        if self.first_id < 0 and (late or len(self.held) >= HELD_MESSAGES):
+            self.begun = True
 
     def takes(self, header: TokenHeader) -> bool:
         """Whether to write a message: from the first keyframe with the first image or a later one on."""
@@ -121,7 +116,7 @@ class NetworkRecorder:
                 break
         self._announce_all()
         for stream, start in self._starts.items():
-            start.without = True
+            start.begun = True
             self._write_held(start)
             self.recorder.missed(stream, "frames", start.undecodable if start.first_id < 0 else 0)
             self.counts["held_back"] += len(start.held)
@@ -147,7 +142,8 @@ class NetworkRecorder:
             return
         self._announced[info.stream] = info
         self.recorder.add_stream(info)
-        self._write_held(self._start_of(info.stream, info.session))
+        if (start := self._starts.get(info.stream)) is not None:
+            self._write_held(start)
 
     def _take_tokens(self, message: TokenMessage) -> None:
         """Hold a message, and write what is held if the info of its session is known."""
@@ -174,7 +170,7 @@ class NetworkRecorder:
             if len(start.held) > HELD_MESSAGES:
                 self._drop(start.held.popleft())
             return
-        while start.held and start.is_known:
+        while start.held and (start.begun or start.first_id >= 0):
             message = start.held.popleft()
             if start.takes(message.header):
                 self.recorder.write_message(message)

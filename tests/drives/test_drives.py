@@ -412,7 +412,7 @@ def test_cameras_of_image_folders_that_begin_minutes_apart_are_told(tmp_path):
     long = replace(late[0], capture_ns=late[-1].capture_ns, frame_id=late[-1].frame_id + 1)
     write_folders(tmp_path, [*late, long])
     with open_drive(tmp_path) as drive:
-        assert "by their times, which begin 180 s apart (replay --realtime waits for each)" in drive.notes[0]
+        assert drive.notes[0].endswith("by their times, which begin 180 s apart")
 
 
 def test_images_that_name_their_recording_are_a_drive_for_each(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -409,6 +410,21 @@ def test_a_jpeg_with_bytes_behind_its_end_is_whole_and_one_that_is_cut_off_is_no
     with open_drive(write(tmp_path / "d.mcap", [ros("/a", messages, "sensor_msgs/msg/CompressedImage")])) as drive:
         assert [frame.frame_id for frame in drive] == [0, 1]
         assert drive.account()["a"]["damaged"] == 2
+
+
+def test_images_that_wait_for_their_turn_keep_no_chunk_around_their_bytes(tmp_path):
+    size = 1 << 20
+    whole = cv2.imencode(".jpg", picture(0))[1].tobytes()
+    messages = [compressed(frame, whole + bytes(size - len(whole)), "jpeg") for frame in FRAMES]  # a chunk for each
+    path = write(tmp_path / "d.mcap", [ros("/a", messages, "sensor_msgs/msg/CompressedImage")])
+    with open_drive(path) as drive:
+        tracemalloc.start()
+        try:
+            items = list(drive.items())
+            assert tracemalloc.get_traced_memory()[0] < 1.5 * len(items) * size
+        finally:
+            tracemalloc.stop()
+    assert [len(item.packet or b"") for item in items] == [size] * 12
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])

@@ -113,14 +113,14 @@ def limit_threads(threads: int) -> Iterator[None]:
     Libraries read these variables when they load, before any of our code runs in a worker. With a thread per core in
     each of many workers, most of the time would be lost to contention.
     """
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in THREAD_VARIABLES:
             os.environ.pop(name, None)
-            os.environ |= {} if value is None else {name: value}
+        os.environ.update(before)
 
 
 class _Worker:

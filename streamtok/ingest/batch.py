@@ -102,7 +102,7 @@ class Batch:
     def step(self, lanes: list[Lane]) -> tuple[dict[Lane, np.ndarray], NonFiniteError | None]:
         """Run the network on the groups of these lanes; the slots of the others stay as they are.
 
-        A partial group is padded with its last frame. Returns the token grids, of the shape of `grid_shape`, and an
+        A partial group is padded with its last frame. Returns the token grid of each lane, of `grid_shape`, and an
         error or None. A lane whose latent is not finite has no grid, and the error names its slot.
         """
         stepped = {self.slots.index(lane): lane for lane in lanes}

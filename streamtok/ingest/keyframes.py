@@ -47,4 +47,6 @@ class KeyframeSchedule:
         `longest_steps` away: then the stream was lost at that time, or it has a clock of its own.
         """
         ahead = batch_ns - capture_ns
-        return batch_ns - self.began_ns > step_ns >= 2 * ahead and abs(ahead) <= longest_steps * step_ns
+        nearer_than_next = 2 * ahead <= step_ns
+        begun_since = batch_ns - self.began_ns <= step_ns
+        return nearer_than_next and not begun_since and abs(ahead) <= longest_steps * step_ns

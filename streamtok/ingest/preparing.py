@@ -141,10 +141,10 @@ class KernelPreparer(UploadingPreparer):
 
     def __call__(self, frame: Frame) -> Planes:
         raw = frame.picture
+        if raw.shape != (*self.source_size, 3):
+            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self.source_size}, RGB")
         if isinstance(raw, np.ndarray):
-            raw = RawImage(raw, "rgb8", *raw.shape[:2])
-        if raw.shape[:2] != self.source_size:
-            raise ValueError(f"picture of shape {raw.shape}: this preparer was made for {self.source_size}")
+            raw = RawImage(raw, "rgb8", *self.source_size)
 
         def convert(data: Tensor) -> Tensor:
             planes = torch.empty(3, *self.size, dtype=torch.uint8, device=data.device)

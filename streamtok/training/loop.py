@@ -77,9 +77,6 @@ class _Run:
     frames: int = 0
     logged: tuple[int, float] = (0, 0.0)
 
-    def __post_init__(self) -> None:
-        self.logged = self.progress.step, time.monotonic()
-
     def elapsed(self) -> float:
         return time.monotonic() - self.began
 
@@ -149,6 +146,7 @@ def train(
     run = _start_run(config, model, resume, began)
     progress, first = run.progress, run.progress.step
     before = find_first_validation(Path(config.out)) if resume else run.validate() if config.init else {}
+    run.logged = first, time.monotonic()
     while True:
         done = run.share_done()
         late = stop_after is not None and time.monotonic() - began >= stop_after

@@ -61,7 +61,7 @@ def load_run(config: TrainConfig, training: TrainingStep) -> Progress:
     run = {"model": config.model, "seed": config.seed}
     if content["run"] != run:
         raise SettingsError(f"{path} belongs to {content['run']}, the config says {run}; give another out folder")
-    if config.dtype == "auto":
+    if config.dtype == "auto" and "dtype" in content:  # runs of 0.1.0 lack it
         training.optimizer.dtype = getattr(torch, content["dtype"])
     for name in PARTS:
         getattr(training, name).load_state_dict(content[name])

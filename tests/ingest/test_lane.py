@@ -94,3 +94,15 @@ def test_a_lane_joins_the_epoch_of_its_batch_with_the_frame_nearest_to_its_start
     for number in range(3):
         driver.take(number, 90 - 10 * (2 - number), SIZES[0], 0)
     assert lane.judge(3, time_ns, SIZES[0], batch_ns=102).because == because
+
+
+def test_a_clock_set_back_after_a_group_that_is_not_finite_is_a_restart_but_not_after_an_epoch_was_cut():
+    rejected, cut = (Lane("a", StreamOptions(keyframe_interval=0), group_frames=4) for _ in range(2))
+    for lane in (rejected, cut):
+        driver = Driver(lane)
+        driver.take(0, 100, SIZES[0], 0)
+        driver.take(1, 110, SIZES[0], 0)
+    rejected.reject()
+    cut.cut()
+    assert [lane.judge(2, 50, SIZES[0]) for lane in (rejected, cut)] == [Verdict(("restart",)), Verdict()]
+    assert (rejected.counts["gaps"], cut.counts["gaps"]) == (1, 0)

@@ -266,6 +266,8 @@ def test_a_wrong_picture_is_refused(way):
     prepare = way.preparing.preparer(Preprocessor((32, 48), SIZE))
     with pytest.raises(ValueError, match=r"picture of shape \(16, 24, 3\)"):
         prepare(frame(0, (16, 24)))
+    with pytest.raises(ValueError, match=r"picture of shape \(32, 48, 4\)"):
+        prepare(replace(frame(0), picture=np.zeros((32, 48, 4), np.uint8)))
     with pytest.raises(TypeError, match="float32"):
         prepare(replace(frame(0), picture=frame(0).image.astype(np.float32)))
 

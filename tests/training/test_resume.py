@@ -39,6 +39,15 @@ def test_stopping_anywhere_and_resuming_gives_the_same_run(tmp_path, model):
     assert_same(without_clock(final(tmp_path / "whole")), without_clock(final(tmp_path / "parts")))
 
 
+def test_a_run_of_a_version_that_did_not_store_its_precision_goes_on(tmp_path):
+    run = config(tmp_path, dtype="auto", steps=2)
+    train(run, build_model(run), stop_after=0)
+    stored = final(tmp_path)
+    del stored["dtype"]
+    torch.save(stored, tmp_path / "last.pt")
+    assert train(run, build_model(run), resume=True).complete
+
+
 @pytest.mark.slow
 def test_kill_nine_and_resume_gives_the_same_run(tmp_path):
     whole = config(tmp_path / "whole", steps=40)

@@ -37,9 +37,10 @@ class _Ending:
     first: int = 0
     began: float = 0.0
     timer: threading.Timer | None = None
+    leaving: bool = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == self.first and time.monotonic() - self.began < SAME_S:
+        if self.leaving or (number == self.first and time.monotonic() - self.began < SAME_S):
             return
         if self.timer is not None or not self.at_stake():
             self.leave(f"{signal.Signals(number).name} while it was {'stopping' if self.timer else 'starting'}")
@@ -51,7 +52,7 @@ class _Ending:
         self.stop()
 
     def leave(self, reason: str) -> NoReturn:
-        status = int(self.at_stake())
+        self.leaving, status = True, int(self.at_stake())
 
         def speak() -> None:
             level, event = (logging.ERROR, "killed") if status else (logging.INFO, "end")

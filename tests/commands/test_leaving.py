@@ -164,6 +164,23 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
         assert "still busy 1.9 s after the signal" in stuck.stderr.read()
 
 
+def test_last_words_are_said_once_although_a_signal_comes_twice():
+    """As `timeout` sends it; here the second one comes while they are said."""
+    program = """
+import os, signal, time
+from streamtok.node import process
+process.WORDS_S = 600
+def speak():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    print("last words", flush=True)
+with process.stop_on_signals(lambda: None, speak, lambda: False):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "last words\n")
+
+
 def test_a_reader_of_standard_error_that_takes_nothing_delays_no_stop():
     """It is waited for less than where no signal came; otherwise this process would wait for an hour."""
     program = """

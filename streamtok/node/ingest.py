@@ -21,7 +21,7 @@ from streamtok.model import Tokenizer
 from streamtok.node.loop import IngestLoop
 from streamtok.node.metrics import Metrics, PrometheusServer
 from streamtok.node.process import notify_systemd
-from streamtok.node.rig import check_binding, make_sources, open_parts
+from streamtok.node.rig import check_outputs, make_sources, open_parts
 from streamtok.node.stream_metrics import copy_recording, export_zeros
 from streamtok.node.summary import summarize
 from streamtok.recording.recorder import Recorder
@@ -44,7 +44,8 @@ class IngestNode:
     process that reads the given endpoint; it is killed when the node ends. `failures` describes sources that failed
     while the others went on.
 
-    Raises SettingsError for settings that cannot work on this machine, BindError for an endpoint that is in use.
+    Raises SettingsError for settings that cannot work on this machine, OSError for an endpoint that is in use or a
+    recording that cannot begin.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class IngestNode:
         start_reader: Callable[[str], BaseProcess] | None = None,
     ) -> None:
         with blame_settings():
-            check_binding(settings, settings.bind)
+            check_outputs(settings)
             compression.check(settings.compression)
             self.sources = make_sources(settings)
         self.settings, self.on_update = settings, on_update

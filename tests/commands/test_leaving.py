@@ -76,6 +76,29 @@ def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, en
     assert other.endpoint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("drive.mcap", "exists and is not overwritten"),
+        ("away/d.mcap", "does not exist; create it"),
+        ("away", "no folder"),
+    ],
+)
+def test_a_recording_that_cannot_begin_is_noticed_before_a_model_is_loaded(
+    name, words, tmp_path, endpoint, capsys, monkeypatch
+):
+    from streamtok.node import replay_node
+
+    monkeypatch.setattr(rig, "make_core", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(replay_node, "ReplayNode", lambda *_: pytest.fail("a drive was opened"))
+    (tmp_path / "drive.mcap").touch()
+    record = ["--record", str(tmp_path / name)]
+    assert ingest.main(["--source", ENDLESS, "--bind", endpoint, *record]) == 1
+    assert words in capsys.readouterr().err
+    assert replay.main([str(tmp_path / "drive.mcap"), *record]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_a_replay_notices_a_taken_endpoint_too(tmp_path, capsys, monkeypatch):
     from streamtok.node import replay_node
     from streamtok.wire.publisher import Publisher

@@ -53,24 +53,27 @@ def make_sources(settings: RigSettings) -> dict[str, Source]:
     return sources
 
 
+def make_warm_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
+    """Make the ingest core for open sources, with warm streams; the tokenizer is loaded if it is None."""
+    if tokenizer is None:
+        pick_device(settings.device)  # outside blame_settings, as a GPU that is not there yet is no fault of settings
+    with blame_settings():
+        core = make_core(settings, tokenizer, sources)
+        warm_up_streams(core, sources)
+    return core
+
+
 def open_parts(
     settings: RigSettings,
-    tokenizer: Tokenizer | None,
+    core: IngestCore,
     sources: dict[str, Source],
     stack: ExitStack,
     *,
     stats: Callable[[], dict[str, Any]],
     stop: Callable[[], bool],
 ) -> NodeParts:
-    """Make core, publisher and recorder for open sources; `stack` closes the publisher.
-
-    `stats` and `stop` are those of `Publisher`. The tokenizer is loaded if it is None.
-    """
-    if tokenizer is None:
-        pick_device(settings.device)  # outside blame_settings, as a GPU that is not there yet is no fault of settings
+    """Make publisher and recorder; `stack` closes the publisher. `stats` and `stop` are those of `Publisher`."""
     with blame_settings():
-        core = make_core(settings, tokenizer, sources)
-        warm_up_streams(core, sources)
         publisher = stack.enter_context(make_publisher(settings, core, sources, stats, stop))
         recorder = make_recorder(settings, core)
     if recorder is not None:

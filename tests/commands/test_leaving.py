@@ -63,6 +63,23 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
     assert stream["frames"] == 0
 
 
+def test_a_node_that_is_told_to_stop_while_it_binds_ends_its_recording_and_removes_its_socket(tmp_path):
+    slow = """
+import os, signal
+def make_recorder(*a, begin=rig.make_recorder):
+    recorder = begin(*a)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return recorder
+rig.make_recorder = make_recorder"""
+    program = STARTING.format(slow=slow, source=ENDLESS, bind=f"ipc://{tmp_path}/t") + "\n"
+    program = program.replace('"--json"', f'"--json", "--record", "{tmp_path}/d.mcap"')
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["streams"]["cam0"]["frames"] == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "d.mcap"]
+    assert (tmp_path / "d.mcap").read_bytes().endswith(b"\x89MCAP0\r\n")
+
+
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
 @pytest.mark.parametrize("option", ["--bind", "--control"])
 def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, endpoint, capsys, monkeypatch):

@@ -33,7 +33,7 @@ def cpu_has(units: tuple[str, ...]) -> bool:
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """The configuration to start from in a precision, before anything is measured.
 
-    It uses our own layers where they fit, and Winograd where it always was faster: on AVX2 with one thread. With more,
+    It uses our own layers where they fit, and Winograd on x86 with one thread, where it never was slower. With more,
     threads wait for each other after each of its sums. On a GPU the step is captured as a graph. A deterministic
     tokenizer keeps PyTorch's layers, on which its whole clips run too.
     """
@@ -43,8 +43,8 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if tok.deterministic:
         return made
     if not gpu:
-        faster = torch.backends.cpu.get_cpu_capability() == "AVX2" and threads == 1
-        convolutions = "winograd" if faster and _may_use_winograd(tok, made) else "direct"
+        fits = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and threads == 1
+        convolutions = "winograd" if fits and _may_use_winograd(tok, made) else "direct"
         kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):

@@ -221,6 +221,20 @@ with process.stop_on_signals(lambda: None, speak, lambda: False):
     assert (done.returncode, done.stdout) == (0, "last words\n")
 
 
+def test_a_summary_that_nobody_takes_from_a_node_that_starts_goes_to_standard_error(endpoint):
+    program = STARTING.format(slow=SLOW["loading"], source=ENDLESS, bind=endpoint)
+    with open("/dev/full", "w") as full:
+        node = subprocess.Popen([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
+    while "busy" not in node.stderr.readline():
+        assert node.poll() is None
+    node.terminate()
+    _, log = node.communicate(timeout=60)
+    assert node.returncode == 1
+    assert "Traceback" not in log
+    [summary] = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert summary["streams"]["cam0"]["frames"] == 0
+
+
 def test_a_reader_of_standard_error_that_takes_nothing_delays_no_stop():
     """It is waited for less than where no signal came; otherwise this process would wait for an hour."""
     program = """

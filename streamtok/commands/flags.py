@@ -80,7 +80,7 @@ def add_flag(parser: argparse.ArgumentParser, key: str, field: FieldInfo) -> Non
     choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": describe_flag(field, flag).replace("%", "%%")}
     if any(part is bool for part in parts):
-        options["action"] = argparse.BooleanOptionalAction if field.default else "store_true"
+        options["action"] = "store_true" if field.default is False else argparse.BooleanOptionalAction
     elif choices:
         options["choices"] = choices
     else:

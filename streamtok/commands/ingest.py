@@ -79,7 +79,7 @@ def run(settings: RigSettings) -> int:
             with LiveDisplay(node.metrics, list(node.sources), title) as display:
                 node.run()
         except (OSError, RuntimeError):
-            if node.at_stake():
+            if node.captures:
                 command.show_summary()
             raise
         command.show_summary()

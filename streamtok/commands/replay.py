@@ -25,12 +25,11 @@ from streamtok.settings.replay import ReplaySettings
 def run(settings: ReplaySettings) -> int:
     """Replay and print the summary; returns 1 if it or a file failed, or tokens differ or were not all compared."""
     from streamtok.node.replay_node import ReplayNode, format_replay
-    from streamtok.node.rig import check_binding
+    from streamtok.node.rig import check_outputs
 
     log_to_stderr(settings.log_format)
     with blame_settings():  # a ValueError is a fault of the settings, so it would come at every start
-        if settings.bind is not None:
-            check_binding(settings, settings.bind)
+        check_outputs(settings)
         node = ReplayNode(settings)
         with stop_on_signals(node.stop):
             summary = node.run()

@@ -33,8 +33,8 @@ def cpu_has(units: tuple[str, ...]) -> bool:
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """The configuration to start from in a precision, before anything is measured.
 
-    It uses our own layers where they fit, and Winograd where it always was faster: on AVX2 with one thread. On a GPU
-    the step is captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
+    It uses our own layers where they fit, and Winograd on x86 with one thread, where it is rarely slower. On a GPU the
+    step is captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
     """
     gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
@@ -42,8 +42,8 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if tok.deterministic:
         return made
     if not gpu:
-        faster = torch.backends.cpu.get_cpu_capability() == "AVX2"
-        convolutions = "winograd" if faster and _may_use_winograd(tok, made) else "direct"
+        known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        convolutions = "winograd" if known and _may_use_winograd(tok, made) else "direct"
         kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):

@@ -47,6 +47,7 @@ def settle_engine(options: FleetOptions, choice: str | None) -> FleetOptions:
     tokenizer = load(options.model)
     check_on_grid(options, tokenizer)  # before anything is measured for it
     size = options.size or (256, 448)
-    fast = load(tokenizer, engine=choice or default_engine(options.device), size=size, device=options.device)
-    engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=options.threads)
+    choice, threads = choice or default_engine(options.device), options.threads
+    fast = load(tokenizer, engine=choice, size=size, device=options.device, threads=threads)
+    engine = replace(describe_engine(fast).move_to(EngineConfiguration()), threads=threads)
     return options.model_copy(update={"engine": engine})

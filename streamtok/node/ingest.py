@@ -21,7 +21,7 @@ from streamtok.model import Tokenizer
 from streamtok.node.loop import IngestLoop
 from streamtok.node.metrics import Metrics, PrometheusServer
 from streamtok.node.process import notify_systemd
-from streamtok.node.rig import check_binding, make_sources, open_parts
+from streamtok.node.rig import check_outputs, make_sources, make_warm_core, open_parts
 from streamtok.node.stream_metrics import copy_recording, export_zeros
 from streamtok.node.summary import summarize
 from streamtok.recording.recorder import Recorder
@@ -44,7 +44,8 @@ class IngestNode:
     process that reads the given endpoint; it is killed when the node ends. `failures` describes sources that failed
     while the others went on.
 
-    Raises SettingsError for settings that cannot work on this machine, BindError for an endpoint that is in use.
+    Raises SettingsError for settings that cannot work on this machine, OSError for an endpoint that is in use or a
+    recording that cannot begin.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class IngestNode:
         start_reader: Callable[[str], BaseProcess] | None = None,
     ) -> None:
         with blame_settings():
-            check_binding(settings, settings.bind)
+            check_outputs(settings)
             compression.check(settings.compression)
             self.sources = make_sources(settings)
         self.settings, self.on_update = settings, on_update
@@ -64,6 +65,7 @@ class IngestNode:
         self.failures: list[str] = []
         export_zeros(self.metrics, self.sources)
         self._tokenizer, self._start_reader = tokenizer, start_reader
+        self._binds = False  # from then on there are sockets and files to close
         self._loop: IngestLoop | None = None  # once the node is bound
         self._stopping = threading.Event()
 
@@ -83,12 +85,12 @@ class IngestNode:
         return {} if self._loop is None else self._loop.captures
 
     def stop(self) -> None:
-        """Ask the node to end, which takes up to 2 seconds once it is bound."""
+        """Ask the node to end, which takes up to 2 seconds once it is warm."""
         self._stopping.set()
 
     def at_stake(self) -> bool:
-        """Whether there may be groups to finish, which is so once the node is bound and its model warm."""
-        return self._loop is not None
+        """Whether there is something to finish, which is so once the model is warm and the node binds."""
+        return self._binds
 
     def stopping(self) -> bool:
         """Whether `stop` was called."""
@@ -145,7 +147,9 @@ class IngestNode:
             self._serve_metrics(stack, settings.metrics, settings.metrics_address)
         for source in self.sources.values():
             stack.enter_context(source)
-        parts = open_parts(settings, self._tokenizer, self.sources, stack, stats=self.summary, stop=self.stopping)
+        core = make_warm_core(settings, self._tokenizer, self.sources)
+        self._binds = True
+        parts = open_parts(settings, core, self.sources, stack, stats=self.summary, stop=self.stopping)
         if self._start_reader is not None:
             stack.callback(self._start_reader(parts.publisher.endpoint).kill)
         if parts.recorder is not None:

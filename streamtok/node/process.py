@@ -37,9 +37,10 @@ class _Ending:
     first: int = 0
     began: float = 0.0
     timer: threading.Timer | None = None
+    leaving: bool = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == self.first and time.monotonic() - self.began < SAME_S:
+        if self.leaving or (number == self.first and time.monotonic() - self.began < SAME_S):
             return
         if self.timer is not None or not self.at_stake():
             self.leave(f"{signal.Signals(number).name} while it was {'stopping' if self.timer else 'starting'}")
@@ -51,12 +52,17 @@ class _Ending:
         self.stop()
 
     def leave(self, reason: str) -> NoReturn:
-        status = int(self.at_stake())
+        self.leaving, status = True, int(self.at_stake())
 
         def speak() -> None:
+            nonlocal status
             level, event = (logging.ERROR, "killed") if status else (logging.INFO, "end")
             log.log(level, "event=%s reason=%r", event, reason)
-            self.last_words()
+            try:
+                self.last_words()
+            except OSError as error:  # of standard output
+                log.error("event=untold reason=%r", str(error))
+                status = 1
 
         words = threading.Thread(target=speak, daemon=True)  # in a thread, since it may fail or hang
         words.start()
@@ -74,8 +80,8 @@ def stop_on_signals(
 
     If the process still runs 1.9 s later, as one step of a large model on a CPU can take that long, or at a second
     signal, `last_words` is called and the process exits with status 1. While nothing is `at_stake` (it is still
-    starting), it does so at the first signal, with status 0. The same signal twice within 0.2 s is one. Outside the
-    main thread, where Python takes no signals, nothing is installed.
+    starting), it does so at the first signal, with status 0, or 1 if standard output takes nothing. The same signal
+    twice within 0.2 s is one. Outside the main thread, where Python takes no signals, nothing is installed.
     """
     raise_file_limit()
     if threading.current_thread() is not threading.main_thread():

@@ -16,22 +16,26 @@ from streamtok.io.base import Source
 from streamtok.io.source import open_source
 from streamtok.model import Tokenizer
 from streamtok.node.loop import NodeParts
-from streamtok.recording.recorder import Recorder
+from streamtok.recording.recorder import Recorder, check_destination
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.settings.errors import blame_settings
+from streamtok.settings.replay import ReplaySettings
 from streamtok.settings.rig import RigSettings, StreamSettings
-from streamtok.settings.shared import MAX_PIXELS, PublishSettings
+from streamtok.settings.shared import MAX_PIXELS
 from streamtok.wire.binding import probe_endpoints
 from streamtok.wire.endpoint import check_endpoints
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.security import CurveServer, load_keys
 
 
-def check_binding(settings: PublishSettings, bind: str) -> None:
-    """Raise ValueError or BindError for endpoints that cannot be bound, before a model is loaded in vain."""
-    secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
-    control = check_endpoints(bind, settings.control, secure=secure, insecure=insecure, ipc_group=group)
-    probe_endpoints(bind, control)
+def check_outputs(settings: RigSettings | ReplaySettings) -> None:
+    """Raise ValueError or OSError for endpoints or a recording that cannot be, before a model is loaded in vain."""
+    if settings.bind is not None:
+        secure, insecure, group = settings.curve is not None, settings.insecure, settings.ipc_group
+        control = check_endpoints(settings.bind, settings.control, secure=secure, insecure=insecure, ipc_group=group)
+        probe_endpoints(settings.bind, control)
+    if settings.record is not None:
+        check_destination(settings.record)
 
 
 def make_sources(settings: RigSettings) -> dict[str, Source]:
@@ -49,24 +53,27 @@ def make_sources(settings: RigSettings) -> dict[str, Source]:
     return sources
 
 
+def make_warm_core(settings: RigSettings, tokenizer: Tokenizer | None, sources: dict[str, Source]) -> IngestCore:
+    """Make the ingest core for open sources, with warm streams; the tokenizer is loaded if it is None."""
+    if tokenizer is None:
+        pick_device(settings.device)  # outside blame_settings, as a GPU that is not there yet is no fault of settings
+    with blame_settings():
+        core = make_core(settings, tokenizer, sources)
+        warm_up_streams(core, sources)
+    return core
+
+
 def open_parts(
     settings: RigSettings,
-    tokenizer: Tokenizer | None,
+    core: IngestCore,
     sources: dict[str, Source],
     stack: ExitStack,
     *,
     stats: Callable[[], dict[str, Any]],
     stop: Callable[[], bool],
 ) -> NodeParts:
-    """Make core, publisher and recorder for open sources; `stack` closes the publisher.
-
-    `stats` and `stop` are those of `Publisher`. The tokenizer is loaded if it is None.
-    """
-    if tokenizer is None:
-        pick_device(settings.device)  # outside blame_settings, as a GPU that is not there yet is no fault of settings
+    """Make publisher and recorder; `stack` closes the publisher. `stats` and `stop` are those of `Publisher`."""
     with blame_settings():
-        core = make_core(settings, tokenizer, sources)
-        warm_up_streams(core, sources)
         publisher = stack.enter_context(make_publisher(settings, core, sources, stats, stop))
         recorder = make_recorder(settings, core)
     if recorder is not None:

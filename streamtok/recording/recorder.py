@@ -30,7 +30,7 @@ from streamtok.event_log import EventLog
 from streamtok.recording.format import MAX_TIME, drop_unstorable
 from streamtok.recording.recorder_options import RecorderOptions
 from streamtok.recording.write_queue import WriteJob, WriteQueue
-from streamtok.recording.writer import RecordingWriter
+from streamtok.recording.writer import EXISTS, RecordingWriter
 from streamtok.types import Frame
 from streamtok.wire.header import system_clock_pair
 from streamtok.wire.message import Info, TokenHeader, TokenMessage
@@ -42,13 +42,28 @@ PAUSE_S = 0.05  # at least between two flushes, each of which ends a chunk
 SYNC_S = 1.0  # between two flushes to the disk, on another thread because they may take long
 
 
+def check_destination(path: Path) -> None:
+    """Raise FileExistsError or FileNotFoundError for a `path` at which no `Recorder` can begin."""
+    if path.is_dir():
+        return
+    if path.suffix.lower() != ".mcap":
+        raise FileNotFoundError(
+            f"{path} is no folder and does not end in .mcap: name a file that does (PATH.mcap), or a folder that "
+            "exists, where each start begins a file"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: folder {path.parent} does not exist; create it first")
+    if path.exists():
+        raise FileExistsError(EXISTS.format(path))
+
+
 class Recorder:
     """Writes messages to `path` (and `path` with _001, _002, ... after a rotation), on its own thread.
 
     If `path` is a folder, a new file in it is named by the time (UTC), so that a restarted service gets a new name.
     `counts` holds `tokens`, `frames`, `info`, `bytes` and `missed`, `unrecorded` the missed ones by stream; `paths` the
     files written; `error` why recording stopped before `close`, if it did. Raises FileExistsError rather than overwrite
-    a file, and FileNotFoundError for a folder that is missing: a name without .mcap.
+    a file, and FileNotFoundError for a folder that is missing.
     """
 
     def __init__(
@@ -227,14 +242,8 @@ class Recorder:
                 self._writer.add_stream(stream, info, offset)
 
     def _first_file(self) -> RecordingWriter:
-        if self.path.is_dir():
-            return self._new_file_in(self.path)
-        if self.path.suffix.lower() != ".mcap":
-            raise FileNotFoundError(
-                f"{self.path} is no folder and does not end in .mcap: name a file that does (PATH.mcap), or a folder "
-                "that exists, where each start begins a file"
-            )
-        return self._next_file()
+        check_destination(self.path)
+        return self._new_file_in(self.path) if self.path.is_dir() else self._next_file()
 
     def _next_file(self) -> RecordingWriter:
         part = len(self.paths)

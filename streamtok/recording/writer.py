@@ -33,6 +33,8 @@ STILLS = {"mjpeg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}  # {cod
 VIDEOS = {"h264": "h264", "hevc": "h265", "h265": "h265", "vp9": "vp9"}
 CHANGING = ("epoch", "last_seq", "clock", "ended", "control")  # fields of an info that need no new message
 
+EXISTS = "{} exists and is not overwritten; name a new file, or a folder, where each start begins one"
+
 
 @dataclass
 class StreamEntry:
@@ -82,8 +84,7 @@ class RecordingWriter:
         try:
             self._stream = path.open("xb")
         except FileExistsError as error:
-            hint = "name a new file, or a folder, where each start begins one"
-            raise FileExistsError(f"{path} exists and is not overwritten; {hint}") from error
+            raise FileExistsError(EXISTS.format(path)) from error
         self._place = self._find()
         with contextlib.suppress(OSError):  # tells `repair` that the file is still being written
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,6 +30,7 @@ class Song(Strict):
     streams: Names | None = Field(default=None, description="only this (repeat it)")
     quiet: Switch = Field(default=False, description="no bar, 100 % silent")
     start: Switch = Field(default=True, description="at once")
+    encore: Switch | None = Field(default=None, description="once more")
 
 
 def parse_flags(*flags):
@@ -43,6 +44,7 @@ max_frames: 3
 streams: [front, left]
 quiet: true
 start: false
+encore: true
 """
 
 
@@ -54,7 +56,8 @@ def parse(tmp_path, text, *flags):
 def test_flags_are_the_fields_of_the_settings():
     words = " ".join(new_parser("sing", "Sings.", Song).format_help().split())
     assert "[-h] [--config FILE] [-o OUT] [--size HxW] [--max-frames N] [--key {major,minor}]" in words
-    assert "[--stream NAME] [--quiet] [--start | --no-start] [SONG ...] Sings." in words
+    assert "[--stream NAME] [--quiet] [--start | --no-start] [--encore | --no-encore] [SONG ...]" in words
+    assert "Sings." in words
     assert "--size HxW of the cover (default 4x6)" in words
     assert "--quiet no bar, 100 % silent --start" in words
     assert "at once (default yes)" in words
@@ -63,17 +66,20 @@ def test_flags_are_the_fields_of_the_settings():
 
 def test_a_file_gives_what_the_flags_would(tmp_path):
     flags = ["a.mp3", "b.mp3", "-o", "album", "--size", "8x12", "--max-frames", "3", "--quiet", "--no-start"]
-    flags += ["--stream", "front", "--stream", "left"]
+    flags += ["--stream", "front", "--stream", "left", "--encore"]
     wanted = parse_flags(*flags)
     assert parse(tmp_path, FILE) == wanted
     assert parse(tmp_path, "songs: a.mp3\nout: b\nquiet: false") == parse(tmp_path, "", "a.mp3", "-o", "b")
 
 
 def test_the_command_line_goes_first(tmp_path):
-    found = parse(tmp_path, FILE, "c.mp3", "--out", "single", "--stream", "rear", "--start", "--key", "minor")
+    found = parse(
+        tmp_path, FILE, "c.mp3", "--out", "single", "--stream", "rear", "--start", "--key", "minor", "--no-encore"
+    )
     assert found["songs"] == [Path("c.mp3")]
     assert (found["out"], found["streams"], found["start"], found["key"]) == ("single", ["rear"], True, "minor")
-    assert (found["size"], found["max_frames"], found["quiet"]) == ((8, 12), 3, True)
+    assert (found["size"], found["max_frames"], found["quiet"], found["encore"]) == ((8, 12), 3, True, False)
+    assert parse_flags("a.mp3", "-o", "b")["encore"] is None
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,23 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
     assert stream["frames"] == 0
 
 
+def test_a_node_that_is_told_to_stop_while_it_binds_ends_its_recording_and_removes_its_socket(tmp_path):
+    slow = """
+import os, signal
+def make_recorder(*a, begin=rig.make_recorder):
+    recorder = begin(*a)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return recorder
+rig.make_recorder = make_recorder"""
+    program = STARTING.format(slow=slow, source=ENDLESS, bind=f"ipc://{tmp_path}/t") + "\n"
+    program = program.replace('"--json"', f'"--json", "--record", "{tmp_path}/d.mcap"')
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["streams"]["cam0"]["frames"] == 0
+    assert list(tmp_path.iterdir()) == [tmp_path / "d.mcap"]
+    assert (tmp_path / "d.mcap").read_bytes().endswith(b"\x89MCAP0\r\n")
+
+
 @pytest.mark.parametrize("scheme", ["tcp", "ipc"])
 @pytest.mark.parametrize("option", ["--bind", "--control"])
 def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, endpoint, capsys, monkeypatch):
@@ -74,6 +91,29 @@ def test_a_taken_endpoint_is_noticed_before_a_model_is_loaded(scheme, option, en
         free = "tcp://127.0.0.1:*"
         assert ingest.main(["--source", ENDLESS, option, other.endpoint, other_end, free]) == 1
     assert other.endpoint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("drive.mcap", "exists and is not overwritten"),
+        ("away/d.mcap", "does not exist; create it"),
+        ("away", "no folder"),
+    ],
+)
+def test_a_recording_that_cannot_begin_is_noticed_before_a_model_is_loaded(
+    name, words, tmp_path, endpoint, capsys, monkeypatch
+):
+    from streamtok.node import replay_node
+
+    monkeypatch.setattr(rig, "make_core", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(replay_node, "ReplayNode", lambda *_: pytest.fail("a drive was opened"))
+    (tmp_path / "drive.mcap").touch()
+    record = ["--record", str(tmp_path / name)]
+    assert ingest.main(["--source", ENDLESS, "--bind", endpoint, *record]) == 1
+    assert words in capsys.readouterr().err
+    assert replay.main([str(tmp_path / "drive.mcap"), *record]) == 1
+    assert words in capsys.readouterr().err
 
 
 def test_a_replay_notices_a_taken_endpoint_too(tmp_path, capsys, monkeypatch):
@@ -162,6 +202,37 @@ with stop_on_signals(lambda: None, lambda: sys.stdout.write("x" * 10_000_000)):
         stuck.send_signal(signal.SIGTERM)
         assert stuck.wait(60) == 1
         assert "still busy 1.9 s after the signal" in stuck.stderr.read()
+
+
+def test_last_words_are_said_once_although_a_signal_comes_twice():
+    """As `timeout` sends it; here the second one comes while they are said."""
+    program = """
+import os, signal, time
+from streamtok.node import process
+process.WORDS_S = 600
+def speak():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    print("last words", flush=True)
+with process.stop_on_signals(lambda: None, speak, lambda: False):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "last words\n")
+
+
+def test_a_summary_that_nobody_takes_from_a_node_that_starts_goes_to_standard_error(endpoint):
+    program = STARTING.format(slow=SLOW["loading"], source=ENDLESS, bind=endpoint)
+    with open("/dev/full", "w") as full:
+        node = subprocess.Popen([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
+    while "busy" not in node.stderr.readline():
+        assert node.poll() is None
+    node.terminate()
+    _, log = node.communicate(timeout=60)
+    assert node.returncode == 1
+    assert "Traceback" not in log
+    [summary] = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert summary["streams"]["cam0"]["frames"] == 0
 
 
 def test_a_reader_of_standard_error_that_takes_nothing_delays_no_stop():

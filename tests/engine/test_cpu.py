@@ -77,6 +77,14 @@ def test_decoding_equals_plain(tok, fast):
         torch.testing.assert_close(quick.step(tokens), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
+def test_pictures_of_a_bfloat16_engine_are_float32_as_those_of_a_plain_model():
+    tok = build_tiny("nano")
+    fast = apply_configuration(tok, EngineConfiguration(kernels="interleaved", precision="bfloat16"))
+    tokens = tok.encode(reference_clip(1, *SIZE)).tokens
+    wanted, found = (each.decode_stream(1, SIZE[0] // 8, SIZE[1] // 8).step(tokens) for each in (tok, fast))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.05 * float(wanted.abs().max()))
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_whole_clips_run_on_the_plain_layers_whatever_kind_the_model_is(name):
     tok = build_tiny(name)

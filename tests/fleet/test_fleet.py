@@ -356,8 +356,28 @@ def test_a_cpu_computes_as_live_unless_told_otherwise(model):
         describe_engine(load_for_fleet(options)).kernels
         == describe_engine(load(model, engine="default", device="cpu")).kernels
     )
-    assert options.engine.device_name == ""  # machines with other processors do not do each other's work again
+    assert options.engine.device_name == ""
     assert settle_engine(FleetOptions(model=model, device="cpu", deterministic=True), None).engine is None
+
+
+def test_a_machine_with_more_cores_or_another_processor_does_not_do_drives_again():
+    if (here := torch.backends.cpu.get_cpu_capability()) not in ("AVX2", "AVX512"):
+        pytest.skip(f"this processor has {here}")
+    code = """
+import torch
+from streamtok.fleet.model import FleetOptions, settle_engine
+
+for threads in 1, 2:
+    torch.set_num_threads(threads)
+    print(settle_engine(FleetOptions(), None).engine)
+"""
+    lines: set[str] = set()
+    for capability in {"avx2", here.lower()}:
+        environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        lines.update(done.stdout.splitlines())
+    assert len(lines) == 1, lines
 
 
 def test_an_engine_configuration_is_kept_without_its_timings(tmp_path, model):

@@ -81,7 +81,7 @@ def test_tokens_of_a_dds_camera_come_back_as_a_topic(ros_python, tmp_path):
                 )
                 for program in ("dds_peer.py", "ros_reader.py")
             )
-            assert eventually(node.at_stake)
+            assert eventually(lambda: node.unready() != ["starting: not bound yet"])
             publish = node.publisher.publish
             node.publisher.publish = lambda group: published.append(header := publish(group)) or header
             into: list[int] = []  # ns from the camera's stamp until the bridge has sent its frame on

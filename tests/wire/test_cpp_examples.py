@@ -161,7 +161,7 @@ def test_a_decoder_in_cpp_shows_the_pictures_that_python_shows(tmp_path):
     export_step(ExportedStep(tokenizer, "decode", (48, 64)), step, "onnx")
     settings = rig("tcp://127.0.0.1:*", ["synthetic:48x64@30?seed=1&frames=30"], wait_subscribers=2)
     with RunningNode(make_node(settings, tokenizer)) as running:
-        while not running.node.at_stake():
+        while running.node.unready():
             pass
         endpoint = running.node.publisher.endpoint
         client = start(build_folder / "decoder", endpoint, "a", step, out)

@@ -154,8 +154,8 @@ class Publisher:
 
     def forward_info(self, info: Info, last_seq: int) -> None:
         """Announce another node's stream with this publisher's control; `last_seq` is that before what is forwarded."""
-        if self._table.add_foreign(info, last_seq):
-            self._send_info([info.stream])
+        self._table.add_foreign(info, last_seq)
+        self._send_info([info.stream])
 
     def publish_frame(self, frame: Frame) -> bool:
         """Send a camera image on `frames/<stream>` if that has readers: its compressed packet, if any, else RGB."""

@@ -432,6 +432,19 @@ def test_a_lossless_reader_makes_a_lossless_node_wait_for_its_program():
     reader.close()
 
 
+def test_a_reader_whose_program_pauses_is_not_taken_for_gone():
+    """Its queues are full, so probes go both ways: kernels leave some unanswered, and count some as dropped packets."""
+    count = 2000
+    with (
+        Served(lossless=True, messages_per_second=16) as node,
+        subscribe(node.endpoint, lossless=True, queue_size=4, timeout=60) as reader,
+    ):
+        node.wait_subscribers(1)
+        with beside(lambda: node.do(lambda publisher: [publisher.publish(make_group(n)) for n in range(count)])):
+            time.sleep(2.5)
+            assert sequence(islice(reader, count)) == list(range(count))
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context, monkeypatch):
     monkeypatch.setattr(guard, "STALLED_S", 0.0)

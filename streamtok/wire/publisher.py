@@ -208,7 +208,7 @@ class Publisher:
 
     def close(self) -> None:
         """Announce the end of the streams, give readers a second to take sent messages, and release everything."""
-        if self._context.closed:
+        if self._socket.closed:
             return
         self._table.end()
         self._send_info(self._table.streams)

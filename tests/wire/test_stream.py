@@ -876,6 +876,32 @@ with Served() as node:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
+def test_a_publisher_that_is_interrupted_while_it_closes_does_not_close_twice():
+    program = """
+import os, signal, zmq
+from streamtok.wire.publisher import Publisher
+from tests.kit.wire import make_group, make_info
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+reader = zmq.Context().socket(zmq.SUB)
+reader.set(zmq.RCVHWM, 1)
+reader.subscribe("")
+try:
+    with Publisher("tcp://127.0.0.1:*", messages_per_second=1e6) as publisher:
+        publisher.add_stream(make_info())
+        reader.connect(publisher.endpoint)
+        assert publisher.wait_subscribers(1, 60)
+        for number in range(40_000):
+            publisher.publish(make_group(number))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)  # of the second that the reader has for what waits
+        publisher.close()
+except KeyboardInterrupt:
+    os._exit(0)
+os._exit(1)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
 def test_a_reader_that_a_closed_event_loop_waited_for_closes():
     with Served() as node:
         reader = subscribe(node.endpoint)

@@ -47,6 +47,8 @@ class Binding:
     def release(self) -> None:
         """Remove the binding's files; call it after the context was terminated."""
         if self._lock is not None:
+            if self._lock.is_ours():
+                self._lock.path.unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
 
@@ -74,11 +76,11 @@ class PathLock:
             except OSError as error:
                 os.close(self._fd)
                 raise BindError(error.errno, f"{endpoint} is in use: another process holds {self._file}") from error
-            if self._is_ours():
+            if self.is_ours():
                 return
             os.close(self._fd)
 
-    def _is_ours(self) -> bool:
+    def is_ours(self) -> bool:
         """Whether the lock file still is the one that this process, not its parent, has locked."""
         try:
             return self._owner == os.getpid() and os.path.samestat(os.fstat(self._fd), os.stat(self._file))
@@ -86,9 +88,8 @@ class PathLock:
             return False
 
     def release(self) -> None:
-        """Remove the socket and the lock file, unless they are another's by now, then unlock."""
-        if self._is_ours():
-            self.path.unlink(missing_ok=True)
+        """Remove the lock file, unless it is another's by now, then unlock."""
+        if self.is_ours():
             self._file.unlink(missing_ok=True)
         os.close(self._fd)
 

@@ -154,8 +154,8 @@ class Publisher:
 
     def forward_info(self, info: Info, last_seq: int) -> None:
         """Announce another node's stream with this publisher's control; `last_seq` is that before what is forwarded."""
-        if self._table.add_foreign(info, last_seq):
-            self._send_info([info.stream])
+        self._table.add_foreign(info, last_seq)
+        self._send_info([info.stream])
 
     def publish_frame(self, frame: Frame) -> bool:
         """Send a camera image on `frames/<stream>` if that has readers: its compressed packet, if any, else RGB."""
@@ -208,7 +208,7 @@ class Publisher:
 
     def close(self) -> None:
         """Announce the end of the streams, give readers a second to take sent messages, and release everything."""
-        if self._context.closed:
+        if self._socket.closed:
             return
         self._table.end()
         self._send_info(self._table.streams)

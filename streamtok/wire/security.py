@@ -154,8 +154,8 @@ def generate(folder: str | Path, client: str = "client") -> list[Path]:
 def allow(public_key: str | Path, folder: str | Path) -> Path:
     """Copy a client's public key file onto the allow list in `folder`; running nodes see it at once."""
     public_key = Path(public_key)
-    key, secret = _load(public_key, MAKE)
-    if secret is not None:
+    key = load_public(public_key)
+    if b"secret-key" in public_key.read_bytes():  # in any form, also in a comment
         raise ValueError(f"{public_key} holds a secret key; give the public file (.key) instead")
     target = Path(folder) / "allowed" / (public_key.stem + ".key")
     if target.exists() and load_public(target) != key:
@@ -174,9 +174,9 @@ def _load_secret(path: Path, advice: str = MAKE) -> tuple[bytes, bytes]:
     public, secret = _load(path, advice)
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("event=readable_secret path=%s advice='chmod 600'", path)
-    if secret is None:
+    if not secret:
         raise ValueError(f"{path} holds no secret key; it must be the .key_secret file")
-    if zmq.curve_public(secret) != public:
+    if zmq.curve_public(_checked(secret, path)) != public:
         raise ValueError(f"{path}: its public and its secret key are of different pairs; {advice}")
     return public, secret
 
@@ -186,21 +186,19 @@ def _load(path: Path, advice: str) -> tuple[bytes, bytes | None]:
         raise ValueError(f"key file {path} does not exist; {advice}")
     try:
         public, secret = zmq.auth.load_certificate(path)
-    except ValueError as error:
-        raise ValueError(f"{path} holds no public key; {advice}") from error
-    for key in (public, secret):
-        if key is not None:
-            _check_key(key, path)
-    return public, secret
+    except (ValueError, IndexError) as error:  # IndexError: a line that is cut before its "="
+        raise ValueError(f"{path} holds no public key, or is cut off; {advice}") from error
+    return _checked(public, path), secret
 
 
-def _check_key(key: bytes, path: Path) -> None:
+def _checked(key: bytes, path: Path) -> bytes:
     if len(key) != 40:
         raise ValueError(f"{path}: key of {len(key)} characters, expected 40 (z85)")
     try:
         zmq.curve_public(key)
     except zmq.ZMQError as error:
         raise ValueError(f"{path}: its key is not written in z85") from error
+    return key
 
 
 def _make_pair(folder: Path, name: str) -> list[Path]:

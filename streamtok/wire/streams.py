@@ -220,19 +220,15 @@ class StreamTable:
             raise ValueError(f"{info.stream}: tokenizer {info.tokenizer} needs its own token coder, given is {found}")
         return GridCoder(self.coder, self.compression == "independent")
 
-    def add_foreign(self, info: Info, last_seq: int) -> bool:
-        """Add or change another node's stream: session, clock and tokenizer stay its own, only `control` is ours.
-
-        Returns whether it is news to readers, such as another size; another clock alone is not.
-        """
+    def add_foreign(self, info: Info, last_seq: int) -> None:
+        """Add or change another node's stream: session, clock and tokenizer stay its own, only `control` is ours."""
         with self._lock:
             known = self.streams.get(info.stream)
             if known is not None and known.info.session != info.session:
                 known = self.streams.pop(info.stream) and None
             epoch, last_seq = (known.info.epoch, known.info.last_seq) if known else (-1, last_seq)
             own = {"control": self.fixed["control"], "epoch": epoch, "last_seq": last_seq}
-            before = known and msgspec.structs.replace(known.info, clock=info.clock)
-            return before != self._keep(msgspec.structs.replace(info, **own), foreign=True).info
+            self._keep(msgspec.structs.replace(info, **own), foreign=True)
 
     def _keep(self, info: Info, foreign: bool) -> StreamState:
         with self._lock:

@@ -101,6 +101,7 @@ class Subscription(Generic[Message]):
         self._frames: dict[str, tuple[str, int]] = {}  # session and seq of the newest camera image
         capacity = 1 if self.latest_only else self.queue_size
         self._mailbox: Mailbox[TokenMessage | FrameMessage] = Mailbox(capacity, QUEUE_BYTES, count_memory)
+        grids = GridReader(Coders(self.coders))
         self._arrivals = Arrivals(
             self._mailbox,
             Joiner(zmq.Context(), self.endpoint, self.rejects, self.limits, capacity, self.curve),
@@ -109,7 +110,7 @@ class Subscription(Generic[Message]):
             join="never" if self.latest_only or "info" not in self.kinds else self.join,
             limits=self.limits,
             max_streams=max(self.max_streams, len(self.streams or ())),
-            grids=GridReader(Coders(self.coders)),
+            grids=grids,
             rejects=self.rejects,
             infos=self.infos,
         )

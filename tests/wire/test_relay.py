@@ -74,6 +74,25 @@ def test_a_relay_passes_everything_on_unchanged():
             assert eventually(lambda: "keyframe" in {event.kind for event in node.events})
 
 
+def test_a_relay_passes_a_clock_that_was_set_before_the_next_message():
+    offset = 0
+
+    def publish(publisher):
+        nonlocal offset
+        for number in range(4):
+            offset = 3_600_000_000_000 * (number % 2)
+            publisher.publish(make_group(number))
+
+    with (
+        Served("front", clock_pair=lambda: (0, offset)) as node,
+        Relaying(node.endpoint) as relaying,
+        subscribe(relaying.endpoint) as far,
+    ):
+        far.info("front", timeout=60)
+        node.do(publish)
+        assert [far.get(60).info.clock[1] for _ in range(4)] == [0, 3_600_000_000_000] * 2
+
+
 @pytest.mark.parametrize("join", ["keyframe", "epoch"])
 @pytest.mark.parametrize(("first", "published"), [(8, 12), (9, 9)])
 def test_a_relay_that_comes_in_the_middle_of_a_stream_is_read_from_its_first_message(first, published, join):

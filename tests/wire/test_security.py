@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from streamtok.commands import keys
 from streamtok.wire import connection
-from streamtok.wire.binding import BindError
+from streamtok.wire.binding import BindError, probe_endpoints
 from streamtok.wire.control import ControlClient
 from streamtok.wire.endpoint import InsecureBindError, check_bind, control_beside, is_private, reachable
 from streamtok.wire.publisher import Publisher
@@ -229,6 +229,13 @@ def test_a_node_removes_no_socket_of_another_that_took_its_path(ipc_path):
     assert list(ipc_path.parent.iterdir()) == []
 
 
+def test_a_probe_leaves_the_socket_of_another_program(ipc_path):
+    with zmq.Context() as context, context.socket(zmq.PUB) as other:
+        other.bind(f"ipc://{ipc_path}")
+        probe_endpoints(f"ipc://{ipc_path}")
+        assert list(ipc_path.parent.iterdir()) == [ipc_path]
+
+
 def test_a_forked_process_removes_no_socket_of_its_parent(ipc_path):
     program = f"""
 import os, sys
@@ -387,8 +394,9 @@ def test_a_key_file_with_halves_of_two_pairs_is_refused(folder, tmp_path_factory
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "holds no public key; (make|copy)"),
-        ('secret-key = "{}"', "holds no public key; (make|copy)"),
+        ("", "holds no public key, or is cut off; (make|copy)"),
+        ("public-key", "holds no public key, or is cut off; (make|copy)"),
+        ('secret-key = "{}"', "holds no public key, or is cut off; (make|copy)"),
         ('public-key = "{}"', "holds no secret key"),
         (f'public-key = "{"~" * 40}"', "its key is not written in z85"),
     ],
@@ -397,6 +405,23 @@ def test_a_key_file_that_lacks_a_half_is_refused_by_name(folder, kind, name, tex
     (folder / f"{name}.key_secret").write_text("curve\n" + text.format(load_public(folder / "server.key").decode()))
     with pytest.raises(ValueError, match=rf"{name}\.key_secret.* {told}"):
         kind.load(folder)
+
+
+@pytest.mark.parametrize("line", ['secret-key = "{}"', '# secret-key = "{}"', '"secret-key" = "{}"'])
+def test_no_secret_is_copied_to_the_allow_list(folder, line):
+    key = (folder / "client.key").rename(folder / "spare.key")
+    secret = CurveClient.load(folder).secret.decode()
+    key.write_text(key.read_text() + f"    {line.format(secret)}\n")
+    with pytest.raises(ValueError, match=r"spare\.key holds a secret key; give the public file"):
+        allow(key, folder)
+    assert [path.name for path in (folder / "allowed").iterdir()] == ["client.key"]
+
+
+def test_a_cut_file_on_the_allow_list_shuts_no_other_key_out(folder):
+    for name, text in (("cut", "curve\n    public-key"), ("blank", f'public-key = "{"~" * 40}"')):
+        (folder / "allowed" / f"{name}.key").write_text(text)
+    client = CurveClient.load(folder)
+    assert AllowList(folder / "allowed").callback("", client.public)
 
 
 def test_keys_are_let_in_and_shut_out_while_the_node_runs(folder):

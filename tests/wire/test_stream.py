@@ -432,6 +432,19 @@ def test_a_lossless_reader_makes_a_lossless_node_wait_for_its_program():
     reader.close()
 
 
+def test_a_reader_whose_program_pauses_is_not_taken_for_gone():
+    """Its queues are full, so probes go both ways: kernels leave some unanswered, and count some as dropped packets."""
+    count = 2000
+    with (
+        Served(lossless=True, messages_per_second=16) as node,
+        subscribe(node.endpoint, lossless=True, queue_size=4, timeout=60) as reader,
+    ):
+        node.wait_subscribers(1)
+        with beside(lambda: node.do(lambda publisher: [publisher.publish(make_group(n)) for n in range(count)])):
+            time.sleep(2.5)
+            assert sequence(islice(reader, count)) == list(range(count))
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_lossless_ends_in_an_error_when_a_reader_hangs(stopped, context, monkeypatch):
     monkeypatch.setattr(guard, "STALLED_S", 0.0)
@@ -859,6 +872,32 @@ with Served() as node:
         if os.waitpid(child, 0)[1] != 0:
             os._exit(1)
     os._exit(0)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_publisher_that_is_interrupted_while_it_closes_does_not_close_twice():
+    program = """
+import os, signal, zmq
+from streamtok.wire.publisher import Publisher
+from tests.kit.wire import make_group, make_info
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+reader = zmq.Context().socket(zmq.SUB)
+reader.set(zmq.RCVHWM, 1)
+reader.subscribe("")
+try:
+    with Publisher("tcp://127.0.0.1:*", messages_per_second=1e6) as publisher:
+        publisher.add_stream(make_info())
+        reader.connect(publisher.endpoint)
+        assert publisher.wait_subscribers(1, 60)
+        for number in range(40_000):
+            publisher.publish(make_group(number))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)  # of the second that the reader has for what waits
+        publisher.close()
+except KeyboardInterrupt:
+    os._exit(0)
+os._exit(1)
 """
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 

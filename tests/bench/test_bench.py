@@ -25,6 +25,7 @@ SIZE = (32, 48)
 @pytest.fixture(scope="module")
 def report():
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # with more, Winograd is not tried
     options = BenchOptions(SIZE, precision="float32", groups=5, windows=(9, 17), steady=20)
     return measure_model(build(PRESETS["nano"]), options)
 

@@ -77,12 +77,13 @@ def test_decoding_equals_plain(tok, fast):
         torch.testing.assert_close(quick.step(tokens), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
-def test_pictures_of_a_bfloat16_engine_are_float32_as_those_of_a_plain_model():
-    tok = build_tiny("nano")
-    fast = apply_configuration(tok, EngineConfiguration(kernels="interleaved", precision="bfloat16"))
+@pytest.mark.parametrize(("precision", "shown", "near"), [("bfloat16", "float32", 0.05), ("float64", "float64", 1e-12)])
+def test_pictures_of_an_engine_are_float32_or_better_as_those_of_a_plain_model(precision, shown, near):
+    tok = build_tiny("nano").cast(getattr(torch, shown))
+    fast = apply_configuration(tok, EngineConfiguration(kernels="interleaved", precision=precision))
     tokens = tok.encode(reference_clip(1, *SIZE)).tokens
     wanted, found = (each.decode_stream(1, SIZE[0] // 8, SIZE[1] // 8).step(tokens) for each in (tok, fast))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=0.05 * float(wanted.abs().max()))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=near * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("name", KINDS)

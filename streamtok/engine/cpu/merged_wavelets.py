@@ -73,8 +73,9 @@ class PixelDecoder:
         self.decoder = copy_module(decoder, conv_out=exchange_wide(conv) if fewer else conv)
 
     def __call__(self, z: Tensor, state: State, clock: Clock) -> tuple[Tensor, State]:
-        """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W) in float32, and the decoder's new state."""
+        """z (B, z_channels, h, w) -> frames (B, 3, 4, H, W), float32 or better, and the decoder's new state."""
         cells, state = self.decoder(z, state, clock)
+        cells = cells.to(torch.promote_types(cells.dtype, torch.float32))
         batch, channels, h, w = cells.shape
-        cells = cells.float().view(batch, channels // PATCH**3, PATCH, PATCH, PATCH, h, w)
+        cells = cells.view(batch, channels // PATCH**3, PATCH, PATCH, PATCH, h, w)
         return cells.permute(0, 1, 2, 5, 3, 6, 4).reshape(batch, -1, PATCH, h * PATCH, w * PATCH), state

@@ -23,9 +23,10 @@ class BytesEncoder:
     """
 
     def __init__(self, encoder: Encoder, first: FactorizedConv, wide: Tensor, axes: str, merge: bool):
-        weight = wide.detach().float().unflatten(1, (PATCH**3, -1)).transpose(1, 2) / (PATCH**3 * 127.5)
-        signs = haar_matrix(PATCH, axes, torch.float32, torch.device("cpu")) * PATCH**3
         dtype = first.spatial.weight.dtype
+        exact = torch.promote_types(dtype, torch.float32)
+        weight = wide.detach().to(exact).unflatten(1, (PATCH**3, -1)).transpose(1, 2) / (PATCH**3 * 127.5)
+        signs = haar_matrix(PATCH, axes, exact, torch.device("cpu")) * PATCH**3
         # the offset maps 127.5 to 0 in the band of means
         self.haar = None if merge else (signs.to(dtype).contiguous(), (-127.5 * signs.sum(1)).to(dtype))
         if merge:

@@ -39,8 +39,10 @@ class InterleavedConv(nn.Module):
         super().__init__()
         self.spatial, self.channels = conv.spatial, conv.temporal.weight.shape[2]
         oldest, middle, newest = conv.temporal.weight.detach()
-        self.register_buffer("first", (oldest.float() + middle.float() + newest.float()).to(oldest.dtype))
-        self.register_buffer("second", torch.cat([(oldest.float() + middle.float()).to(oldest.dtype), newest], 1))
+        wide = conv.temporal.weight.detach().to(torch.promote_types(oldest.dtype, torch.float32))
+        both = wide[0] + wide[1]
+        self.register_buffer("first", (both + wide[2]).to(oldest.dtype))
+        self.register_buffer("second", torch.cat([both.to(oldest.dtype), newest], 1))
         turned = [
             torch.cat([(oldest, middle, newest)[(lie - n - 1) % TAPS] for lie in range(TAPS)], 1) for n in range(TAPS)
         ]

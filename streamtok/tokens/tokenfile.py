@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from streamtok.coding.coder import TokenCoder
+from streamtok.coding.coder import CodingError, TokenCoder
 from streamtok.coding.epochs import CodedGrid, EpochReader
 from streamtok.coding.library import Coders, coders_beside
 from streamtok.tokens.file_header import read_columns, read_header, unpack_meta
@@ -48,10 +48,12 @@ CODED_COLUMNS = ("coded", "coded_start", "grid_crc32", *OTHERS)
 class CodedTokens:
     """A lazy array of tokens (N, h, w): an index, a slice or an index array decodes only the grids that it needs.
 
-    `columns` are `coded`, `coded_start`, `grid_crc32` and `keyframe` of the file. Raises CodingError for damage.
+    `columns` are `coded`, `coded_start`, `grid_crc32` and `keyframe` of the file at `path`. Raises CodingError, which
+    names file and group, for damage.
     """
 
-    def __init__(self, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any], coder: TokenCoder):
+    def __init__(self, path: Path, columns: Mapping[str, np.ndarray], meta: Mapping[str, Any], coder: TokenCoder):
+        self.path = path
         self.shape = (len(columns["keyframe"]), *meta["grid"])
         self.dtype = coder.dtype
         self._columns, self._coder, self._alone = columns, coder, bool(meta.get("independent"))
@@ -63,10 +65,16 @@ class CodedTokens:
     def __getitem__(self, index: int | np.integer | slice | np.ndarray) -> np.ndarray:
         """The grid (h, w) at an index, or grids (n, h, w) for a slice or an array of n indices."""
         if isinstance(index, int | np.integer):
-            return self._epochs.read(range(len(self))[index])
+            return self._read(range(len(self))[index])
         chosen = np.arange(len(self))[index]
-        grids = [self._epochs.read(int(number)) for number in chosen]
+        grids = [self._read(int(number)) for number in chosen]
         return np.stack(grids) if grids else np.zeros((0, *self.shape[1:]), self.dtype)
+
+    def _read(self, index: int) -> np.ndarray:
+        try:
+            return self._epochs.read(index)
+        except CodingError as error:
+            raise CodingError(f"{self.path} is damaged, at group {index}: {error}") from error
 
     def _load(self, index: int) -> CodedGrid:
         first, last = self._columns["coded_start"][index : index + 2]
@@ -154,7 +162,8 @@ class TokenFile:
         if "tokens" in columns:
             self.tokens = columns["tokens"]
         else:
-            self.tokens = CodedTokens(columns, self.meta, Coders(coders_beside(self.path)).find(self.meta["coder"]))
+            coder = Coders(coders_beside(self.path)).find(self.meta["coder"])
+            self.tokens = CodedTokens(self.path, columns, self.meta, coder)
         self.keyframe, self.epoch, self.dropped, self.repeated, *frames = (columns[name] for name in OTHERS)
         self.frame_start, self.frame_ids, self.capture_ns = frames
 

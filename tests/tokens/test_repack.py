@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from streamtok.coding.coder import FILE, load_coder, save_coder
+from streamtok.coding.coder import FILE, CodingError, load_coder, save_coder
 from streamtok.commands.repack import main
 from streamtok.data import TokenDataset, TokenFile
 from streamtok.recording.reader import open_recording
@@ -51,6 +51,22 @@ def test_a_token_file_is_coded_read_anywhere_and_plain_again(tmp_path, coder_fol
     assert back.read_bytes() == plain.read_bytes()
     with safe_open(coded, "numpy") as stored:
         assert set(stored.keys()) >= {"coded", "coded_start", "grid_crc32"}
+
+
+def test_damage_to_coded_tokens_names_the_file_and_the_group(tmp_path, coder_folder):
+    plain, coded = tmp_path / "plain.safetensors", tmp_path / "coded.safetensors"
+    write_token_file(plain, GROUPS, grid=GROUPS[0].tokens.shape)
+    assert main([str(plain), "-o", str(coded), "--compression", "independent", "--coder", str(coder_folder)]) == 0
+    with safe_open(coded, "numpy") as stored:
+        first, last = stored.get_tensor("coded_start")[2:4]
+        payload = stored.get_tensor("coded")[first:last].tobytes()
+    content = coded.read_bytes()
+    assert content.count(payload) == 1
+    coded.write_bytes(content.replace(payload, bytes(byte ^ 255 for byte in payload)))
+    tokens = TokenFile(coded).tokens
+    assert np.array_equal(tokens[1], GROUPS[1].tokens)
+    with pytest.raises(CodingError, match=r"coded\.safetensors is damaged, at group 2: "):
+        tokens[:4]
 
 
 def test_tokens_that_refine_are_coded_by_the_coder_that_ships(tmp_path):

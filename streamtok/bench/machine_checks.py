@@ -125,7 +125,7 @@ def check_zmq() -> Iterator[Check]:
 
 
 def check_video() -> Iterator[Check]:
-    """Check the video codecs of PyAV, and report OpenCV's camera backends."""
+    """Check the video codecs of PyAV, and whether OpenCV reads V4L2 cameras."""
     import av
     import cv2
 
@@ -134,8 +134,10 @@ def check_video() -> Iterator[Check]:
     missing = [name for name in wanted if name not in there]
     advice = f"no {', '.join(missing)}: pip install --force-reinstall av" if missing else ""
     yield Check("video", NOTE if missing else OK, f"PyAV {av.__version__} with {', '.join(there)}", advice)
-    backends = [cv2.videoio_registry.getBackendName(backend) for backend in cv2.videoio_registry.getCameraBackends()]
-    yield Check("opencv", OK, f"{cv2.__version__}, cameras by {', '.join(backends) or 'none'}")
+    has_v4l2 = cv2.CAP_V4L2 in cv2.videoio_registry.getCameraBackends()
+    advice = "" if has_v4l2 else "for /dev/video cameras: pip install --force-reinstall opencv-python"
+    found = f"{cv2.__version__}, {'with' if has_v4l2 else 'without'} V4L2 cameras"
+    yield Check("opencv", OK if has_v4l2 else NOTE, found, advice)
 
 
 def check_gstreamer() -> Iterator[Check]:

@@ -19,7 +19,7 @@ class Outlet:
     dropped, and the log says so once the stream takes text again.
     """
 
-    last_s = 1.0  # for the text that waits when the process ends
+    last_s = 1.0  # of every outlet, for the text that waits when the process ends; less after a signal
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -71,6 +71,25 @@ def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     return value
 
 
+class SetClock:
+    """A node's pair of clocks that is set before each of four groups: by an hour, forth and back."""
+
+    pairs = [(0, 0), (0, 3_600_000_000_000)] * 2
+
+    def __init__(self) -> None:
+        self._now = self.pairs[0]
+
+    def read(self) -> tuple[int, int]:
+        """Monotonic and UTC time, ns."""
+        return self._now
+
+    def publish(self, publisher: Publisher) -> None:
+        """Publish the groups."""
+        for number, pair in enumerate(self.pairs):
+            self._now = pair
+            publisher.publish(make_group(number))
+
+
 class Served:
     """A publisher with its own thread, as in a node: `do(f)` runs f(publisher) there and returns the result."""
 

@@ -20,7 +20,7 @@ from streamtok.wire.message import pack
 from streamtok.wire.publisher import Publisher
 from streamtok.wire.relay import Relay
 from streamtok.wire.subscriber import subscribe
-from tests.kit.wire import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, SetClock, eventually, make_group, make_info
 
 
 class Relaying:
@@ -75,22 +75,15 @@ def test_a_relay_passes_everything_on_unchanged():
 
 
 def test_a_relay_passes_a_clock_that_was_set_before_the_next_message():
-    offset = 0
-
-    def publish(publisher):
-        nonlocal offset
-        for number in range(4):
-            offset = 3_600_000_000_000 * (number % 2)
-            publisher.publish(make_group(number))
-
+    clock = SetClock()
     with (
-        Served("front", clock_pair=lambda: (0, offset)) as node,
+        Served("front", clock_pair=clock.read) as node,
         Relaying(node.endpoint) as relaying,
         subscribe(relaying.endpoint) as far,
     ):
         far.info("front", timeout=60)
-        node.do(publish)
-        assert [far.get(60).info.clock[1] for _ in range(4)] == [0, 3_600_000_000_000] * 2
+        node.do(clock.publish)
+        assert [far.get(60).info.clock for _ in range(4)] == clock.pairs
 
 
 @pytest.mark.parametrize("join", ["keyframe", "epoch"])

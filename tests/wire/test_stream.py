@@ -27,7 +27,7 @@ from streamtok.wire.subscriber import subscribe
 from streamtok.wire.tcp import EVERYTHING, attach_filter
 from tests.kit.ports import keep_port
 from tests.kit.threads import beside
-from tests.kit.wire import Served, eventually, make_group, make_info
+from tests.kit.wire import Served, SetClock, eventually, make_group, make_info
 from tests.kit.zmtp import frame, shake_hands
 
 
@@ -101,19 +101,12 @@ def test_info_comes_on_joining_and_every_second_with_the_clock():
 
 
 def test_no_message_comes_before_the_clock_that_its_times_need():
-    """Although the system clock was set just before it was sent: by an hour, forth and back."""
-    offset = 0
-
-    def publish(publisher):
-        nonlocal offset
-        for number in range(4):
-            offset = 3_600_000_000_000 * (number % 2)
-            publisher.publish(make_group(number))
-
-    with Served(clock_pair=lambda: (0, offset)) as node, subscribe(node.endpoint) as reader:
+    """Although the system clock was set just before it was sent."""
+    clock = SetClock()
+    with Served(clock_pair=clock.read) as node, subscribe(node.endpoint) as reader:
         reader.info("front")
-        node.do(publish)
-        assert [reader.get(60).info.clock[1] for _ in range(4)] == [0, 3_600_000_000_000] * 2
+        node.do(clock.publish)
+        assert [reader.get(60).info.clock for _ in range(4)] == clock.pairs
 
 
 def test_each_of_two_equal_subscriptions_gets_info():

@@ -72,6 +72,7 @@ def _end_to_end_rows(part: dict[str, Any]) -> list[str]:
     return [
         _row("capture to reader", _range(part["capture_to_reader"], 1), "p50 / p99"),
         _row("publish to reader", _range(part["publish_to_reader"]), "p50 / p99"),
+        _row("frames lost", f"{part['dropped_frames']}", f"of all cameras, in {part['seconds']:.0f} s"),
     ]
 
 

@@ -1,6 +1,7 @@
 """The benchmark's report has its sections, its numbers fit together, and the command writes what it says."""
 
 import json
+import re
 from dataclasses import replace
 from typing import get_args
 
@@ -192,7 +193,9 @@ def test_end_to_end_has_a_node_and_a_reader_in_processes_of_their_own(report):
     assert found["messages"] == found["capture_to_reader"]["count"] + 4 == found["publish_to_reader"]["count"] + 4
     assert 0 < found["publish_to_reader"]["p50_ms"] < found["capture_to_reader"]["p50_ms"]
     assert found["node_latency_ms"]["encode"]["p50"] > 0
-    assert "publish to reader" in format_benchmark(report | {"end_to_end": found})
+    text = format_benchmark(report | {"end_to_end": found | {"dropped_frames": 17}})
+    assert "publish to reader" in text
+    assert re.search(r"frames lost +17 +of all cameras", text)
     with pytest.raises(RuntimeError, match=r"ended with status [^0].*for weights"):
         nodes.measure_end_to_end(tok, replace(engine, fingerprint="another"), BenchOptions(SIZE), seconds=0.2)
 

@@ -114,10 +114,11 @@ class RecordingWriter:
     @property
     def is_removed(self) -> bool:
         """Whether nobody can open what is written: the file was deleted, or its file system unmounted."""
+        place = self._find()
         try:
-            self._find().stat()
+            place.stat()
         except OSError as error:
-            return error.errno == errno.ENOENT
+            return error.errno == errno.ENOENT and self._find() == place  # else it was moved between the two calls
         return False
 
     def follow(self) -> bool:

@@ -11,8 +11,9 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice, takewhile
 
 import msgpack
 import msgspec
@@ -33,6 +34,7 @@ from streamtok.wire.message import TokenMessage
 from tests.kit.disk import full_disk
 from tests.kit.drives import assert_same_frames, decode_video, encode_video, frames_of
 from tests.kit.recordings import CLOCK, header, info, messages
+from tests.kit.threads import beside
 from tests.kit.wire import eventually
 
 NO_GUARD = {"min_free_bytes": 0}
@@ -407,6 +409,17 @@ def test_a_file_that_is_moved_is_followed_by_another_where_it_was(tmp_path):
         (tmp_path / "other" / "e.mcap").unlink()
         assert eventually(lambda: recorder.paths[1:] == [tmp_path / "d_001.mcap"])
     assert not recorder.error
+
+
+def test_a_file_that_is_being_moved_is_never_taken_for_a_deleted_one(tmp_path):
+    def move(stop):
+        for number in takewhile(lambda _: not stop.is_set(), count(1)):
+            (tmp_path / f"{number - 1}.mcap").rename(tmp_path / f"{number}.mcap")
+
+    stop = threading.Event()
+    with closing(RecordingWriter(tmp_path / "0.mcap", {})) as writer, beside(move, stop):
+        assert not any(writer.is_removed for _ in range(20_000))
+        stop.set()
 
 
 def test_a_deleted_file_that_none_can_follow_yet_is_said_once_in_ten_seconds(tmp_path, caplog):

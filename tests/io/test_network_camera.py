@@ -228,7 +228,7 @@ def read_udp(folder, codec, clip, most=1, seed=0):
     """Frames of a clip that comes by UDP, at 100 a second, as an SDP file says; and their source. See `hold_back`."""
     port = find_rtp_port()
     name, more = NAMES[codec]
-    text = SDP.replace("video 0", f"video {port}").replace("96", str(clip[0][0][1] & 127))
+    text = SDP.replace("96", str(clip[0][0][1] & 127)).replace("video 0", f"video {port}")
     (folder / "cam.sdp").write_text(text.format(name=name, more=more))
     stop = threading.Event()
 

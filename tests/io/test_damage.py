@@ -100,6 +100,8 @@ def damage_packets(whole, name, kind, places, share, target):
         times = [packet.pts for packet in container.demux(video=0) if packet.size]
     order = [sorted(times).index(time) for time in times]
     early = {number for number in order[: hit[0]] if all(number < later for later in order[hit[0] :])}
+    if kind == "cut" and name == "mpeg2.mkv":
+        early.discard(hit[0] - 1)  # FFmpeg loses the picture before one that it refuses
     found, total = check(rewrite(path, target, change, later=5), right, early)
     with av.open(str(target)) as container:  # an MP4 that begins late shows less, as its edit list says
         total += sum(packet.is_discard for packet in container.demux(video=0) if packet.size)
@@ -159,8 +161,7 @@ def try_packets(whole, tmp_path, name, kind, places, share):
         kind = "cut"  # zeros may be good; a few behind the first slice may be the way of its stream
     if kind in ("swap", "twice") and name.startswith("mjpeg"):
         kind = "drop"  # nothing says which of two whole pictures was first, or that they are one
-    forgets = name == "mpeg2.mkv" and any(place % 10 == 1 for place in places)
-    if kind == "cut" and (forgets or name in ("mpeg1.mp4", "mpeg2-ordered.mkv")):
+    if kind == "cut" and name in ("mpeg1.mp4", "mpeg2-ordered.mkv"):
         kind = "drop"  # FFmpeg loses the picture before one that it refuses
     if kind == "cut" and name.startswith("av1"):
         kind = "drop"  # FFmpeg writes no packets of AV1 that it cannot read

@@ -333,9 +333,10 @@ def workers_of(pid: int) -> list[int]:
 @pytest.mark.parametrize("stuck", [False, True])
 def test_sigterm_ends_the_run_cleanly(tmp_path, model, stuck):
     """Also when no worker listens: those are killed."""
-    drives = make_drives(tmp_path / "in", [40, 1500, 1500])
-    out = tmp_path / "out"
-    process = subprocess.Popen(command(drives, out, model), stdout=subprocess.PIPE, text=True)
+    drives, out = make_drives(tmp_path / "in", [40, 1500]), tmp_path / "out"
+    os.mkfifo(tmp_path / "gate.mp4")  # nobody writes into it, so the run isn't over before it is stopped
+    arguments = command([*drives, str(tmp_path / "gate.mp4")], out, model)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     while not records(out) and process.poll() is None:
         time.sleep(0.005)
     if stuck:

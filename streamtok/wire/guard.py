@@ -31,6 +31,7 @@ MAX_WALK = 1 << 28  # those bytes times the readers: for each that leaves, libzm
 STALLED_S, MAX_UNTAKEN = 10.0, 1 << 26  # s and bytes sent, after both of which a peer that takes nothing is cut off
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
+PROTECTED_S = 10.0  # limit for the wait, which is over at once unless the machine is very busy
 REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
 LOOK_S = 0.01  # CPU time per tick, enough for some hundred peers: the encoder waits meanwhile (the GIL)
 Key = tuple[zmq.Socket, int]  # a monitor and a descriptor, which another monitor's connection may get meanwhile
@@ -89,6 +90,7 @@ class PeerGuard:
         self._peers: dict[Key, Peer] = {}  # the least recently checked first
         self._strangers: dict[Key, Peer] = {}  # those that may not have completed the handshake, the oldest first
         self._log = EventLog("publish", log, "socket")
+        self._listening = threading.Semaphore(0)  # sockets that were bound, and are protected
         # Reports peers that have sent something, since a tick is too long for a flood (Linux only).
         self._arrivals = select.epoll() if hasattr(select, "epoll") else None
         self._monitors = {self._watch(socket): socket is stream for socket in sockets}  # and whether it is the XPUB
@@ -98,6 +100,10 @@ class PeerGuard:
         except RuntimeError:  # no more threads; the context waits for open sockets
             self._close()
             raise
+
+    def wait_listening(self) -> None:
+        """Wait until the socket that was just bound is protected: from then on clients may hear of it."""
+        self._listening.acquire(timeout=PROTECTED_S)
 
     def finish(self) -> None:
         """Wait for the thread to end, after the context was terminated."""
@@ -150,6 +156,7 @@ class PeerGuard:
     def _take(self, event: int, key: Key) -> None:
         if event == zmq.EVENT_LISTENING:
             shield_listener(key[1])
+            self._listening.release()
         elif event == zmq.EVENT_ACCEPTED:
             self._accept(key)
         else:

@@ -45,7 +45,6 @@ class Publisher:
     `coded` and `independent` compression need the tokenizer's `coder`. `clock_ns` is the clock of capture times, and
     `clock_pair` relates it to UTC. `on_announce` gets the info of every own stream when it is published. `stats` adds
     the node's counters to op `stats`; it and `clock_pair` are also called in the control thread.
-
     Raises InsecureBindError, BindError, or ValueError for a wrong endpoint or group.
     """
 
@@ -122,6 +121,8 @@ class Publisher:
 
     def _bind(self, socket: zmq.Socket, endpoint: str) -> str:
         self._bindings.append(Binding(socket, endpoint, self.ipc_group))
+        if self._guard is not None and not endpoint.startswith("inproc:"):
+            self._guard.wait_listening()
         return self._bindings[-1].endpoint
 
     def add_stream(self, info: Info | StreamInfo) -> Info:

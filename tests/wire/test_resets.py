@@ -50,6 +50,12 @@ with Publisher("tcp://127.0.0.1:*") as publisher:
         publisher.poll()
         time.sleep(0.03)
 """
+SLOW = """
+import time
+from streamtok.wire import guard
+shield = guard.shield_listener
+guard.shield_listener = lambda descriptor: (time.sleep(0.5), shield(descriptor))
+"""
 READER = """
 import sys, time
 from streamtok.wire.subscriber import subscribe
@@ -95,6 +101,18 @@ def test_a_client_that_pings_behind_a_full_queue_and_is_reset_ends_no_node(place
             reset(client)
             time.sleep(0.05)
             assert node.poll() is None, f"ended with {node.returncode} after {number + 1} clients"
+
+
+def test_nobody_hears_of_a_node_that_is_not_protected_yet():
+    """Its first client could end it, on a busy machine where the thread that protects it begins late."""
+    with running(SLOW + NODE) as node:
+        endpoint = node.stdout.readline().split()[0]
+        for _ in range(5):
+            client = shake_hands(connect_to(endpoint), b"SUB")
+            client.sendall((70 * SUBSCRIBED + 3 * ping()) * 10)
+            reset(client)
+            time.sleep(0.05)
+        assert node.poll() is None
 
 
 @pytest.mark.parametrize("ttl", [0, 1])

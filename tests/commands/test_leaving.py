@@ -28,7 +28,7 @@ sys.argv = ["streamtok", "ingest", "--source", "{source}", "--bind", "{bind}", "
 from streamtok.cli import main
 sys.exit(main())
 """
-SLOW = {
+SLOW = {  # short sleeps, since a signal that comes before a long one has begun waits for its end
     "loading": "def make_core(*a):\n"
     "    print('busy', file=sys.stderr, flush=True)\n"
     "    while True: time.sleep(0.01)\n"
@@ -36,10 +36,14 @@ SLOW = {
     "in one call": "def make_core(*a): b''.join(Stuck())\n"
     "class Stuck:\n"
     "    def __iter__(self):\n"
-    "        try: print('busy', file=sys.stderr, flush=True); time.sleep(600)\n"
+    "        try:\n"
+    "            print('busy', file=sys.stderr, flush=True)\n"
+    "            while True: time.sleep(0.01)\n"
     "        except BaseException: time.sleep(600)\n"
     "rig.make_core = make_core",
-    "importing": "def make_node(*a, **b): print('busy', file=sys.stderr, flush=True); time.sleep(600)\n"
+    "importing": "def make_node(*a, **b):\n"
+    "    print('busy', file=sys.stderr, flush=True)\n"
+    "    while True: time.sleep(0.01)\n"
     "ingest.make_node = make_node",
 }
 

@@ -1,5 +1,6 @@
 """How a process ends and what it may open, and what it does when it was suspended."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -211,5 +212,7 @@ def test_a_group_in_whose_step_the_process_was_suspended_is_left_out(endpoint):
         finally:
             node.kill()
     assert [header.seq for header in headers] == list(range(8))
-    assert [header.keyframe for header in headers[:7]] == [True] + 4 * [False] + [True, False]
-    assert headers[5].dropped == headers[5].frame_ids[0] - headers[4].frame_ids[-1] - 1 >= 4
+    for before, header in itertools.pairwise(headers):
+        assert header.dropped == header.frame_ids[0] - before.frame_ids[-1] - 1
+        assert header.keyframe == (header.dropped > 0)  # a busy machine may stand still a second time
+    assert max(header.dropped for header in headers) >= 55  # 3 s

@@ -1,11 +1,11 @@
-"""Compares direct and Winograd 3x3 convolutions, alternating: by shape, and in whole steps.
+"""Compares direct and NNPACK's 3x3 convolutions, alternating: by shape, and in whole steps.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/convolutions.py --threads 2
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 python benchmarks/convolutions.py
 
 The first variable makes threads wait as those of a node do; the others make a processor with AVX-512 run the code of
 one without. Shapes are compared in CPU milliseconds. Between calls 24 MB are read, to evict caches as the rest of a
-step would. `gain` is C * D / (C + D), compared with `streamtok.engine.cpu.winograd.WIDE`. Steps and decoding are
+step would. `gain` is C * D / (C + D), compared with `streamtok.engine.cpu.nnpack.WIDE`. Steps and decoding are
 compared in wall-clock milliseconds.
 """
 
@@ -23,7 +23,7 @@ import streamtok
 from streamtok.bench.timing import time_calls
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.cpu.winograd import WinogradConv
+from streamtok.engine.cpu.nnpack import NnpackConv
 from streamtok.names import parse_size
 from streamtok.weights.golden import reference_clip
 
@@ -43,10 +43,10 @@ def list_convolutions(name: str, size: tuple[int, int]) -> Counter[tuple[int, in
 
 
 def compare(channels: int, wide: int, height: int, width: int, rounds: int) -> tuple[float, float, float]:
-    """Median milliseconds of the direct and of the Winograd convolution, and the latter's largest error."""
+    """Median milliseconds of the direct and of the NNPACK convolution, and the latter's largest error."""
     conv = nn.Conv2d(channels, wide, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.randn(1, channels, height, width).to(memory_format=torch.channels_last)
-    kinds, junk, times = (conv, WinogradConv(conv)), torch.ones(6 << 20), ([], [])
+    kinds, junk, times = (conv, NnpackConv(conv)), torch.ones(6 << 20), ([], [])
     for _ in range(rounds):
         for kind, busy in zip(kinds, times, strict=True):
             junk.sum()
@@ -57,10 +57,10 @@ def compare(channels: int, wide: int, height: int, width: int, rounds: int) -> t
 
 
 def compare_steps(name: str, size: tuple[int, int], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median wall-clock milliseconds of a group's step and of its decoding, direct and by Winograd."""
+    """Median wall-clock milliseconds of a group's step and of its decoding, direct and by NNPACK."""
     steps: dict[str, list[Callable[[int], object]]] = {"step": [], "decoding": []}
     group = reference_clip(1 + PRESETS[name].temporal_compression, *size)[:, :, 1:]
-    for kind in ("direct", "winograd"):
+    for kind in ("direct", "nnpack"):
         engine = EngineConfiguration(kernels="interleaved", convolutions=kind)
         tok = streamtok.load(name, engine=engine)
         stream, decoder = tok.stream(1, *size), tok.decode_stream(1, *tok.config.grid(*size))

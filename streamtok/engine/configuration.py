@@ -18,7 +18,7 @@ CHOICES = {
     "precision": ("float32", "bfloat16", "float16", "int8", "float64"),  # int8: only convolutions (`cpu.eight_bit`)
     "kernels": ("plain", "fused", "interleaved"),  # PyTorch's; ours on a GPU (`gpu`); ours on a CPU (`cpu`)
     "over_space": OVER_SPACE,
-    "convolutions": ("direct", "winograd"),  # PyTorch's; with fewer products on a CPU (`cpu.winograd`)
+    "convolutions": ("direct", "nnpack"),  # PyTorch's; with fewer products on a CPU (`cpu.nnpack`)
 }
 MACHINE = ("device_name", "fingerprint", "torch_version", "triton_version", "size")  # facts, not choices
 FORMAT = 2  # 1 had no `convolutions`: recordings made with it stay valid, a stored configuration is measured again
@@ -64,8 +64,8 @@ class EngineConfiguration:
             raise ValueError(
                 "precision float16 on the CPU is dozens of times slower than float32; use bfloat16 or float32"
             )
-        if self.convolutions == "winograd" and (self.precision, self.device, self.compile) != ("float32", "cpu", False):
-            raise ValueError("convolutions 'winograd' are for float32 on a CPU, and without compile")
+        if self.convolutions == "nnpack" and (self.precision, self.device, self.compile) != ("float32", "cpu", False):
+            raise ValueError("convolutions 'nnpack' are for float32 on a CPU, and without compile")
         if self.kernels == "interleaved" and (self.device != "cpu" or self.compile):
             raise ValueError("kernels 'interleaved' decide on the host: for the CPU, and without compile")
         if self.kernels == "fused" and self.precision == "int8":

@@ -12,7 +12,7 @@ from streamtok.engine.configuration import EngineConfiguration, EngineError, ins
 from streamtok.engine.cpu.eight_bit import EIGHT_BITS, quantize
 from streamtok.engine.cpu.interleaved import InterleavedStreams
 from streamtok.engine.cpu.memory import keep_freed_memory
-from streamtok.engine.cpu.winograd import use_winograd
+from streamtok.engine.cpu.nnpack import use_nnpack
 from streamtok.engine.gpu.graph import check_room
 from streamtok.engine.gpu.graph_streams import GraphStreams
 from streamtok.engine.streams import Streams
@@ -73,7 +73,7 @@ def _choose_streams(plain: Tokenizer, source: Tokenizer, configuration: EngineCo
         return InterleavedStreams(plain, configuration, source)
     if configuration.device == "cuda" and not configuration.compile:
         return GraphStreams(plain, configuration)
-    return Streams(use_winograd(plain) if configuration.convolutions == "winograd" else plain, configuration)
+    return Streams(use_nnpack(plain) if configuration.convolutions == "nnpack" else plain, configuration)
 
 
 def memory_needed(tok: Tokenizer, slots: int, size: tuple[int, int]) -> dict[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.cpu import interleaved, winograd
+from streamtok.engine.cpu import interleaved, nnpack
 from streamtok.model import Tokenizer
 
 BFLOAT16_UNITS = "avx512_bf16", "amx_bf16", "bf16"  # without one of these, bfloat16 is slower than float32
@@ -33,7 +33,7 @@ def cpu_has(units: tuple[str, ...]) -> bool:
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """The configuration to start from in a precision, before anything is measured.
 
-    It uses our own layers where they fit, and Winograd on x86 with one thread, where it is rarely slower. On a GPU the
+    It uses our own layers where they fit, and NNPACK on x86 without AVX-512, where it is faster. On a GPU the
     step is captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
     """
     gpu = machine.device == "cuda"
@@ -42,8 +42,8 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if tok.deterministic:
         return made
     if not gpu:
-        known = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-        convolutions = "winograd" if known and _may_use_winograd(tok, made) else "direct"
+        faster = torch.backends.cpu.get_cpu_capability() == "AVX2" and _may_use_nnpack(tok, made)
+        convolutions = "nnpack" if faster else "direct"
         kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):
@@ -58,12 +58,12 @@ def plan_trials(tok: Tokenizer, machine: EngineConfiguration, precisions: list[s
     plans = {name: plan_precision(tok, machine, name) for name in dict.fromkeys(["float32", *precisions])}
     reference = replace(plans.pop("float32"), convolutions="direct")
     made = {"float32": reference}
-    if _may_use_winograd(tok, reference):
-        made["float32 winograd"] = replace(reference, convolutions="winograd")
+    if _may_use_nnpack(tok, reference):
+        made["float32 nnpack"] = replace(reference, convolutions="nnpack")
     return made | plans
 
 
-def _may_use_winograd(tok: Tokenizer, configuration: EngineConfiguration) -> bool:
-    """Whether Winograd is worth a trial: not with several threads, which wait for each other after each of its sums."""
-    made = configuration.device, configuration.precision, configuration.threads, tok.deterministic
-    return made == ("cpu", "float32", 1, False) and any(map(winograd.is_wide, tok.modules()))
+def _may_use_nnpack(tok: Tokenizer, configuration: EngineConfiguration) -> bool:
+    """Whether NNPACK can compute some of a model's convolutions here."""
+    made = configuration.device, configuration.precision, tok.deterministic, torch.backends.nnpack.is_available()
+    return made == ("cpu", "float32", False, True) and any(map(nnpack.is_wide, tok.modules()))

@@ -10,7 +10,7 @@ from torch import nn
 
 from streamtok.config import PRESETS
 from streamtok.engine.configuration import EngineConfiguration
-from streamtok.engine.cpu import eight_bit, winograd
+from streamtok.engine.cpu import eight_bit, nnpack
 from streamtok.engine.optimized import apply_configuration
 from streamtok.engine.rings import roll, unroll
 from streamtok.model import NonFiniteError, build
@@ -21,7 +21,7 @@ TINY = {"stem_channels": 16, "encoder_channels": (16, 32), "decoder_channels": (
 
 
 KINDS = ("nano", "nano-p", "nano-r", "nano-pr", "cosmos-cv4x8x8")
-CASES = [("nano", "direct"), ("nano", "winograd"), ("nano-p", "winograd"), ("cosmos-cv4x8x8", "direct")]
+CASES = [("nano", "direct"), ("nano", "nnpack"), ("nano-p", "nnpack"), ("cosmos-cv4x8x8", "direct")]
 COSMOS = {"context": 3, "encoder_blocks": (1, 1), "decoder_blocks": (1, 1)}
 on_every_engine = pytest.mark.parametrize("case", [*CASES, ("nano", "int8")], ids="-".join, indirect=True)
 
@@ -47,9 +47,9 @@ def tok(case):
 
 @pytest.fixture
 def fast(case, monkeypatch):
-    """The same on its engine; with Winograd's convolutions all layers count as wide, and images as large."""
-    monkeypatch.setattr(winograd, "WIDE", 0)
-    monkeypatch.setattr(winograd, "LARGE", 0)
+    """The same on its engine; with NNPACK's convolutions all layers count as wide, and images as large."""
+    monkeypatch.setattr(nnpack, "WIDE", 0)
+    monkeypatch.setattr(nnpack, "LARGE", 0)
     chosen = {"precision": "int8"} if case[1] == "int8" else {"convolutions": case[1]}
     return apply_configuration(case[0], EngineConfiguration(kernels="interleaved", **chosen))
 
@@ -190,28 +190,23 @@ def test_nothing_is_allocated_that_stays(tok, fast, steps):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_winograd_equals_direct_at_every_size(bias, dtype, monkeypatch):
-    monkeypatch.setattr(winograd, "LARGE", 0)
-    monkeypatch.setattr(winograd, "AT_ONCE", 36 * 2 * 5 * 3)  # the larger ones in parts
-    conv = nn.Conv2d(5, 3, 3, padding=1, bias=bias).to(dtype)
-    exact = copy.deepcopy(conv).double()
+def test_nnpack_equals_direct_at_every_size(bias, monkeypatch):
+    monkeypatch.setattr(nnpack, "LARGE", 0)
+    conv = nn.Conv2d(5, 3, 3, padding=1, bias=bias)
+    exact, fast = copy.deepcopy(conv).double(), nnpack.NnpackConv(conv)
     with torch.no_grad():
         for count, *size in itertools.product((1, 3), (1, 2, 3, 4, 5, 8, 21), (1, 2, 3, 4, 5, 7, 21)):
-            x = torch.randn(count, 5, *size, dtype=dtype)
-            found = winograd.WinogradConv(conv)(x)
-            torch.testing.assert_close(found.double(), exact(x.double()), rtol=0, atol=2e-5)
+            x = torch.randn(count, 5, *size)
+            torch.testing.assert_close(fast(x).double(), exact(x.double()), rtol=0, atol=5e-5)
+            assert torch.equal(fast(x)[-1:], fast(x[-1:]))  # alone or among others
 
 
 def test_layers_that_would_not_gain_are_left_alone():
     tok = build(PRESETS["nano"])
-    fast = winograd.use_winograd(tok)
-    made = {name for name, module in fast.named_modules() if isinstance(module, winograd.WinogradConv)}
-    assert {"encoder.down.1.block.0.conv2.spatial", "decoder.up.1.block.0.conv1.spatial"} <= made
-    assert (
-        not {"encoder.conv_in.spatial", "encoder.down.0.block.0.conv1.spatial", "encoder.down.0.downsample.conv1"}
-        & made
-    )
+    fast = nnpack.use_nnpack(tok)
+    made = {name for name, module in fast.named_modules() if isinstance(module, nnpack.NnpackConv)}
+    assert {"encoder.conv_in.spatial", "encoder.down.1.block.0.conv2.spatial", "decoder.conv_out"} <= made
+    assert not {"encoder.down.0.downsample.conv1", "encoder.conv_out.spatial", "decoder.conv_in.spatial"} & made
     assert fast.fingerprint == tok.fingerprint
     conv, small = fast.encoder.down[1].block[0].conv2.spatial, torch.randn(1, 160, 15, 17)
     with torch.no_grad():

@@ -44,9 +44,9 @@ def test_configuration_round_trips_through_json():
         ({"over_space": "squares"}, "expected one of flash, strips"),
         ({"kernels": "magic"}, "expected one of plain, fused, interleaved"),
         ({"kernels": "interleaved", "deterministic": True}, "deterministic steps"),
-        ({"convolutions": "winograd", "deterministic": True}, "deterministic steps"),
-        ({"convolutions": "fast"}, "expected one of direct, winograd"),
-        ({"convolutions": "winograd", "precision": "bfloat16"}, "for float32 on a CPU"),
+        ({"convolutions": "nnpack", "deterministic": True}, "deterministic steps"),
+        ({"convolutions": "fast"}, "expected one of direct, nnpack"),
+        ({"convolutions": "nnpack", "precision": "bfloat16"}, "for float32 on a CPU"),
     ],
 )
 def test_configuration_refuses_what_cannot_run(values, says):
@@ -86,7 +86,7 @@ def test_optimize_measures_once_and_reuses(tok, caplog):
     first = optimize(tok, size=SIZE)
     assert "tokens_equal_to_float32" in caplog.text
     engine = describe_engine(first)
-    assert set(engine.agreement) - {"float32 winograd"} == set(list_candidates(engine.device))
+    assert set(engine.agreement) - {"float32 nnpack"} == set(list_candidates(engine.device))
     caplog.clear()
     second = optimize(tok, size=SIZE)
     assert describe_engine(second) == describe_engine(first)
@@ -159,7 +159,7 @@ def test_choice_logs_agreement_and_speed_of_all(tok, caplog):
     assert chosen.agreement["float32"] == 1.0
 
 
-def test_winograd_is_chosen_where_it_is_faster_and_its_agreement_is_said(tok, monkeypatch, caplog):
+def test_nnpack_is_chosen_where_it_is_faster_and_its_agreement_is_said(tok, monkeypatch, caplog):
     def measure(tok, configuration, clip):
         slow = configuration.convolutions == "direct"
         return Trial(configuration, torch.tensor([1, 2, 3, 4 if slow else 5]), 9.0 if slow else 7.0)
@@ -169,28 +169,27 @@ def test_winograd_is_chosen_where_it_is_faster_and_its_agreement_is_said(tok, mo
     monkeypatch.setattr(precision, "FLOOR", 0.7)
     with caplog.at_level("INFO", "streamtok.engine"):
         chosen = choose(tok, inspect_machine(tok.fingerprint, SIZE), "float32")
-    assert (chosen.kernels, chosen.convolutions, chosen.agreement["float32 winograd"]) == (
+    assert (chosen.kernels, chosen.convolutions, chosen.agreement["float32 nnpack"]) == (
         "interleaved",
-        "winograd",
+        "nnpack",
         0.75,
     )
-    assert "convolutions=winograd ms_per_group=7.00 tokens_equal_to_float32=0.7500 chosen" in caplog.messages[1]
+    assert "convolutions=nnpack ms_per_group=7.00 tokens_equal_to_float32=0.7500 chosen" in caplog.messages[1]
 
 
-@pytest.mark.parametrize("capability", ["avx2", "avx512"])
-def test_the_default_takes_winograd_on_x86_with_one_thread(capability):
+@pytest.mark.parametrize(("capability", "expected"), [("avx2", "nnpack"), ("avx512", "direct")])
+def test_the_default_takes_nnpack_on_x86_without_avx512(capability, expected):
     if capability.upper() not in (here := torch.backends.cpu.get_cpu_capability(), here.replace("512", "2")):
         pytest.skip(f"this processor has {here}")
     code = """
 import streamtok
 from streamtok.engine.optimized import describe_engine
 
-for threads in 1, 2:
-    print(describe_engine(streamtok.load("nano", engine="default", threads=threads)).convolutions)
+print(describe_engine(streamtok.load("nano", engine="default")).convolutions)
 """
     environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["winograd", "direct"]
+    assert done.stdout == expected + "\n"
 
 
 def test_the_faster_kind_of_attention_is_taken(monkeypatch):

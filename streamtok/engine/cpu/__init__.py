@@ -1,1 +1,1 @@
-"""The engine's own layers for a CPU: state without copies, Winograd convolutions, convolutions in 8 bits."""
+"""The engine's own layers for a CPU: state without copies, NNPACK's convolutions, convolutions in 8 bits."""

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from streamtok.engine.configuration import EngineConfiguration
 from streamtok.engine.cpu.merged_wavelets import PATCH, BytesEncoder, PixelDecoder
+from streamtok.engine.cpu.nnpack import use_nnpack
 from streamtok.engine.cpu.ring_conv import InterleavedConv
-from streamtok.engine.cpu.winograd import use_winograd
 from streamtok.engine.rebuild import exchange_modules
 from streamtok.engine.streams import Streams
 from streamtok.model import DecodeStream, Encoded, EncodeStream, Tokenizer
@@ -59,7 +59,7 @@ class InterleavedStreams(Streams):
     """Opens streams of a 4x video model on the CPU with interleaved state; the other layers are those of `plain`.
 
     `source` is the model before the cast, for weights that are scaled before they are rounded. The last convolution
-    includes the wavelet, with convolutions "winograd" the first too. ValueError if the model does not fit.
+    includes the wavelet, with convolutions "nnpack" the first too. ValueError if the model does not fit.
     """
 
     def __init__(self, plain: Tokenizer, configuration: EngineConfiguration, source: Tokenizer):
@@ -70,8 +70,8 @@ class InterleavedStreams(Streams):
         def interleave(module: nn.Module) -> nn.Module | None:
             return InterleavedConv(module) if isinstance(module, FactorizedConv) else None
 
-        fewer, axes = configuration.convolutions == "winograd", plain.axes
-        base = use_winograd(plain) if fewer else plain
+        fewer, axes = configuration.convolutions == "nnpack", plain.axes
+        base = use_nnpack(plain) if fewer else plain
         modules = {name: exchange_modules(child, interleave) for name, child in base.named_children()}
         super().__init__(plain.with_modules(**modules).eval(), configuration)
         self.bytes_encoder, self.pixel_decoder = None, None

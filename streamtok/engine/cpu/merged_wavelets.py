@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from streamtok.engine.cpu.nnpack import exchange_wide
 from streamtok.engine.cpu.ring_conv import InterleavedConv, linear
-from streamtok.engine.cpu.winograd import exchange_wide
 from streamtok.engine.rebuild import copy_conv, copy_module
 from streamtok.model.decoder import Decoder
 from streamtok.model.encoder import Encoder, StillConv
@@ -46,19 +46,21 @@ def transform_bytes(frames: Tensor, haar: tuple[Tensor, Tensor] | None) -> Tenso
     """uint8 frames (B, 3, 4, H, W) -> bands (B, 192, H/4, W/4) times 64 * 127.5, colour slowest, channels last.
 
     `haar` has signs and offsets. Bytes are exact in bfloat16, and their sums in the product's accumulator, so there is
-    one rounding in all. If it is None the result is the pixels themselves, -127.5 to 127.5 in float32.
+    one rounding in all. If it is None the result is the pixels themselves, -127.5 to 127.5 in float32, in rows.
     """
     batch, colours, _, height, width = frames.shape
     quads = frames.reshape(batch, colours, 4, height // 4, 4, width // 4, 4)
+    if haar is None:
+        return quads.permute(0, 1, 2, 4, 6, 3, 5).contiguous().float().sub_(127.5).flatten(1, 4)
     pixels = permute_rows(quads, 0, 3, 5, 1, 2, 4, 6).view(-1, 64)
-    values = linear(pixels.to(haar[0].dtype), *haar) if haar else pixels.float().sub_(127.5)
+    values = linear(pixels.to(haar[0].dtype), *haar)
     return values.view(batch, height // 4, width // 4, colours * 64).permute(0, 3, 1, 2)
 
 
 class PixelDecoder:
     """A decoder of groups of four frames whose last convolution includes the inverse wavelet and gives pixels.
 
-    With `fewer`, that convolution is Winograd's if it is wide.
+    With `fewer`, that convolution is NNPACK's if it is wide.
     """
 
     def __init__(self, decoder: Decoder, last: StillConv, axes: str, fewer: bool):

@@ -63,8 +63,9 @@ def test_what_older_versions_recorded_means_the_convolutions_that_there_were(tok
     recorded = EngineConfiguration(kernels="interleaved", format=1).to_dict()
     del recorded["convolutions"]
     assert EngineConfiguration.from_dict(recorded).convolutions == "direct"
+    assert EngineConfiguration.from_dict(recorded | {"convolutions": "winograd", "format": 2}).convolutions == "nnpack"
     store(replace(inspect_machine(tok.fingerprint, SIZE), format=1))
-    assert load_stored(inspect_machine(tok.fingerprint, SIZE))[1] == ["format: 1 stored, 2 here"]
+    assert load_stored(inspect_machine(tok.fingerprint, SIZE))[1] == ["format: 1 stored, 3 here"]
 
 
 def test_stored_configuration_holds_only_where_it_was_made(tok):

@@ -260,6 +260,16 @@ def test_rtp_packets_over_udp_that_are_lost_or_late_cost_what_they_touched(clips
         assert (source.counts["damaged"] > 0) == (most > 3)
 
 
+def test_a_port_that_another_program_reads_is_told(tmp_path):
+    port = find_rtp_port()
+    (tmp_path / "cam.sdp").write_text(SDP.replace("video 0", f"video {port}").format(name="H264", more=""))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", port))
+        for target in (f"udp://127.0.0.1:{port}", f"rtp://127.0.0.1:{port}", str(tmp_path / "cam.sdp")):
+            with pytest.raises(OSError, match="another program here reads its port"):
+                NetworkCamera(target).connect()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_no_wrong_picture_comes_over_a_network_that_loses_packets(clips, codec):

@@ -195,6 +195,9 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
 
 def _explain(target: str, error: Exception) -> Exception:
     """The error to raise for a target that cannot be opened."""
+    if "Address already in use" in f"{error} {getattr(error, 'log', '')}":  # of an SDP file only the log says so
+        advice = "another program here reads its port, or (of RTP) the next one: stop it, or send to two free ports"
+        return OSError(f"{without_password(target)} cannot be opened: {advice}")
     if is_url(target):
         return explain_refusal(target, error)
     if isinstance(error, PermissionError):

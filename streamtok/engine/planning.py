@@ -33,8 +33,9 @@ def cpu_has(units: tuple[str, ...]) -> bool:
 def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str) -> EngineConfiguration:
     """The configuration to start from in a precision, before anything is measured.
 
-    It uses our own layers where they fit, and NNPACK on x86 without AVX-512, where it is faster. On a GPU the
-    step is captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
+    It uses our own layers where they fit, and NNPACK on x86 without AVX-512, where it is faster. With one thread it
+    does so on all x86, as fleets of mixed machines must compute alike, and it is rarely slower there. On a GPU the step
+    is captured as a graph. A deterministic tokenizer keeps PyTorch's layers, on which its whole clips run too.
     """
     gpu = machine.device == "cuda"
     threads = 0 if gpu else torch.get_num_threads()
@@ -42,8 +43,9 @@ def plan_precision(tok: Tokenizer, machine: EngineConfiguration, precision: str)
     if tok.deterministic:
         return made
     if not gpu:
-        faster = torch.backends.cpu.get_cpu_capability() == "AVX2" and _may_use_nnpack(tok, made)
-        convolutions = "nnpack" if faster else "direct"
+        good = ("AVX2", "AVX512") if threads == 1 else ("AVX2",)
+        gains = torch.backends.cpu.get_cpu_capability() in good and _may_use_nnpack(tok, made)
+        convolutions = "nnpack" if gains else "direct"
         kernels = "plain" if interleaved.find_interleaving_obstacle(tok) else "interleaved"
         return replace(made, kernels=kernels, convolutions=convolutions)
     if precision == "int8" or not machine.triton_version or torch.cuda.get_device_capability() < (9, 0):

@@ -103,7 +103,8 @@ class PeerGuard:
 
     def wait_listening(self) -> None:
         """Wait until the socket that was just bound is protected: from then on clients may hear of it."""
-        self._listening.acquire(timeout=PROTECTED_S)
+        if not self._listening.acquire(timeout=PROTECTED_S):
+            log.warning("event=unprotected seconds=%s: a bound socket is not watched yet", PROTECTED_S)
 
     def finish(self) -> None:
         """Wait for the thread to end, after the context was terminated."""

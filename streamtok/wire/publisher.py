@@ -45,6 +45,7 @@ class Publisher:
     `coded` and `independent` compression need the tokenizer's `coder`. `clock_ns` is the clock of capture times, and
     `clock_pair` relates it to UTC. `on_announce` gets the info of every own stream when it is published. `stats` adds
     the node's counters to op `stats`; it and `clock_pair` are also called in the control thread.
+
     Raises InsecureBindError, BindError, or ValueError for a wrong endpoint or group.
     """
 
@@ -71,7 +72,6 @@ class Publisher:
         secure, insecure = self.curve is not None, self.insecure
         control = check_endpoints(self.bind, self.control, secure=secure, insecure=insecure, ipc_group=self.ipc_group)
         self.session = secrets.token_hex(16)
-        self.control_endpoint: str | None = None
         self.rejects = Rejects()
         self._subscriptions = Subscriptions()
         self._events: list[Event] = []

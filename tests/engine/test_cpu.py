@@ -192,12 +192,13 @@ def test_nothing_is_allocated_that_stays(tok, fast, steps):
 @pytest.mark.parametrize("bias", [True, False])
 def test_nnpack_equals_direct_at_every_size(bias, monkeypatch):
     monkeypatch.setattr(nnpack, "LARGE", 0)
+    torch.manual_seed(0)
     conv = nn.Conv2d(5, 3, 3, padding=1, bias=bias)
     exact, fast = copy.deepcopy(conv).double(), nnpack.NnpackConv(conv)
     with torch.no_grad():
         for count, *size in itertools.product((1, 3), (1, 2, 3, 4, 5, 8, 21), (1, 2, 3, 4, 5, 7, 21)):
             x = torch.randn(count, 5, *size)
-            torch.testing.assert_close(fast(x).double(), exact(x.double()), rtol=0, atol=5e-5)
+            torch.testing.assert_close(fast(x).double(), exact(x.double()), rtol=0, atol=2e-5)
             assert torch.equal(fast(x)[-1:], fast(x[-1:]))  # alone or among others
 
 

@@ -40,7 +40,8 @@ class NnpackConv(nn.Module):
         if x.shape[2] * x.shape[3] < LARGE:
             return F.conv2d(x, self.weight, self.bias, padding=1)
         images = x.contiguous().split(1)  # for several at once NNPACK computes otherwise
-        return torch.cat([torch._nnpack_spatial_convolution(image, self.rows, self.bias, 1) for image in images])
+        made = [torch._nnpack_spatial_convolution(image, self.rows, self.bias, 1) for image in images]
+        return torch.cat(made) if len(made) > 1 else made[0]
 
 
 class StillNnpackConv(Stateless, NnpackConv):  # type: ignore[misc]

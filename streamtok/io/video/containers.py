@@ -4,6 +4,7 @@ A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are ex
 """
 
 import contextlib
+import errno
 import logging
 import socket
 import time
@@ -195,8 +196,9 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
 
 def _explain(target: str, error: Exception) -> Exception:
     """The error to raise for a target that cannot be opened."""
-    if "Address already in use" in f"{error} {getattr(error, 'log', '')}":  # of an SDP file only the log says so
-        advice = "another program here reads its port, or (of RTP) the next one: stop it, or send to two free ports"
+    # Of an SDP file only the log says so. FFmpeg keeps an RTP port open if the next one was in use.
+    if getattr(error, "errno", 0) == errno.EADDRINUSE or "Address already in use" in str(getattr(error, "log", "")):
+        advice = "its port is in use here, or (of RTP) the next one: stop what reads it and start again"
         return OSError(f"{without_password(target)} cannot be opened: {advice}")
     if is_url(target):
         return explain_refusal(target, error)

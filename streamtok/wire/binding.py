@@ -1,15 +1,18 @@
 """Binds sockets: ipc paths are locked, and open to their owner only; errors say what to do."""
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket as net
+import struct
 import threading
 from pathlib import Path
 
 import zmq
 
 from streamtok.wire.endpoint import LOCAL_QUEUE, find_group_id, has_path
+from streamtok.wire.tcp import shield_listener
 
 WHAT_TO_DO = {
     errno.EADDRINUSE: "is another node running there?",
@@ -17,6 +20,8 @@ WHAT_TO_DO = {
     errno.EADDRNOTAVAIL: "name an address of this machine (`ip address` lists them), or * for all",
     errno.EACCES: "take a port of 1024 or more",
 }
+BACKLOG = 100  # connections that wait to be accepted, as libzmq has it
+SIOCGIFADDR = 0x8915  # Linux
 _UMASK = threading.Lock()
 
 
@@ -33,15 +38,15 @@ class Binding:
     def __init__(self, socket: zmq.Socket, endpoint: str, group: str | None = None) -> None:
         self._lock = PathLock(endpoint) if has_path(endpoint) else None
         try:
-            _bind_owner_only(socket, endpoint)
+            _bind(socket, endpoint)
             if group is not None and self._lock is not None:
                 _share(self._lock.path, group)
-        except zmq.ZMQError as error:
-            self.release()
-            raise make_bind_error(endpoint, error.errno or 0) from error
         except BindError:
             self.release()
             raise
+        except (zmq.ZMQError, OSError) as error:
+            self.release()
+            raise make_bind_error(endpoint, error.errno or 0) from error
         self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
 
     def release(self) -> None:
@@ -97,33 +102,21 @@ class PathLock:
 def probe_endpoints(*endpoints: str) -> None:
     """Raise BindError for an endpoint that another process holds, before a model is loaded in vain.
 
-    Nobody can connect during the probe. Endpoints that it cannot check (an interface's name, any port) are left to the
-    real bind.
+    Nobody can connect during the probe.
     """
     for endpoint in filter(None, endpoints):
         if has_path(endpoint):
             PathLock(endpoint).release()
-        elif endpoint.startswith("tcp://") and endpoint.rpartition(":")[2].isdecimal():
-            _probe_port(endpoint)
-
-
-def _probe_port(endpoint: str) -> None:
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    host = host.strip("[]").replace("*", "0.0.0.0")
-    try:
-        family, kind, number, _, address = net.getaddrinfo(host, int(port), type=net.SOCK_STREAM)[0]
-    except OSError:
-        return
-    with net.socket(family, kind, number) as probe:
-        probe.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # as libzmq does: a port that was just closed is free
-        try:
-            probe.bind(address)
-        except OSError as error:
-            raise make_bind_error(endpoint, error.errno or 0) from error
+        elif endpoint.startswith("tcp://"):
+            try:
+                _open_port(endpoint).close()
+            except OSError as error:
+                raise make_bind_error(endpoint, error.errno or 0) from error
 
 
 def make_bind_error(endpoint: str, number: int) -> BindError:
-    """The error of a bind that failed with an errno of the system or libzmq."""
+    """The error of a bind that failed with an errno of the system, of getaddrinfo (below 0), or of libzmq."""
+    number = number if number >= 0 else errno.ENODEV
     advice = WHAT_TO_DO.get(number)
     return BindError(number, f"cannot bind {endpoint}: {zmq.strerror(number)}" + (f"; {advice}" if advice else ""))
 
@@ -138,12 +131,51 @@ def _ipc_path(endpoint: str) -> Path:
     return path
 
 
+def _bind(socket: zmq.Socket, endpoint: str) -> None:
+    if endpoint.startswith("tcp://"):
+        _bind_shielded(socket, endpoint)
+    elif endpoint.startswith("ipc://"):
+        _bind_owner_only(socket, endpoint)
+    else:
+        socket.bind(endpoint)
+
+
+def _bind_shielded(socket: zmq.Socket, endpoint: str) -> None:
+    """Bind to a TCP port. libzmq gets our listener, since none of its own is shielded before a client can connect."""
+    with _open_port(endpoint) as listener:
+        listener.listen(BACKLOG)
+        socket.set(zmq.USE_FD, listener.fileno())
+        socket.bind(endpoint)
+        listener.detach()  # libzmq closes it
+
+
+def _open_port(endpoint: str) -> net.socket:
+    """A bound socket that does not listen yet, of tcp://HOST:PORT: an address, an interface's name, or * for all."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    family = net.AF_INET6 if "[" in host else net.AF_INET
+    with contextlib.ExitStack() as on_error:
+        opened = on_error.enter_context(net.socket(family, net.SOCK_STREAM))
+        opened.setblocking(False)
+        opened.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # a port that was just closed is free
+        if family == net.AF_INET6:
+            opened.setsockopt(net.IPPROTO_IPV6, net.IPV6_V6ONLY, 0)
+        shield_listener(opened)
+        host = _find_interface(opened, host) or host.strip("[]").replace("*", "0.0.0.0")
+        opened.bind(net.getaddrinfo(host, int(port) if port.isdecimal() else 0, family, net.SOCK_STREAM)[0][4])
+        on_error.pop_all()
+    return opened
+
+
+def _find_interface(opened: net.socket, name: str) -> str | None:
+    """The IPv4 address of a network interface; None if it has none, or there is no such interface."""
+    try:
+        return net.inet_ntoa(fcntl.ioctl(opened, SIOCGIFADDR, struct.pack("=256s", os.fsencode(name)))[20:24])
+    except OSError:
+        return None
+
+
 def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
     """Bind; a socket file is created without rights for others, so that there is no moment when they can connect."""
-    if not endpoint.startswith("ipc://"):
-        socket.set(zmq.IPV6, int("[" in endpoint))
-        socket.bind(endpoint)
-        return
     socket.set(zmq.RCVHWM, LOCAL_QUEUE)
     with _UMASK:  # the umask is that of the whole process
         before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)

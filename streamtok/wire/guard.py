@@ -18,7 +18,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from streamtok.event_log import EventLog
-from streamtok.wire.tcp import EVERYTHING, RESETS, Link, LinkState, find_link, shield_listener
+from streamtok.wire.tcp import EVERYTHING, Link, LinkState, find_link
 
 log = logging.getLogger("streamtok.wire")
 
@@ -31,12 +31,11 @@ MAX_WALK = 1 << 28  # those bytes times the readers: for each that leaves, libzm
 STALLED_S, MAX_UNTAKEN = 10.0, 1 << 26  # s and bytes sent, after both of which a peer that takes nothing is cut off
 RESERVED = 128  # descriptors kept free for our own files
 TICK_MS = 200
-PROTECTED_S = 10.0  # limit for the wait, which is over at once unless the machine is very busy
 REST_S = 0.002  # pause after peers that have sent something were checked, so that a flood takes little of a core
 LOOK_S = 0.01  # CPU time per tick, enough for some hundred peers: the encoder waits meanwhile (the GIL)
 Key = tuple[zmq.Socket, int]  # a monitor and a descriptor, which another monitor's connection may get meanwhile
 EVENTS_PER_TURN = 256
-EVENTS = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 
 
 @dataclass(eq=False)
@@ -90,7 +89,6 @@ class PeerGuard:
         self._peers: dict[Key, Peer] = {}  # the least recently checked first
         self._strangers: dict[Key, Peer] = {}  # those that may not have completed the handshake, the oldest first
         self._log = EventLog("publish", log, "socket")
-        self._listening = threading.Semaphore(0)  # sockets that were bound, and are protected
         # Reports peers that have sent something, since a tick is too long for a flood (Linux only).
         self._arrivals = select.epoll() if hasattr(select, "epoll") else None
         self._monitors = {self._watch(socket): socket is stream for socket in sockets}  # and whether it is the XPUB
@@ -100,11 +98,6 @@ class PeerGuard:
         except RuntimeError:  # no more threads; the context waits for open sockets
             self._close()
             raise
-
-    def wait_listening(self) -> None:
-        """Wait until the socket that was just bound is protected: from then on clients may hear of it."""
-        if not self._listening.acquire(timeout=PROTECTED_S):
-            log.warning("event=unprotected seconds=%s: a bound socket is not watched yet", PROTECTED_S)
 
     def finish(self) -> None:
         """Wait for the thread to end, after the context was terminated."""
@@ -155,10 +148,7 @@ class PeerGuard:
             self._take(told["event"], (monitor, told["value"]))
 
     def _take(self, event: int, key: Key) -> None:
-        if event == zmq.EVENT_LISTENING:
-            shield_listener(key[1])
-            self._listening.release()
-        elif event == zmq.EVENT_ACCEPTED:
+        if event == zmq.EVENT_ACCEPTED:
             self._accept(key)
         else:
             self._forget(key)
@@ -167,7 +157,6 @@ class PeerGuard:
         link = find_link(key[1])
         if link is None:
             return
-        link.drop(RESETS)  # it may have been accepted before its listener was shielded
         self._forget(key)
         if self._arrivals is not None:
             with contextlib.suppress(OSError):  # libzmq has closed it

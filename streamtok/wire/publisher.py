@@ -121,8 +121,6 @@ class Publisher:
 
     def _bind(self, socket: zmq.Socket, endpoint: str) -> str:
         self._bindings.append(Binding(socket, endpoint, self.ipc_group))
-        if self._guard is not None and not endpoint.startswith("inproc:"):
-            self._guard.wait_listening()
         return self._bindings[-1].endpoint
 
     def add_stream(self, info: Info | StreamInfo) -> Info:

@@ -109,11 +109,10 @@ def find_link(descriptor: int) -> Link | None:
     return None
 
 
-def shield_listener(descriptor: int) -> None:
-    """Drop the resets of all connections that a listening socket of libzmq will accept."""
-    with contextlib.suppress(OSError), borrow(descriptor) as listener:
-        if listener.family != socket.AF_UNIX:
-            attach_filter(listener, RESETS)
+def shield_listener(listener: socket.socket) -> None:
+    """Drop the resets of all connections that a socket will accept, which inherit its filter."""
+    with contextlib.suppress(OSError):
+        attach_filter(listener, RESETS)
 
 
 def attach_filter(connection: socket.socket, packets: Filter) -> None:

@@ -281,13 +281,3 @@ def test_a_number_that_is_given_away_meanwhile_is_not_anothers_connection():
         reader.sendall(b"here")
         assert borrowed.recv(4) == b"here"
     peer.close()
-
-
-def test_a_socket_that_is_not_watched_in_time_is_told(caplog, monkeypatch):
-    watched = threading.Event()
-    monkeypatch.setattr(guard, "PROTECTED_S", 0.01)
-    monkeypatch.setattr(guard, "shield_listener", lambda descriptor: watched.wait(60))
-    with Served("front") as node:
-        watched.set()
-        assert "event=unprotected" in caplog.text
-        assert node.endpoint

@@ -52,9 +52,9 @@ with Publisher("tcp://127.0.0.1:*") as publisher:
 """
 SLOW = """
 import time
-from streamtok.wire import guard
-shield = guard.shield_listener
-guard.shield_listener = lambda descriptor: (time.sleep(0.5), shield(descriptor))
+from streamtok.wire.guard import PeerGuard
+take = PeerGuard._take
+PeerGuard._take = lambda self, *event: (time.sleep(0.5), take(self, *event))
 """
 READER = """
 import sys, time
@@ -103,8 +103,8 @@ def test_a_client_that_pings_behind_a_full_queue_and_is_reset_ends_no_node(place
             assert node.poll() is None, f"ended with {node.returncode} after {number + 1} clients"
 
 
-def test_nobody_hears_of_a_node_that_is_not_protected_yet():
-    """Its first client could end it, on a busy machine where the thread that protects it begins late."""
+def test_the_first_client_ends_no_node_on_a_busy_machine():
+    """The thread that watches connections begins late there."""
     with running(SLOW + NODE) as node:
         endpoint = node.stdout.readline().split()[0]
         for _ in range(5):

@@ -29,6 +29,7 @@ MAX_REPLY = MAX_EPOCH + (1 << 20)
 MAX_RESULT = 1 << 20
 SERVE_S = 0.001  # CPU time of one turn, in which many readers may be served
 REST = 19.0  # pause after a turn, as a multiple of its time, so that a flood costs the encoder 1/20 of a core (the GIL)
+MAX_REST_S = 1.0  # a virtual machine that stood still counts that as CPU time of whoever ran
 MAX_UNSENT = 1 << 26  # bytes of large replies to all readers that were not sent yet
 Handler = Callable[[str | None], object]
 
@@ -93,7 +94,8 @@ class ControlServer:
         with self.socket, contextlib.suppress(zmq.ContextTerminated):
             while True:
                 self.socket.poll()
-                time.sleep(REST * self._take_turn())  # meanwhile requests wait in a short queue per reader
+                # Meanwhile requests wait in a short queue per reader.
+                time.sleep(min(MAX_REST_S, REST * self._take_turn()))
 
     def _take_turn(self) -> float:
         """Answer waiting requests for up to SERVE_S; returns the CPU seconds of this thread."""

@@ -585,6 +585,20 @@ def test_a_fault_in_the_nodes_own_numbers_is_answered_not_fatal():
         assert client.request("info", "front")["stream"] == "front"
 
 
+def test_a_turn_that_cost_much_delays_the_next_by_a_second_at_most():
+    """19 times its CPU time is the rule, but a virtual machine counts its own pauses as such."""
+
+    def slow() -> dict:
+        began = time.thread_time()
+        while time.thread_time() - began < 1:
+            pass
+        return {}
+
+    with Served("front", stats=slow) as node, ControlClient(node.publisher.control_endpoint) as client:
+        assert client.request("stats", timeout=60)["node_stats"] == {}
+        assert client.request("info", "front", timeout=15)["stream"] == "front"
+
+
 def test_control_without_a_node_times_out():
     with ControlClient("tcp://127.0.0.1:1") as client, pytest.raises(TimeoutError, match="is the node running"):
         client.request("info", timeout=0.1)

@@ -67,11 +67,14 @@ def command(name: str) -> Callable[[Main], Main]:
 
 
 @contextmanager
-def until_stopped(settings: NodeSettings) -> Iterator[threading.Event]:
-    """Set up logging, and yield an event that is set on SIGINT or SIGTERM (see `stop_on_signals`)."""
+def until_stopped(settings: NodeSettings, begun: threading.Event | None = None) -> Iterator[threading.Event]:
+    """Set up logging, and yield an event that is set on SIGINT or SIGTERM (see `stop_on_signals`).
+
+    Until `begun` is set, which is while the command imports and loads, the process ends at once instead.
+    """
     log_to_stderr(settings.log_format)
     stop = threading.Event()
-    with stop_on_signals(stop.set):
+    with stop_on_signals(stop.set, at_stake=begun.is_set if begun else lambda: True):
         yield stop
 
 

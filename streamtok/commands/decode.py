@@ -71,8 +71,9 @@ class DecodeSettings(NodeSettings):
 def run(settings: DecodeSettings) -> int:
     """Decode; returns 0 at the end of the file or stream, or when told to stop."""
     if settings.live:
-        with until_stopped(settings) as stop:  # from the start: imports take a second
-            summary = decode_stream(settings, stop)
+        begun = threading.Event()
+        with until_stopped(settings, begun) as stop:
+            summary = decode_stream(settings, stop, begun)
     else:
         summary = decode_tokens(settings)
     words = ", ".join(f"{name} {value}" for name, value in summary.items())
@@ -95,8 +96,8 @@ def decode_tokens(settings: DecodeSettings) -> dict[str, Any]:
     return {"out": str(done.path), "pictures": done.frames, "groups": done.groups, "skipped": done.skipped}
 
 
-def decode_stream(settings: DecodeSettings, stop: threading.Event) -> dict[str, Any]:
-    """Decode a live stream until it ends, its window is closed, or `stop` is set; returns counts.
+def decode_stream(settings: DecodeSettings, stop: threading.Event, begun: threading.Event) -> dict[str, Any]:
+    """Decode a live stream until it ends, its window is closed, or `stop` is set; returns counts. Sets `begun`.
 
     Raises ValueError if the model is not the stream's tokenizer, TimeoutError if no stream comes in time.
     """
@@ -130,6 +131,7 @@ def decode_stream(settings: DecodeSettings, stop: threading.Event) -> dict[str, 
         decoder = LiveDecoder(model_of(info), info.context, settings.across_losses)
         most, frames = settings.max_pixels, settings.max_frames
         with closing(decoder), closing(open_sink(settings.out, info)) as sink:
+            begun.set()
             show_pictures(
                 subscription, decoder, sink, info, stop, max_pixels=most, max_frames=frames, model_of=model_of
             )

@@ -77,14 +77,16 @@ class ViewSettings(NodeSettings):
 
 def run(settings: ViewSettings) -> int:
     """Show the inputs until told to stop; returns 0."""
-    with until_stopped(settings) as stop:
-        summary = serve_page(settings, stop) if settings.to == "page" else feed_viewer(settings, stop)
+    begun = threading.Event()
+    with until_stopped(settings, begun) as stop:
+        show = serve_page if settings.to == "page" else feed_viewer
+        summary = show(settings, stop, begun)
     print(settings.format_result(summary, ", ".join(f"{key} {value}" for key, value in summary.items())))
     return 0
 
 
-def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
-    """Serve the page until `stop` is set; returns counts. Raises as `PageServer` and `RecordedShow` do."""
+def serve_page(settings: ViewSettings, stop: threading.Event, begun: threading.Event) -> dict[str, str | int]:
+    """Set `begun` and serve the page until `stop` is set; returns counts. Raises as `PageServer`, `RecordedShow` do."""
     from streamtok.view.pictures import Models
     from streamtok.view.recorded import RecordedShow
     from streamtok.view.server import BrowserFiles, PageServer, is_loopback
@@ -102,17 +104,19 @@ def serve_page(settings: ViewSettings, stop: threading.Event) -> dict[str, str |
         if settings.open:
             webbrowser.open(url)
 
+    begun.set()
     server.run(stop, on_ready)
     return {"url": server.url, "pages": server.visits, "groups": show.groups}
 
 
-def feed_viewer(settings: ViewSettings, stop: threading.Event) -> dict[str, str | int]:
-    """Send streams to Rerun or Foxglove until `stop` is set; returns counts."""
+def feed_viewer(settings: ViewSettings, stop: threading.Event, begun: threading.Event) -> dict[str, str | int]:
+    """Set `begun` and send streams to Rerun or Foxglove until `stop` is set; returns counts."""
     from streamtok.view.other_viewers import FoxgloveViewer, RerunViewer
 
     file = settings.to if settings.to.endswith(".rrd") else None
-    viewer = FoxgloveViewer() if settings.to == "foxglove" else RerunViewer(file)
     show = open_nodes(settings)
+    begun.set()
+    viewer = FoxgloveViewer() if settings.to == "foxglove" else RerunViewer(file)
     show.join(viewer)
     log.info("event=viewer to=%s", settings.to)
     stop.wait()
@@ -148,7 +152,7 @@ def view_beside(endpoint: str, port: int) -> None:
         import torch
 
         torch.set_num_threads(1)
-        serve_page(ViewSettings(inputs=[endpoint], port=port), stop)
+        serve_page(ViewSettings(inputs=[endpoint], port=port), stop, threading.Event())
     except (OSError, ValueError, RuntimeError) as error:
         log.error("event=no_page reason=%r", str(error))
 

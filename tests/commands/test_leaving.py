@@ -67,6 +67,26 @@ def test_a_node_that_is_told_to_stop_while_it_starts_leaves_with_its_summary_and
     assert stream["frames"] == 0
 
 
+@pytest.mark.parametrize("arguments", [["decode", "tcp://127.0.0.1:1", "-o", "x.mp4"], ["view", "tcp://127.0.0.1:1"]])
+def test_a_viewer_that_is_told_to_stop_while_it_starts_leaves_with_status_0(arguments, tmp_path):
+    """At once: here its imports never end."""
+    (tmp_path / "torch.py").write_text(
+        "import sys, time\nprint('busy', file=sys.stderr, flush=True)\nwhile True: time.sleep(0.01)\n"
+    )
+    command = [sys.executable, "-m", "streamtok.cli", *arguments]
+    viewer = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert viewer.stderr.readline() == "busy\n"
+        viewer.send_signal(signal.SIGTERM)
+        _, log = viewer.communicate(timeout=60)
+    finally:
+        viewer.kill()
+    assert viewer.returncode == 0, log
+    assert "reason='SIGTERM while it was starting'" in log
+
+
 def test_a_node_that_is_told_to_stop_while_it_binds_ends_its_recording_and_removes_its_socket(tmp_path):
     slow = """
 import os, signal

@@ -138,8 +138,9 @@ class AllowList:
 def generate(folder: str | Path, client: str = "client") -> list[Path]:
     """Make a server and a client key pair in `folder`, and allow the client.
 
-    An existing server pair is kept, so that calling again with another `client` name adds one. Returns the files
-    made. Raises ValueError if the client's keys exist, so that no key in use is overwritten.
+    An existing server pair is kept, so that calling again with another `client` name adds one; a lost server.key
+    is made again. Returns the files made. Raises ValueError if the client's keys exist, so that no key in use is
+    overwritten.
     """
     folder = Path(folder)
     if not re.fullmatch(NAME, client) or client == "server":
@@ -148,7 +149,8 @@ def generate(folder: str | Path, client: str = "client") -> list[Path]:
     made = _make_pair(folder, client)
     if not made:
         raise ValueError(f"{folder / client}.key_secret exists; choose another --name, or remove it first")
-    return [*_make_pair(folder, "server"), *made, allow(folder / f"{client}.key", folder)]
+    server = _make_pair(folder, "server") or _restore_public(folder / "server.key_secret")
+    return [*server, *made, allow(folder / f"{client}.key", folder)]
 
 
 def allow(public_key: str | Path, folder: str | Path) -> Path:
@@ -212,3 +214,13 @@ def _make_pair(folder: Path, name: str) -> list[Path]:
             return []
         secret = secret.rename(folder / secret.name)
         return [public.rename(folder / public.name), secret]
+
+
+def _restore_public(secret: Path) -> list[Path]:
+    """Write the public key file beside a secret one, which holds both, if there is none; returns what was made."""
+    public = secret.with_suffix(".key")
+    if public.exists() or not secret.stat().st_size:  # another process has claimed the name, and writes both
+        return []
+    key, _ = _load_secret(secret)
+    public.write_text(f'metadata\ncurve\n    public-key = "{key.decode()}"\n')
+    return [public]

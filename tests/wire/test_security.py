@@ -501,6 +501,16 @@ def test_names_of_keys_stay_in_their_folder(tmp_path, name):
         generate(tmp_path, name)
 
 
+def test_a_lost_server_key_is_made_again(tmp_path):
+    generate(tmp_path)
+    lost, secret = tmp_path / "server.key", (tmp_path / "server.key_secret").read_bytes()
+    key = load_public(lost)
+    lost.unlink()
+    assert lost in generate(tmp_path, "laptop")
+    assert load_public(lost) == key
+    assert (tmp_path / "server.key_secret").read_bytes() == secret
+
+
 @pytest.mark.parametrize("room", [0, 320, 350])
 def test_keys_are_written_whole_or_not_at_all(tmp_path, room):
     with full_disk(room), pytest.raises(OSError, match=r"\.key"):

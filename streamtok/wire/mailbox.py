@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -22,6 +23,8 @@ class Mailbox(Generic[Item]):
 
     The sizes of all waiting items, by `size_of`, sum to at most `room`, but each stream may keep its newest. A fast
     stream cannot displace a slow one. `discarded` counts, per stream, items that were not taken in time.
+
+    A forked child lacks the thread that puts items in: there `get` and `get_async` raise RuntimeError.
     """
 
     def __init__(self, capacity: int, room: float = math.inf, size_of: Callable[[Item], int] = lambda item: 0) -> None:
@@ -29,6 +32,7 @@ class Mailbox(Generic[Item]):
             raise ValueError(f"queue size is {capacity}, expected at least 1")
         self.capacity, self._room, self._size_of = capacity, room, size_of
         self._size = 0
+        self._process = os.getpid()
         self.discarded: Counter[str] = Counter()
         self._queues: dict[str, deque[tuple[int, Item]]] = defaultdict(deque)
         self._beyond: Counter[str] = Counter()
@@ -60,6 +64,7 @@ class Mailbox(Generic[Item]):
 
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the oldest item, waiting up to `timeout` seconds (None: for ever); None when the time is up."""
+        self._check_process()
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while (item := self.take()) is None:
@@ -71,6 +76,7 @@ class Mailbox(Generic[Item]):
 
     async def get_async(self, timeout: float | None = None) -> Item:
         """Take the oldest item; cancelling loses none. Raises Closed, or TimeoutError after `timeout` seconds."""
+        self._check_process()
         changed = asyncio.Event()
         notify = partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
         with self._changed:
@@ -108,6 +114,10 @@ class Mailbox(Generic[Item]):
         """How many items of a stream wait."""
         with self._changed:
             return len(self._queues[stream])
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise RuntimeError("this reader belongs to the parent process; subscribe in the process that reads")
 
     def _pop(self, stream: str) -> Item:
         self._beyond[stream] = max(0, self._beyond[stream] - 1)

@@ -883,6 +883,23 @@ with Served() as node:
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
+@pytest.mark.parametrize("read", ["next(reader)", "reader.get()", "asyncio.run(anext(reader))"])
+def test_a_forked_process_that_reads_its_parents_subscription_is_told_so(read):
+    """As a worker of a torch DataLoader does; it would wait for ever."""
+    program = f"""
+import asyncio, os, signal
+from streamtok.wire.subscriber import subscribe
+
+reader = subscribe("tcp://127.0.0.1:1")
+if os.fork() == 0:
+    signal.alarm(60)
+    {read}
+os._exit(0 if os.wait()[1] == 256 else 1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, "subscribe in the process that reads" in done.stderr) == (0, True)
+
+
 def test_a_publisher_that_is_interrupted_while_it_closes_does_not_close_twice():
     program = """
 import os, signal, zmq

@@ -3,10 +3,10 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket as net
 import struct
-import threading
 from pathlib import Path
 
 import zmq
@@ -22,7 +22,7 @@ WHAT_TO_DO = {
 }
 BACKLOG = 100  # connections that wait to be accepted, as libzmq has it
 SIOCGIFADDR = 0x8915  # Linux
-_UMASK = threading.Lock()
+log = logging.getLogger("streamtok.wire")
 
 
 class BindError(OSError):
@@ -36,18 +36,29 @@ class Binding:
     """
 
     def __init__(self, socket: zmq.Socket, endpoint: str, group: str | None = None) -> None:
-        self._lock = PathLock(endpoint) if has_path(endpoint) else None
-        try:
-            _bind(socket, endpoint)
-            if group is not None and self._lock is not None:
-                _share(self._lock.path, group)
-        except BindError:
-            self.release()
-            raise
-        except (zmq.ZMQError, OSError) as error:
-            self.release()
-            raise make_bind_error(endpoint, error.errno or 0) from error
+        self._socket, self._asked, self._group = socket, endpoint, group
+        self._lock: PathLock | None = None
+        self._bind()
         self.endpoint: str = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") or endpoint
+
+    def restore(self) -> None:
+        """Bind again if somebody removed the ipc path: readers stay connected, but others find nothing to connect to.
+
+        To be called in the socket's thread. If another process holds the path by now, that is logged, once.
+        """
+        if not has_path(self._asked) or (self._lock and self._lock.is_ours() and os.path.exists(self._lock.path)):
+            return
+        was_lost = self._lock is None
+        self.release()
+        with contextlib.suppress(zmq.ZMQError):  # it was unbound before
+            self._socket.unbind(self._asked)
+        try:
+            self._bind()
+        except (BindError, ValueError) as error:
+            if not was_lost:
+                log.error("event=unreachable reason=%r", str(error))
+        else:
+            log.warning("event=bound_again endpoint=%s reason='its file was removed'", self._asked)
 
     def release(self) -> None:
         """Remove the binding's files; call it after the context was terminated."""
@@ -57,12 +68,39 @@ class Binding:
             self._lock.release()
             self._lock = None
 
+    def _bind(self) -> None:
+        """Bind to a socket of our making: one of libzmq's listens before it can be shielded, or closed to others."""
+        if self._asked.startswith("ipc://"):
+            self._socket.set(zmq.RCVHWM, LOCAL_QUEUE)
+        try:
+            if has_path(self._asked):
+                self._lock = PathLock(self._asked)
+                self._listen(_open_path(self._lock.path, self._group))
+            elif self._asked.startswith("tcp://"):
+                self._listen(_open_port(self._asked))
+            else:
+                self._socket.bind(self._asked)
+        except BindError:
+            self.release()
+            raise
+        except (zmq.ZMQError, OSError) as error:
+            self.release()
+            raise make_bind_error(self._asked, error.errno or 0) from error
+
+    def _listen(self, opened: net.socket) -> None:
+        with opened:
+            opened.setblocking(False)
+            opened.listen(BACKLOG)
+            self._socket.set(zmq.USE_FD, opened.fileno())
+            self._socket.bind(self._asked)
+            opened.detach()  # libzmq closes it
+
 
 class PathLock:
     """Holds an ipc path by a lock file beside it, since a second bind would silently take it over.
 
     The kernel frees the lock when its process dies, so a crash leaves nothing to clean up. Raises BindError if another
-    process holds it, or if the path is that of a file, which libzmq would delete.
+    process holds it, or if the path is that of a file.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -89,7 +127,7 @@ class PathLock:
         """Whether the lock file still is the one that this process, not its parent, has locked."""
         try:
             return self._owner == os.getpid() and os.path.samestat(os.fstat(self._fd), os.stat(self._file))
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def release(self) -> None:
@@ -131,31 +169,12 @@ def _ipc_path(endpoint: str) -> Path:
     return path
 
 
-def _bind(socket: zmq.Socket, endpoint: str) -> None:
-    if endpoint.startswith("tcp://"):
-        _bind_shielded(socket, endpoint)
-    elif endpoint.startswith("ipc://"):
-        _bind_owner_only(socket, endpoint)
-    else:
-        socket.bind(endpoint)
-
-
-def _bind_shielded(socket: zmq.Socket, endpoint: str) -> None:
-    """Bind to a TCP port. libzmq gets our listener, since none of its own is shielded before a client can connect."""
-    with _open_port(endpoint) as listener:
-        listener.listen(BACKLOG)
-        socket.set(zmq.USE_FD, listener.fileno())
-        socket.bind(endpoint)
-        listener.detach()  # libzmq closes it
-
-
 def _open_port(endpoint: str) -> net.socket:
     """A bound socket that does not listen yet, of tcp://HOST:PORT: an address, an interface's name, or * for all."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     family = net.AF_INET6 if "[" in host else net.AF_INET
     with contextlib.ExitStack() as on_error:
         opened = on_error.enter_context(net.socket(family, net.SOCK_STREAM))
-        opened.setblocking(False)
         opened.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)  # a port that was just closed is free
         if family == net.AF_INET6:
             opened.setsockopt(net.IPPROTO_IPV6, net.IPV6_V6ONLY, 0)
@@ -174,15 +193,17 @@ def _find_interface(opened: net.socket, name: str) -> str | None:
         return None
 
 
-def _bind_owner_only(socket: zmq.Socket, endpoint: str) -> None:
-    """Bind; a socket file is created without rights for others, so that there is no moment when they can connect."""
-    socket.set(zmq.RCVHWM, LOCAL_QUEUE)
-    with _UMASK:  # the umask is that of the whole process
-        before = os.umask(0o177 if endpoint != "ipc://*" else 0o077)
-        try:
-            socket.bind(endpoint)
-        finally:
-            os.umask(before)
+def _open_path(path: Path, group: str | None) -> net.socket:
+    """A bound socket that does not listen yet, for its owner and `group`; replaces a dead socket at `path`."""
+    with contextlib.ExitStack() as on_error:
+        opened = on_error.enter_context(net.socket(net.AF_UNIX))
+        path.unlink(missing_ok=True)
+        os.fchmod(opened.fileno(), 0o600)
+        opened.bind(os.fspath(path))
+        if group is not None:
+            _share(path, group)
+        on_error.pop_all()
+    return opened
 
 
 def _share(path: Path, group: str) -> None:

@@ -77,12 +77,13 @@ class ControlServer:
 
     `handlers` maps an op to a function of the stream name, or of None for all streams, which is called in that thread.
     It returns the result, or raises ValueError with the client's error text. Requests may have the empty delimiter part
-    of a REQ socket.
+    of a REQ socket. `before_turn` is called in that thread too, at least once a second.
     """
 
     socket: zmq.Socket
     handlers: Mapping[str, Handler]
     rejects: Rejects
+    before_turn: Callable[[], None] = lambda: None
     counts: Counter = field(default_factory=Counter)
     _unsent: list[tuple[bytes, int, zmq.MessageTracker]] = field(default_factory=list)
 
@@ -93,7 +94,8 @@ class ControlServer:
     def _run(self) -> None:
         with self.socket, contextlib.suppress(zmq.ContextTerminated):
             while True:
-                self.socket.poll()
+                self.socket.poll(1000)
+                self.before_turn()
                 # Meanwhile requests wait in a short queue per reader.
                 time.sleep(min(MAX_REST_S, REST * self._take_turn()))
 

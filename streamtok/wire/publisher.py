@@ -110,7 +110,7 @@ class Publisher:
                 "keyframe": lambda name: {"coalesced": self._table.ask_keyframe(name)},
                 "epoch": lambda name: {"messages": self._table.epoch(name)},
             }
-            self._control = ControlServer(asked, handlers, self.rejects)
+            self._control = ControlServer(asked, handlers, self.rejects, self._bindings[-1].restore)
             self._sockets.remove(asked)  # its thread closes it
 
     def _make_socket(self, kind: int, high_water: int, max_part: int) -> zmq.Socket:
@@ -256,6 +256,7 @@ class Publisher:
     def _announce_all(self) -> None:
         self._info_due, self._utc_offset = time.monotonic() + INFO_EVERY_S, self._read_utc_offset()
         self._send_info(self._table.streams)
+        self._bindings[0].restore()
 
     def _read_utc_offset(self) -> int:
         capture_clock, utc = self.clock_pair()

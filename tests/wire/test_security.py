@@ -215,9 +215,27 @@ def test_a_second_bind_of_an_ipc_path_is_refused_and_the_first_goes_on(ipc_path)
         pass
 
 
+@pytest.mark.parametrize("removed", [("s", "s.control"), ("s", "s.lock", "s.control", "s.control.lock")])
+def test_an_ipc_socket_whose_file_was_removed_is_bound_again(removed, ipc_path, caplog):
+    """By somebody, or by a service that cleans folders. Its readers stay connected, and new ones can join."""
+    with Served("front", bind=f"ipc://{ipc_path}") as node, subscribe(node.endpoint, timeout=60) as reader:
+        node.wait_subscribers(1)
+        for name in removed:
+            ipc_path.with_name(name).unlink()
+        assert eventually(lambda: caplog.text.count("event=bound_again") == 2)
+        with subscribe(node.endpoint, timeout=60) as newcomer, ControlClient(f"{node.endpoint}.control") as client:
+            node.wait_subscribers(2)
+            node.publish(make_group(0))
+            assert next(reader).header.seq == next(newcomer).header.seq == 0
+            assert client.request("info", "front", timeout=60)["last_seq"] == 0
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in ipc_path.parent.iterdir()}
+        assert modes == {"s": 0, "s.lock": 0, "s.control": 0, "s.control.lock": 0}
+    assert list(ipc_path.parent.iterdir()) == []
+
+
 def test_a_node_removes_no_socket_of_another_that_took_its_path(ipc_path):
     """Somebody, or a service that cleans folders, removed the first node's files."""
-    first = Publisher(f"ipc://{ipc_path}")
+    first = Publisher(f"ipc://{ipc_path}", control="")  # nothing polls it
     for file in ipc_path.parent.iterdir():
         file.unlink()
     with Served("front", bind=f"ipc://{ipc_path}") as node:
@@ -227,6 +245,24 @@ def test_a_node_removes_no_socket_of_another_that_took_its_path(ipc_path):
             node.publish(make_group(0))
             assert next(reader).header.seq == 0
     assert list(ipc_path.parent.iterdir()) == []
+
+
+def test_a_node_whose_path_another_has_taken_says_so_and_takes_it_again_when_it_is_free(ipc_path, caplog):
+    with Served("front", bind=f"ipc://{ipc_path}", control="") as node:
+
+        def take(publisher: Publisher) -> Publisher:
+            for file in ipc_path.parent.iterdir():
+                file.unlink()
+            return Publisher(f"ipc://{ipc_path}", control="")
+
+        with node.do(take):
+            assert eventually(lambda: "event=unreachable" in caplog.text)
+        assert eventually(lambda: "event=bound_again" in caplog.text)
+        with subscribe(node.endpoint, timeout=60) as reader:
+            node.wait_subscribers(1)
+            node.publish(make_group(0))
+            assert next(reader).header.seq == 0
+    assert caplog.text.count("event=unreachable") == 1
 
 
 def test_a_probe_leaves_the_socket_of_another_program(ipc_path):

@@ -20,6 +20,7 @@ WHAT_TO_DO = {
     errno.EADDRNOTAVAIL: "name an address of this machine (`ip address` lists them), or * for all",
     errno.EACCES: "take a port of 1024 or more",
 }
+HOSTS = {"*": "0.0.0.0", "localhost": "127.0.0.1"}
 BACKLOG = 100  # connections that wait to be accepted, as libzmq has it
 SIOCGIFADDR = 0x8915  # Linux
 log = logging.getLogger("streamtok.wire")
@@ -179,8 +180,9 @@ def _open_port(endpoint: str) -> net.socket:
         if family == net.AF_INET6:
             opened.setsockopt(net.IPPROTO_IPV6, net.IPV6_V6ONLY, 0)
         shield_listener(opened)
-        host = _find_interface(opened, host) or host.strip("[]").replace("*", "0.0.0.0")
-        opened.bind(net.getaddrinfo(host, int(port) if port.isdecimal() else 0, family, net.SOCK_STREAM)[0][4])
+        host = _find_interface(opened, host) or HOSTS.get(host, host.strip("[]"))
+        number = int(port) if port.isdecimal() else 0
+        opened.bind(net.getaddrinfo(host, number, family, net.SOCK_STREAM, flags=net.AI_NUMERICHOST)[0][4])
         on_error.pop_all()
     return opened
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -158,7 +159,27 @@ def test_a_port_that_a_node_has_just_left_is_free(endpoint):
 
     with Publisher("tcp://127.0.0.1:*") as publisher, subscribe(publisher.endpoint):
         assert publisher.wait_subscribers(1, 60)
-    probe_endpoints(publisher.endpoint, "tcp://eth99:5555", endpoint)
+    probe_endpoints(publisher.endpoint, endpoint)
+
+
+@pytest.mark.parametrize("host", ["eth99", "198.51.100.1", "elsewhere.example"])
+def test_an_address_that_is_not_of_this_machine_is_refused_before_a_model_is_loaded(host):
+    """An interface, an address, or a name, which is not looked up."""
+    from streamtok.wire.binding import BindError, probe_endpoints
+
+    with pytest.raises(BindError, match=re.escape(f"cannot bind tcp://{host}:5555: ") + ".*; name an address"):
+        probe_endpoints(f"tcp://{host}:5555")
+
+
+@pytest.mark.parametrize("host", ["lo", "localhost", "*"])
+def test_a_host_may_be_an_interface_a_name_of_this_machine_or_any(host):
+    from streamtok.wire.publisher import Publisher
+    from streamtok.wire.subscriber import subscribe
+
+    with Publisher(f"tcp://{host}:*", insecure=True) as publisher:
+        port = publisher.endpoint.rpartition(":")[2]
+        with subscribe(f"tcp://127.0.0.1:{port}"):
+            assert publisher.wait_subscribers(1, 60)
 
 
 def run_shell(line: str) -> subprocess.CompletedProcess[str]:

@@ -200,8 +200,8 @@ def _open_path(path: Path, group: str | None) -> net.socket:
     with contextlib.ExitStack() as on_error:
         opened = on_error.enter_context(net.socket(net.AF_UNIX))
         path.unlink(missing_ok=True)
-        os.fchmod(opened.fileno(), 0o600)
         opened.bind(os.fspath(path))
+        os.chmod(path, 0o600)
         if group is not None:
             _share(path, group)
         on_error.pop_all()

@@ -31,7 +31,7 @@ log = logging.getLogger("streamtok.drive")
 DEEPEST = 3
 FAR_APART_S = 60  # cameras of one clock start together; by their times alone, one that is ahead only begins later
 CAMERA_FOLDER = re.compile(r"(image|cam(era)?)([_-]\w+|\d+)", re.IGNORECASE)  # with data_rect in it: KITTI-360
-GREY_16 = "grey pictures of 16 bits, which may be distances: the high byte is read (images:DIR?bits=N if N bits count)"
+GREY_16 = "grey pictures of 16 bits, which may be distances, are read as brightness (images:DIR?bits=N if N bits count)"
 ReadItems = Callable[[Drive, str], Iterator[Item]]
 """Makes the items of one camera, for a drive and by the camera's name in it."""
 

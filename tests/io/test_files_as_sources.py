@@ -211,6 +211,23 @@ def test_16_bit_pictures_take_the_bits_that_they_are_told_of(tmp_path, caplog):
     assert not caplog.text
 
 
+@pytest.mark.parametrize("head", ["P5 16 8 {}\n", "P5\n# a camera's\n# own\n16\n8\n#\n{}\n", "P6 16 8 {} "])
+@pytest.mark.parametrize("white", [100, 1023, 4095, 40_000])
+def test_white_is_what_a_pnm_says(tmp_path, head, white, caplog):
+    grey = np.arange(0, 256, 2).reshape(8, 16)
+    stored = np.round(grey * (white / 255)).astype(">u2" if white > 255 else np.uint8)
+    data = head.format(white).encode() + np.repeat(stored, 3 if head.startswith("P6") else 1).tobytes()
+    (tmp_path / "1.pgm").write_bytes(data)
+    for spec in (str(tmp_path / "1.pgm"), f"images:{tmp_path}?fps=10"):
+        with open_source(spec, keep_packets=True) as source:
+            (frame,) = source
+        assert np.abs(frame.image - grey[..., None]).max() <= (2 if white == 100 else 1)
+        assert frame.packet is None  # other decoders would show it dark
+    assert not caplog.messages
+    with open_source(f"{tmp_path}/1.pgm?bits=16") as source:  # the values as they are
+        assert source.read().image.max() == stored.max() >> (8 if white > 255 else 0)
+
+
 def test_hidden_files_of_macos_are_no_pictures_and_a_cut_jpeg_is_damaged(tmp_path):
     for number in range(3):
         data = cv2.imencode(".jpg", np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()

@@ -204,11 +204,14 @@ def test_a_message_of_h265_that_is_malformed_costs_nothing(tmp_path):
 def test_what_cannot_be_read_says_why(tmp_path):
     path = write_video(tmp_path / "a.mp4", noisy(5), TIMES[:5], **PLAIN)
     data = path.read_bytes()
+    fragments = {"movflags": "empty_moov+frag_keyframe"}
+    whole = write_video(tmp_path / "b.mp4", noisy(5), TIMES[:5], container_options=fragments, **PLAIN).read_bytes()
     told = {
         "its index .moov. is missing": data[: data.rfind(b"moov") - 4],
         "codec is not known": data.replace(b"avc1", b"zzzz"),
         "it is empty": b"",
         "its index .moov. is .* cut off": data[: data.rfind(b"moov") + 40],
+        "a fragment, whose header is another file": whole[whole.find(b"moof") - 4 :],
     }
     for text, changed in told.items():
         path.write_bytes(changed)
@@ -222,6 +225,41 @@ def test_what_cannot_be_read_says_why(tmp_path):
     write_video(path, noisy(5), TIMES[:5], container_options=locks, **PLAIN)
     with pytest.raises(ValueError, match="is encrypted"):
         open_source(str(path)).open()
+
+
+@pytest.mark.parametrize("pixels", ["gray", "gray10le"])
+@pytest.mark.parametrize(("limited", "black", "white"), [(True, 16, 235), (False, 0, 255)])
+def test_grey_is_as_bright_as_its_stream_says(tmp_path, pixels, limited, black, white):
+    """As thermal cameras send it, 4:0:0 of H.265."""
+    said = f"range={'limited' if limited else 'full'}:lossless=1:bframes=0:log-level=none:pools=1"
+    path, shift = tmp_path / "a.hevc", 2 if pixels == "gray10le" else 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": said})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, pixels
+        stream.codec_context.color_range = 1 if limited else 2
+        values = np.repeat(np.array([[black, white]], np.uint16 if shift else np.uint8), 48, 1).repeat(64, 0) << shift
+        frame = av.VideoFrame.from_ndarray(values, format=pixels)
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with open_source(str(path)) as source:
+        image = source.read().image
+    assert np.ptp(image[:, :48]) == np.ptp(image[:, 48:]) == 0
+    assert np.abs(image[0, [0, -1], 0] - np.array([0, 255])).max() <= 1
+
+
+@pytest.mark.parametrize("matrix", [8, 10, 14])
+def test_colours_that_ffmpeg_cannot_convert_are_told(tmp_path, matrix):
+    path, changed = write_video(tmp_path / "a.mp4", noisy(5), TIMES[:5], **PLAIN), tmp_path / "b.mp4"
+    with av.open(str(path)) as container, av.open(str(changed), "w") as target:
+        stream = container.streams.video[0]
+        copied = target.add_stream_from_template(stream)
+        said = BitStreamFilterContext(f"h264_metadata=matrix_coefficients={matrix}", stream, copied)
+        for packet in (one for read in container.demux(stream) if read.size for one in said.filter(read)):
+            packet.stream = copied
+            target.mux(packet)
+    with pytest.raises(ValueError, match=rf"b.mp4: FFmpeg cannot convert its colours \(matrix {matrix}\)"):
+        open_source(str(changed)).open()
 
 
 def test_the_stream_that_is_marked_is_read_and_it_is_said(tmp_path, caplog):

@@ -270,6 +270,15 @@ def test_a_port_that_another_program_reads_is_told(tmp_path):
                 NetworkCamera(target).connect()
 
 
+def test_what_is_waited_for_is_told_where_nothing_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr("streamtok.io.video.containers.OPEN_S", 0.5)
+    port = find_rtp_port()
+    (tmp_path / "cam.sdp").write_text(SDP.replace("video 0", f"video {port}").format(name="H264", more=""))
+    for target in (f"udp://127.0.0.1:{port}", f"rtp://127.0.0.1:{port}", str(tmp_path / "cam.sdp")):
+        with pytest.raises(OSError, match="no video came to its port"), open_source(target):
+            pass
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_no_wrong_picture_comes_over_a_network_that_loses_packets(clips, codec):

@@ -22,10 +22,13 @@ from tests.kit.videos import ORDERED, PLAIN, damage, noisy, number_of, numbered,
 
 COUNT = 45
 X265 = "bframes=3:keyint=10:min-keyint=10:log-level=none:pools=1"
+REFRESHED = {"x264-params": "intra-refresh=1:keyint=10:bframes=0"}
 OPEN = {**ORDERED, "x264-params": "open-gop=1:b-pyramid=normal"}
 KINDS = {
     "h264.mp4": ("libx264", {**ORDERED, "bf": "3"}),
     "open-gop.mkv": ("libx264", OPEN),
+    "refreshed.mp4": ("libx264", REFRESHED),
+    "refreshed.ts": ("libx264", REFRESHED),
     "h264.ts": ("libx264", {**ORDERED, "bf": "3"}),
     "h265.mp4": ("libx265", {"x265-params": X265}),
     "h265.mkv": ("libx265", {"x265-params": f"{X265}:open-gop=0"}),

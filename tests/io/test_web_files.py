@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import time
 
 import cv2
@@ -63,6 +64,28 @@ def test_a_playlist_is_a_file_if_those_that_it_lists_end(tmp_path):
     with Server(answer) as web:
         check(f"{web.base}/a.m3u8")
         check(f"{web.base}/all.m3u8")
+
+
+@pytest.mark.parametrize("names", ["{}", "{}.jpg", "{}.ts?id=1"])
+def test_pieces_of_a_playlist_have_any_name_and_may_be_encrypted(tmp_path, names):
+    (tmp_path / "key.info").write_text(f"key\n{tmp_path}/key.ts\n")
+    (tmp_path / "key.ts").write_bytes(bytes(range(16)))
+    pieces = {"hls_time": "0.4", "hls_list_size": "0", "hls_key_info_file": str(tmp_path / "key.info")}
+    write_video(tmp_path / "a.m3u8", noisy(COUNT), container_options=pieces, **PLAIN)
+    playlist = re.sub(r"(a\d+)\.ts", lambda found: names.format(found[1]), (tmp_path / "a.m3u8").read_text())
+
+    def answer(path, headers):
+        if path == "/a.m3u8":
+            return part_of(playlist.encode(), headers, "application/x-mpegurl")
+        file = tmp_path / f"{path[1:].partition('.')[0]}.ts"
+        there = file.exists()
+        return part_of(file.read_bytes(), headers, "video/mp2t") if there else (404, {"Content-Length": "0"}, b"")
+
+    with Server(answer) as web:
+        check(f"{web.base}/a.m3u8")
+        (tmp_path / "key.ts").unlink()
+        with pytest.raises(OSError, match="it lists pieces, and the first of them cannot be read"):
+            open_source(f"{web.base}/a.m3u8").open()
 
 
 def test_short_pieces_of_a_playlist_may_each_have_their_own_clock(tmp_path):

@@ -20,6 +20,7 @@ JPEG_QUALITY = 92
 BAR = 22  # height of a caption in pixels
 INK, PAPER = (235, 235, 235), (28, 28, 30)
 ARRAY_FILE = b"\x93NUMPY"  # how a .npy file begins
+PNM = re.compile(rb"P[2356](?:(?:\s|#[^\n]*\n)+(\d+)){3}\s")  # width, height and the value of white
 SUBFILE_TYPE, MOST_PAGES = 254, 1_000_000  # of TIFF
 BAYER = re.compile(r"bayer_[rgb]{4}")
 ANY_DEPTH = 1 | 2  # cv2.IMREAD_COLOR and IMREAD_ANYDEPTH: colours of 8 or 16 bits as they are stored
@@ -50,16 +51,27 @@ def decode_image_file(data: bytes, bits: int | None = None) -> tuple[np.ndarray,
     """Decode a picture file in memory: (picture, as stored), uint8 RGB (H, W, 3), upright as its EXIF says.
 
     `as stored`: the file itself is upright and has 8 bits, so that plain decoders give the same picture. `bits` is the
-    depth of 16-bit values: 12 for 12-bit cameras that do not scale theirs. None takes the high bytes. A .npy file
-    gives its channels as they are, a single one as grey. Raises DamagedFrame.
+    depth of 16-bit values: 12 for 12-bit cameras that do not scale theirs. None takes the high bytes, and of PNM the
+    white that it states. A .npy file gives its channels as they are, a single one as grey. Raises DamagedFrame.
     """
     if data.startswith(ARRAY_FILE):
         return _to_eight_bits(_read_array(data), bits or 16), False
     import cv2
 
     orientation, stored = find_orientation(data)
-    image = _decode(stored, cv2.IMREAD_COLOR) if bits is None else _to_eight_bits(_decode(stored, ANY_DEPTH), bits)
-    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation), bits is None and orientation == UPRIGHT
+    white = find_white(data) if bits is None else None
+    if white:
+        image = (_decode(stored, ANY_DEPTH) * (255 / white)).round().clip(0, 255).astype(np.uint8)
+    else:
+        image = _decode(stored, cv2.IMREAD_COLOR) if bits is None else _to_eight_bits(_decode(stored, ANY_DEPTH), bits)
+    as_stored = bits is None and white is None and orientation == UPRIGHT
+    return orient(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), orientation), as_stored
+
+
+def find_white(data: bytes) -> int | None:
+    """The value of white that a PNM file states, which OpenCV ignores; None if it fills 8 or 16 bits."""
+    found = PNM.match(data)
+    return int(found[1]) if found and int(found[1]) not in (0, 255, 65535) else None
 
 
 def decode_still(data: ImageData, encoding: str = "") -> np.ndarray:
@@ -154,7 +166,7 @@ def _read_array(data: bytes) -> np.ndarray:
 
 def warn_of_dark(data: bytes, path: Path, source: str) -> None:
     """Warn if the values of a 16-bit picture file fill fewer bits, so that it comes out dark."""
-    if data[4:8] == b"ftyp":  # AVIF holds its depth, and OpenCV applies it
+    if data[4:8] == b"ftyp" or find_white(data):  # AVIF and PNM say what white is
         return
     image = _read_array(data) if data.startswith(ARRAY_FILE) else _decode(data, ANY_DEPTH)
     bits = next(bits for bits in (8, 10, 12, 14, 16) if image.max() < 1 << bits)

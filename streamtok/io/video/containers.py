@@ -4,7 +4,6 @@ A container is whatever FFmpeg demuxes, so errors of files, HTTP and RTSP are ex
 """
 
 import contextlib
-import errno
 import logging
 import socket
 import time
@@ -22,7 +21,7 @@ from av.format import Flags
 from av.stream import Disposition
 
 from streamtok.io.certificates import find_tls_fault, tls_options, without_option
-from streamtok.io.video.mp4_boxes import lacks_index
+from streamtok.io.video.mp4_boxes import find_missing
 from streamtok.names import is_url
 from streamtok.redaction import clean_text, without_password
 
@@ -32,6 +31,7 @@ OPEN_S, READ_S = 5.0, 5.0
 LOW_DELAY = {"flags": "low_delay", "probesize": "65536", "analyzeduration": "100000"}
 RTSP = {"rtsp_flags": "prefer_tcp", "reorder_queue_size": "2", "allowed_media_types": "video"}
 WEB_FILE = {"multiple_requests": "1"}  # without it, FFmpeg 8.1 loses the data after a seek if the connection closes
+PLAYLISTS = {"extension_picky": "0"}  # FFmpeg would refuse pieces of a server whose names do not end as usual
 # Then FFmpeg looks for no index at the end of the file, which may be cut off. Without a header it would read it all.
 UNSEEKABLE = {"seekable": "0"}
 HEADER_BYTES, MXF = 4096, bytes.fromhex("060e2b34")
@@ -40,9 +40,19 @@ PLAYLIST = "hls"  # the demuxer of playlists
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 # Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
 LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
+UNCONVERTED = {
+    8,
+    *range(10, 18),
+}  # matrix coefficients that FFmpeg cannot convert to RGB: YCgCo, constant luminance ...
 # Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
+SILENCE = TimeoutError, av.error.ExitError
+NOTHING_CAME = (
+    "no video came to its port: does the camera send it there, in this codec, and does a firewall let it through?"
+)
+PORT_IN_USE = "its port is in use here, or (of RTP) the next one: stop what reads it and start again"
+NO_PIECE = "it lists pieces, and the first of them cannot be read: is it there, and its key?"
 REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, HTTP status of urllib, advice)
     (
         av.error.HTTPUnauthorizedError,
@@ -58,7 +68,7 @@ REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, H
         "-f mpegts udp://127.0.0.1:5000) and read udp://127.0.0.1:5000",
     ),
     (ConnectionRefusedError, None, "nothing listens at that address and port (connection refused)"),
-    ((TimeoutError, av.error.ExitError), None, NO_ANSWER),
+    (SILENCE, None, NO_ANSWER),
 ]
 
 
@@ -80,6 +90,9 @@ def open_container(
     began = time.monotonic()
     try:
         container = open_with_options(target, live, form)
+        if target.endswith(".sdp") and time.monotonic() - began >= OPEN_S:  # FFmpeg opens it even if nothing comes
+            container.close()
+            raise TimeoutError
     except (av.FFmpegError, OSError) as error:
         silent = is_rtp(target) and time.monotonic() - began >= OPEN_S  # FFmpeg reports silence as invalid data
         raise _explain(target, TimeoutError() if silent else error) from error
@@ -89,7 +102,7 @@ def open_container(
         return container, _choose_stream(container, without_password(target), stream)
     except ValueError as error:
         container.close()
-        raise (_explain(target, error) if lacks_index(target) else error) from None
+        raise (_explain(target, error) if find_missing(target) else error) from None
 
 
 def open_with_options(target: str, live: bool = False, form: str | None = None) -> Any:
@@ -97,8 +110,8 @@ def open_with_options(target: str, live: bool = False, form: str | None = None) 
     options, scheme = dict(LOW_DELAY) if live else {}, urlsplit(target).scheme
     if live and is_rtp(target):
         options |= RTSP if scheme in ("rtsp", "rtsps") else RTP
-    elif scheme in ("http", "https") and not live:
-        options |= WEB_FILE
+    elif scheme in ("http", "https"):
+        options |= PLAYLISTS if live else PLAYLISTS | WEB_FILE
     options |= tls_options(target)
     timeout = (OPEN_S, READ_S) if live or is_url(target) else None
     address = without_option(target) if is_url(target) else f"file:{target}"  # 12:00.mp4 is not of a protocol "12"
@@ -191,14 +204,25 @@ def _choose_stream(container: Any, name: str, wanted: int | None) -> Any:
     stream = streams[number if wanted is None else wanted]
     if stream.codec_context is None:
         raise ValueError(f"{name}: its codec is not known to this FFmpeg: no frame that can be decoded")
+    if stream.codec_context.colorspace in UNCONVERTED:
+        advice = "ffmpeg -i FILE -vf zscale=matrix=709 a.mkv (with zimg)"
+        raise ValueError(
+            f"{name}: FFmpeg cannot convert its colours (matrix {stream.codec_context.colorspace}): {advice}"
+        )
     return stream
 
 
 def _explain(target: str, error: Exception) -> Exception:
     """The error to raise for a target that cannot be opened."""
-    # Of an SDP file only the log says so. FFmpeg keeps an RTP port open if the next one was in use.
-    if getattr(error, "errno", 0) == errno.EADDRINUSE or "Address already in use" in str(getattr(error, "log", "")):
-        advice = "its port is in use here, or (of RTP) the next one: stop what reads it and start again"
+    place, advice = urlsplit(target), ""
+    # Of an SDP file only the log says that its port is in use. FFmpeg keeps an RTP port open if the next one was.
+    if "Address already in use" in f"{error} {getattr(error, 'log', '')}":
+        advice = PORT_IN_USE
+    elif isinstance(error, SILENCE) and place.scheme in ("", "udp", "rtp"):
+        advice = NOTHING_CAME
+    elif isinstance(error, av.error.InvalidDataError) and place.path.endswith(".m3u8"):
+        advice = NO_PIECE
+    if advice:
         return OSError(f"{without_password(target)} cannot be opened: {advice}")
     if is_url(target):
         return explain_refusal(target, error)
@@ -207,8 +231,8 @@ def _explain(target: str, error: Exception) -> Exception:
     reason = getattr(error, "strerror", None) or str(error)
     if Path(target).is_file() and not Path(target).stat().st_size:
         reason = "it is empty (0 bytes)"
-    elif lacks_index(target):
-        reason = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
+    elif missing := find_missing(target):
+        reason = missing
     elif isinstance(error, av.error.ArgumentError):
         reason = "raw pixels do not say their size: ffmpeg -f rawvideo -pix_fmt yuv420p -s WxH -i FILE a.y4m"
     return ValueError(f"{target} cannot be read as a video, it holds no frame that can be decoded: {reason}")

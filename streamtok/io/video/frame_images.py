@@ -3,14 +3,13 @@
 import threading
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from streamtok.preprocessing.orientation import BOXES, UPRIGHT, orient, read_matrix_orientation
 
-THREADS = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
-"""Keeps PyAV from starting threads of its own; they would not survive `os.fork`."""
+LIMITED_GREY = ((np.arange(256) - 16) * 255 / 219).round().clip(0, 255).astype(np.uint8)
+"""Grey values of a stream whose black is 16 and white 235, in the full range; FFmpeg does this for colours alone."""
 
 
 class _Conversion(threading.local):
@@ -35,5 +34,8 @@ def read_orientation(frame: Any) -> int:
 
 def to_image(frame: Any) -> np.ndarray:
     """A decoded frame as uint8 RGB (H, W, 3), upright; `CleanDecoder` may know its orientation from those before."""
-    image = _conversion.reformatter.reformat(frame, format="rgb24", **THREADS).to_ndarray()
+    # Threads of its own would not survive `os.fork`.
+    image = _conversion.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+    if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
+        image = LIMITED_GREY[image]
     return orient(image, *(frame.opaque or [read_orientation(frame)]))

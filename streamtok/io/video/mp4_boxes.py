@@ -11,13 +11,18 @@ FRAGMENT = re.compile(rb"moof.{4}mfhd", re.DOTALL)  # the head of one
 MOST_SEARCHED = 1 << 26  # bytes behind zeros, which may fill up gigabytes
 
 
-def lacks_index(target: str) -> bool:
-    """Whether a target is an MP4 or MOV file whose index (the moov box) is missing or cut off."""
+def find_missing(target: str) -> str:
+    """What an MP4 or MOV file lacks, in words: its index (the moov box), or the header of a fragment; else nothing."""
     if not Path(target).is_file():  # a pipe cannot be read twice
-        return False
+        return ""
     size = Path(target).stat().st_size
     kinds = [head[4:8] if end <= size else b"" for head, _, end in itertools.islice(_walk_boxes(target), MOST_BOXES)]
-    return b"ftyp" in kinds[:1] and not {b"moov", b"meta"} & {*kinds}  # HEIC has its own
+    if {b"moov", b"meta"} & {*kinds}:  # HEIC has its own
+        return ""
+    if b"moof" in kinds[:3]:
+        return "a fragment, whose header is another file (of HLS its EXT-X-MAP): cat HEADER FRAGMENTS > whole.mp4"
+    missing = "its index (moov) is missing or cut off: it was not closed; untrunc may repair it"
+    return missing if b"ftyp" in kinds[:1] else ""
 
 
 def find_cut_off(path: str, stream: Any) -> tuple[int, str]:

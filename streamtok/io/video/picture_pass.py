@@ -33,8 +33,9 @@ class Numbered(NamedTuple):
 class ColdStart:
     """Judges a pass that began with a seek: the decoder lacks the past, and what looks like damage may depend on it.
 
-    From the second key frame on nothing depends on that. Before it, damage, or a first key frame behind the `tick` that
-    was wanted, means that the pass has `failed` and must begin earlier.
+    From the second key frame on nothing depends on that; the first undamaged picture, of a key frame or where a stream
+    without them recovers, counts as one. Before it, damage, or a first picture behind the `tick` that was wanted, means
+    that the pass has `failed` and must begin earlier.
     """
 
     def __init__(self, tick: int) -> None:
@@ -50,9 +51,10 @@ class ColdStart:
         if self._keys > 1:
             return False
         frame = checked.frame
-        is_key = bool(frame and frame.key_frame)
-        self._keys += is_key and not checked.damage
-        late = is_key and self._keys == 1 and frame.pts is not None and frame.pts > self._tick
+        clean = frame is not None and not checked.damage
+        first = clean and not self._keys
+        self._keys += first or (clean and frame.key_frame)
+        late = first and frame.pts is not None and frame.pts > self._tick
         self.failed = self._keys > 0 and (damaged or late)
         return self.failed
 

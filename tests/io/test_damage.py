@@ -195,6 +195,7 @@ def try_blocks(whole, tmp_path, name, kind, place, count, size):
 
 @settings(max_examples=40)
 @given(**OF_PACKETS)
+@example(name="late.mkv", kind="swap", places={7}, share=0.5)  # before a key frame that resets no decoder
 @example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
 @example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
 @example(name="mpeg1.mp4", kind="drop", places={1, 11}, share=0.5)  # of which others do not count on

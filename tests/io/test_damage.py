@@ -46,6 +46,7 @@ from tests.kit.videos import noisy, number_of, write_video
 
 PACKETS = [name for name in KINDS if not name.endswith(".ts")]
 STREAMS = [name for name in KINDS if name.endswith(".ts")]
+SIZES = {188: (0, 0), 192: (4, 0), 204: (0, 16)}  # of packets: bytes before and behind what all have (M2TS, DVB)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def damage_packets(whole, name, kind, places, share, target):
     return found
 
 
-def damage_blocks(whole, name, kind, place, count, target):
+def damage_blocks(whole, name, kind, place, count, size, target):
     """A transport stream with damaged packets is read as it must be."""
     path, right = whole[name]
     blocks, mine = split_blocks(path)
@@ -145,7 +146,8 @@ def damage_blocks(whole, name, kind, place, count, target):
         blocks[at] = blocks[at][:20] + blocks[at][20 + count * 9 :]
     else:
         blocks[at] = flip(blocks[at], (count - 1) / 200)
-    target.write_bytes(b"".join(blocks))
+    before, after = SIZES[size]
+    target.write_bytes(b"".join(bytes(before) + block + bytes(after) for block in blocks))
     order = pictures_before(path, at)
     shown = [number for number in order if all(number < other for other in set(range(COUNT)) - set(order))]
     found, total = check(target, right, shown[:-1])  # the last may have what was lost behind it in its own packet
@@ -164,6 +166,7 @@ OF_BLOCKS = {
     "kind": st.sampled_from(["drop", "twice", "cut", "gap", "blank", "swap", "flip"]),
     "place": st.floats(0, 1),
     "count": st.integers(1, 15),  # packets count to 16: so many may be lost, or change places, unnoticed
+    "size": st.sampled_from(sorted(SIZES)),
 }
 
 
@@ -182,16 +185,17 @@ def try_packets(whole, tmp_path, name, kind, places, share):
     damage_packets(whole, name, kind, places, share, tmp_path / f"damaged-{name}")
 
 
-def try_blocks(whole, tmp_path, name, kind, place, count):
+def try_blocks(whole, tmp_path, name, kind, place, count, size):
     if kind == "flip" and not name.startswith("sums"):
         kind = "drop"
     if kind == "blank" and place < 0.3:
         kind = "gap"  # FFmpeg finds no transport stream in zeros
-    damage_blocks(whole, name, kind, place, count, tmp_path / f"damaged-{name}")
+    damage_blocks(whole, name, kind, place, count, size, tmp_path / f"damaged-{name}")
 
 
 @settings(max_examples=40)
 @given(**OF_PACKETS)
+@example(name="late.mkv", kind="swap", places={7}, share=0.5)  # before a key frame that resets no decoder
 @example(name="h265.mkv", kind="blank", places={4}, share=0.9375)  # its last two bytes
 @example(name="mpeg2.mkv", kind="twice", places={11}, share=0.5)
 @example(name="mpeg1.mp4", kind="drop", places={1, 11}, share=0.5)  # of which others do not count on
@@ -204,10 +208,12 @@ def test_damaged_packets_cost_what_they_touched_and_no_more(whole, tmp_path, nam
 
 @settings(max_examples=40)
 @given(**OF_BLOCKS)
-@example(name="plain.ts", kind="twice", place=0.56, count=1)
-@example(name="h265.ts", kind="blank", place=0.95, count=9)
-def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count):
-    try_blocks(whole, tmp_path, name, kind, place, count)
+@example(name="plain.ts", kind="twice", place=0.56, count=1, size=188)
+@example(name="h265.ts", kind="blank", place=0.95, count=9, size=188)
+@example(name="h265.ts", kind="drop", place=0.5, count=1, size=192)
+@example(name="h265.ts", kind="drop", place=0.5, count=1, size=204)
+def test_damaged_transport_streams_lose_what_was_touched_and_no_more(whole, tmp_path, name, kind, place, count, size):
+    try_blocks(whole, tmp_path, name, kind, place, count, size)
 
 
 @pytest.mark.slow
@@ -220,8 +226,8 @@ def test_damaged_packets_at_length(whole, tmp_path, name, kind, places, share):
 @pytest.mark.slow
 @settings(max_examples=2000, derandomize=False)
 @given(**OF_BLOCKS)
-def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count):
-    try_blocks(whole, tmp_path, name, kind, place, count)
+def test_damaged_transport_streams_at_length(whole, tmp_path, name, kind, place, count, size):
+    try_blocks(whole, tmp_path, name, kind, place, count, size)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])

@@ -21,6 +21,7 @@ from streamtok.io.cameras.camera import Backoff, CameraSource
 from streamtok.io.cameras.network_camera import NetworkCamera
 from streamtok.io.cameras.stream_clock import StreamClock
 from streamtok.io.source import open_source
+from streamtok.redaction import clean_text
 from tests.kit.models import VIDEO, build
 from tests.kit.ports import keep_port
 from tests.kit.rtmp import RtmpServer
@@ -342,7 +343,7 @@ def test_each_refusal_says_what_it_is(clips):
     ):
         quiet = silent.getsockname()[1]
         of_web = {
-            f"{web.base}/401": "user name or password",
+            f"{web.base}/401": "user name or password.*: USER:PASSWORD@ goes before HOST",
             f"{web.base}/403": "this user may not see it",
             f"{web.base}/404": "there is nothing of that name",
             f"{web.base}/429": "the server refuses it",
@@ -366,6 +367,7 @@ def test_each_refusal_says_what_it_is(clips):
             with pytest.raises(OSError, match=f"^[a-z]+://.* cannot be opened: .*{text}") as error:
                 open_source(url).open()
             assert "wrong" not in str(error.value).replace("missing or wrong", "")
+            assert clean_text(str(error.value)) == str(error.value)  # nothing of the advice is taken for a secret
         frames, _ = read(camera.url("user:right@"), 3)
     assert len(frames) == 3
 

@@ -16,6 +16,7 @@ KINDS = {
     "slices.mp4": ("libx264", {**X264, "bf": "0", "x264-params": "slices=4"}),
     "ordered.mp4": ("libx264", {**X264, "bf": "2"}),
     "open-gop.mkv": ("libx264", {**X264, "bf": "3", "x264-params": "open-gop=1:b-pyramid=normal:ref=4"}),
+    "late.mkv": ("libx264", {**X264, "bf": "2", "x264-params": "open-gop=1:ref=3:b-adapt=0"}),
     "refreshed.mkv": ("libx264", {**X264, "bf": "0", "x264-params": "intra-refresh=1"}),
     "ordered.ts": ("libx264", {**X264, "bf": "2"}),
     "plain.ts": ("libx264", {**X264, "bf": "0"}),

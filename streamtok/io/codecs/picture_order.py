@@ -48,14 +48,15 @@ class H264Order:
         self._length_size = read_length_size("h264", extradata)
         self._sps: dict[int, Numbering] = {}
         self._pps: dict[int, int] = {}
-        self._last: int | None = None  # frame_num of the last reference picture
-        self._ages: dict[int, int] = {}  # of recovery points, in access units, by the frame_num of complete recovery
+        self.restart()
         for unit in parameter_sets("h264", extradata):
             self._read_parameters(unit)
 
     def restart(self) -> None:
         """Forget the past: the next unit is from another place of the stream."""
-        self._last, self._ages = None, {}
+        self._last: int | None = None  # frame_num of the last reference picture
+        self._ages: dict[int, int] = {}  # of recovery points, in access units, by the frame_num of complete recovery
+        self._crowded = False  # FFmpeg has filled a jump up with pictures that it may take for those after a key frame
 
     def see(self, data: bytes) -> Order:
         """Take the next access unit in order of decoding."""
@@ -85,7 +86,7 @@ class H264Order:
         if reference or idr:
             self._last = number
         if idr:
-            self._ages = {}
+            self._ages, self._crowded = {}, False
             return Order(clean_since=0, recovers=True)
         size = 1 << rule.width
         step = 1 if last is None else (number - last) % size
@@ -93,10 +94,12 @@ class H264Order:
         if missing and not reference:
             self._last = (number - 1) % size
         missing |= step == 0 and not field_picture and not first_block  # out of order
+        self._crowded |= missing and step > size // 2  # as where it came late
         self._ages = {target: age + 1 for target, age in self._ages.items()}
         if recovery is not None:
             self._ages.setdefault((number + recovery) % size, 0)
-        return Order(0 if missing else None, self._ages.pop(number, None) if reference else None)
+        clean_since = self._ages.pop(number, None) if reference else None
+        return Order(0 if missing else None, clean_since, self._crowded and clean_since == 0)
 
     def _read_parameters(self, unit: bytes) -> None:
         kind = unit[0] & 31 if unit else 0

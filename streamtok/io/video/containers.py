@@ -57,7 +57,7 @@ REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, H
     (
         av.error.HTTPUnauthorizedError,
         401,
-        "user name or password missing or wrong, or a digest that is not of MD5 (401): SCHEME://USER:PASSWORD@HOST/PATH",
+        "user name or password missing or wrong, or a digest that is not of MD5 (401): USER:PASSWORD@ goes before HOST",
     ),
     (av.error.HTTPForbiddenError, 403, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, 404, "there is nothing of that name (404): is the path of the URL right?"),

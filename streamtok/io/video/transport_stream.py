@@ -126,7 +126,7 @@ def _read_packets(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         heads = np.array(rows[:good])
         if len(bad) and good:  # bytes are missing, perhaps of the last packet
             heads[-1, 1] |= ERROR
-        yield at + size * np.arange(good), heads, skipped
+        yield at + SIZE - size + size * np.arange(good), heads, skipped  # as FFmpeg counts, by a packet's end
         end = at = at + size * good
         if len(bad):
             at, size = _find_sync(data, at)

@@ -2,12 +2,15 @@
 
 Public names are imported on first use, so that a command line starts at once. If this package is imported before
 PyTorch, PyTorch's threads sleep while they wait for each other: on a busy machine, spinning costs many times the work.
+And there are no more of them than a container's CPU quota has cores.
 """
 
 import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
+
+from streamtok.cores import heed_quota
 
 if TYPE_CHECKING:
     from streamtok import checkpoint, data
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    heed_quota()
 
 __all__ = [
     "NonFiniteError",

@@ -18,7 +18,7 @@ import streamtok
 
 ROOT = Path(streamtok.__file__).parent
 ORDER = (
-    *("types", "names", "redaction", "measures", "times", "event_log", "extras", "config"),
+    *("types", "names", "redaction", "measures", "times", "event_log", "extras", "cores", "config"),
     *("preprocessing", "settings"),
     *("coding", "wire", "io"),
     *("model", "weights", "checkpoint", "engine", "compat", "ingest", "exporting"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamtok.cores import count_cores
 from streamtok.extras import install_command
 
 OK, NOTE, BAD = "ok", "note", "bad"
@@ -51,7 +52,7 @@ def check_machine() -> Iterator[Check]:
     """Report Python, cores and memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     yield Check("python", OK, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     state, advice = (OK, "") if cores >= 4 else (NOTE, "several cameras on a CPU want 4 cores or more, or a GPU")
     yield Check("processor", state, f"{cores} cores, {memory:.0f} GiB of memory", advice)
 

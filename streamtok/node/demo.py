@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamtok.cores import count_cores
 from streamtok.engine.loading import load
 from streamtok.io.picture_writer import PictureWriter, open_pictures
 from streamtok.io.source import open_source
@@ -115,7 +116,7 @@ def run_demo(
     """
     result, size = DemoResult(), size or choose_size(source)
     out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))  # the other half is for the node's process
+    torch.set_num_threads(max(1, count_cores() // 2))  # the other half is for the node's process
     viewer = DemoViewer(out, load(model, engine="default", device="cpu"), result, on_progress)
     arguments = ["--source", source, "--stream", STREAM, "--model", model, "--device", device]
     arguments += ["--max-frames", str(max_frames), *(["--size", f"{size[0]}x{size[1]}"] if size else [])]

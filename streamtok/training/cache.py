@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamtok.cores import count_cores
 from streamtok.model.frames import check_channels, picture_channels
 from streamtok.settings.errors import SettingsError
 from streamtok.training.config import DataConfig
@@ -92,7 +93,7 @@ def load_cache(
     model's: files with others are skipped too. SettingsError if the frames would not fit into memory, ValueError if no
     file could be read.
     """
-    with ThreadPoolExecutor(config.threads or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(config.threads or count_cores()) as pool:
         files = list(pool.map(lambda path: survey(path, config.max_frames, config.stretch, part), paths))
         _check_memory(files, config, smallest, device, channels)
         clips = list(pool.map(lambda file: decode_clip(file, config, smallest, channels), files))

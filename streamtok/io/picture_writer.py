@@ -63,8 +63,12 @@ class VideoPictures(PictureWriter):
         self._container.mux(packets)
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        try:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+        except BaseException:
+            self.abort()
+            raise
         self.partial.replace(self.path)
 
     def abort(self) -> None:

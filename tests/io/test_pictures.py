@@ -46,6 +46,16 @@ def test_a_video_that_a_full_disk_ends_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_video_without_room_for_its_end_leaves_nothing(tmp_path):
+    """What is encoded waits in the encoder, and is written by `close`."""
+    pictures = open_pictures(tmp_path / "a.mp4", (48, 64), 30.0)
+    for number in range(4):
+        pictures.write(picture(number, (48, 64)), number * 33_000_000)
+    with full_disk(100), pytest.raises(OSError, match="too large"):
+        pictures.close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_frames_that_share_a_time_are_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = open_pictures(Path("12:30:00.mp4"), (16, 16), None)

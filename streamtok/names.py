@@ -75,6 +75,12 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     return f"{hint}allowed: {', '.join(allowed)}"
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise FileExistsError for a device, pipe or folder: a complete file is moved to `path`, and would replace it."""
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is a device, a pipe or a folder, which no file may replace: give another name")
+
+
 @contextlib.contextmanager
 def name_errors(path: object, hint: str = "") -> Iterator[None]:
     """Let errors of a full disk or a read-only folder name this file, which is written, and say what to do."""

@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from streamtok.io.images.stills import write_png
+from streamtok.names import check_replaceable
 
 TICKS = 90_000
 WRITABLE = (".mp4", ".mkv", ".mov")
@@ -39,6 +40,7 @@ class VideoPictures(PictureWriter):
     """
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float | None) -> None:
+        check_replaceable(path)
         self.path = path
         self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._container = av.open(f"file:{self.partial}", "w")  # FFmpeg takes 12:00.mp4 for a protocol without file:
@@ -63,8 +65,12 @@ class VideoPictures(PictureWriter):
         self._container.mux(packets)
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        try:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+        except BaseException:
+            self.abort()
+            raise
         self.partial.replace(self.path)
 
     def abort(self) -> None:

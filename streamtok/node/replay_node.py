@@ -52,7 +52,7 @@ class ReplayNode:
         self.damaged = 0  # frames that could not be read
         self.notes: list[str] = list(self.recording.notes) if self.recording else []
         self.account: dict[str, dict[str, Any]] = {}  # `Drive.account` of the drive's cameras
-        self.failure = ""  # which file of the drive could no longer be read
+        self.failure = ""  # which file of the drive could no longer be read, or what ended the new recording
         self._stopping = threading.Event()
         self._seconds = 0.0
         self._time = DriveTime(clock_offsets(self.recording))
@@ -84,6 +84,7 @@ class ReplayNode:
                 outputs.idle()
             self._seconds = time.monotonic() - started
         self._collect(replay)
+        self.failure = self.failure or outputs.failure
         if self.settings.verify and isinstance(replay, RecordedReplay):
             self._conclude(replay)
         return self.summary()
@@ -117,7 +118,8 @@ class ReplayNode:
             return "drive"
         if settings.recorded_tokens:
             return "tokens"
-        if not set(recording.streams) & set(recording.cameras) and settings.bind and not settings.verify:
+        encodes = settings.verify or settings.out or settings.record
+        if not set(recording.streams) & set(recording.cameras) and settings.bind and not encodes:
             return "tokens"
         return "recorded"
 

@@ -119,6 +119,11 @@ class Outputs:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.__exit__(*exc_info)  # type: ignore[arg-type]
 
+    @property
+    def failure(self) -> str:
+        """Why the new recording lacks its end, once the outputs are closed; "" if it is whole."""
+        return f"recording stopped: {self.recorder.error}" if self.recorder and self.recorder.error else ""
+
     def wait_for_subscribers(self) -> None:
         """Wait until `wait_subscribers` readers have joined the streams that were announced so far."""
         wanted, self._waited = self.settings.wait_subscribers, True

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from streamtok.coding.coder import TokenCoder
-from streamtok.names import name_errors
+from streamtok.names import check_replaceable, name_errors
 from streamtok.tokens.file_header import pack_meta
 from streamtok.tokens.tokenfile import CODED_COLUMNS, CODES, COLUMNS, DTYPES, FORMAT, VERSION
 from streamtok.types import TokenGroup
@@ -57,6 +57,7 @@ class TokenFileWriter:
         self.path = Path(path)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"{self.path}: folder {self.path.parent} does not exist; create it first")
+        check_replaceable(self.path)
         self.meta = dict(meta)
         self.groups = self.frames = self.repeated = self.dropped = 0
         self._grid: tuple[tuple[int, ...], np.dtype] | None = None

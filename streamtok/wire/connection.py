@@ -21,7 +21,7 @@ RETRY_S = 1.0
 CONNECT_MS = 800  # of one attempt: a new one sends a SYN sooner than the kernel's back-off would
 PROBES = 10  # unanswered keep-alive probes, one a second, after which a host is dead
 HOLDING_PROBES = 120  # likewise if the reader may pause: libzmq must not see a time-out meanwhile (`tcp`)
-SILENCE_S = 3.0  # after which a node that has not answered yet is logged, once
+SILENCE_S = 3.0  # after which a node that does not answer, or a program there that is no node of ours, is logged
 _UP = zmq.EVENT_HANDSHAKE_SUCCEEDED
 _TRYING = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_DELAYED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_CLOSED
 _DENIED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -113,7 +113,7 @@ class Connection:
 
     def connect_anew(self) -> None:
         """Replace the connection, which may hang, by a new one."""
-        self.up, self.waited, self._broken_since = False, True, time.monotonic()
+        self._lose()
         self.intake.leave()
         with contextlib.suppress(zmq.Again):  # `poll` may have begun a message: without its rest libzmq aborts
             receive(self.socket)
@@ -135,12 +135,19 @@ class Connection:
             self.connects += 1
         elif event & _TRYING:
             self._broken_since = None
+            if event == zmq.EVENT_CONNECTED and not self._met:
+                self._silent_since = time.monotonic()
             self._met = event == zmq.EVENT_CONNECTED or (self._met and event != zmq.EVENT_CLOSED)
             self.waited = self.waited or event == zmq.EVENT_CONNECT_RETRIED
         elif event & _DENIED:
             self._on_denied()
         else:
-            self.up, self.waited, self._broken_since = False, True, time.monotonic()
+            self._lose()
+
+    def _lose(self) -> None:
+        if self.up:
+            self._met, self._silent_since = False, time.monotonic()
+        self.up, self.waited, self._broken_since = False, True, time.monotonic()
 
     def _on_denied(self) -> None:
         self._silent_since = None

@@ -1,5 +1,6 @@
 """Decoded pictures in files: sizes, times and names."""
 
+import os
 from pathlib import Path
 
 import av
@@ -44,6 +45,23 @@ def test_a_video_that_a_full_disk_ends_leaves_nothing(tmp_path):
             [pictures.write(noise.integers(0, 256, (48, 64, 3), np.uint8), n * 33_000_000) for n in range(1000)]
         pictures.abort()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_without_room_for_its_end_leaves_nothing(tmp_path):
+    """What is encoded waits in the encoder, and is written by `close`."""
+    pictures = open_pictures(tmp_path / "a.mp4", (48, 64), 30.0)
+    for number in range(4):
+        pictures.write(picture(number, (48, 64)), number * 33_000_000)
+    with full_disk(100), pytest.raises(OSError, match="too large"):
+        pictures.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_video_takes_the_place_of_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(FileExistsError, match="no file may replace"):
+        open_pictures(tmp_path / "a.mp4", (48, 64), 30.0)
+    assert [each.is_fifo() for each in tmp_path.iterdir()] == [True]
 
 
 def test_frames_that_share_a_time_are_kept(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Live, recorded and replayed: the same tokens to the bit."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from streamtok.settings.reading import read_settings
 from streamtok.settings.replay import ReplaySettings
 from streamtok.tokens.inspecting import inspect
 from streamtok.tokens.tokenfile import TokenFile
+from tests.kit.disk import full_disk
 from tests.kit.drives import START_NS, frames_of, rig, write_bag1, write_bag2, write_folders, write_mcap
 from tests.kit.models import ATTENTION, CONTINUOUS, IMAGE, VIDEO, build
 from tests.kit.nodes import TWO_CAMERAS, ingest
@@ -376,6 +378,25 @@ def test_the_command_verifies_and_its_exit_status_tells(tmp_path, tokenizer, mod
     assert main([str(tmp_path / "gone.mcap")]) == 1
     assert "no such file" in capsys.readouterr().err
     assert main([str(tmp_path / "d.mcap"), "--speed", "0"]) == 2
+
+
+def test_a_new_recording_that_a_full_disk_ends_is_told_and_the_exit_status_tells(tmp_path, tokenizer, model, capsys):
+    from streamtok.commands.replay import main
+
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1])
+    with full_disk(2_000):
+        status = main([str(tmp_path / "d.mcap"), "--record", str(tmp_path / "again.mcap"), "--model", model])
+    assert status == 1
+    assert re.search(r"streamtok replay: .*recording stopped: .*again\.mcap.* too large", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("output", ["record", "out"])
+def test_tokens_without_frames_cannot_be_encoded_into_files_while_they_are_published(output, tmp_path, tokenizer):
+    """Nothing would be written there."""
+    ingest(tmp_path / "d.mcap", tokenizer, TWO_CAMERAS[:1], record_frames="none")
+    with pytest.raises(ValueError, match="none has both"):
+        replay(tmp_path / "d.mcap", tokenizer, bind="tcp://127.0.0.1:*", **{output: str(tmp_path / "new")})
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_frame_of_another_size_starts_anew_in_replay_too(tmp_path, tokenizer):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pickle
 import re
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_an_error_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="does not match"):
         write(path, grids)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_no_token_file_takes_the_place_of_a_pipe_or_folder(make, tmp_path):
+    """Nor of a device: as root, -o /dev/null would replace it."""
+    path = tmp_path / "a.safetensors"
+    make(path)
+    mode = path.stat().st_mode
+    with pytest.raises(FileExistsError, match="no file may replace"):
+        write(path, random_grids(3))
+    assert path.stat().st_mode == mode
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_written_is_an_error(tmp_path):

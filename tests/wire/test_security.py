@@ -531,6 +531,20 @@ def test_keys_on_the_command_line(tmp_path, capsys):
     assert wrong.value.code == 2
 
 
+def test_a_reader_is_told_that_its_node_left_and_that_another_key_came_back(ipc_path, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(connection, "SILENCE_S", 0.1)
+    for name in ("before", "after"):
+        generate(tmp_path / name)
+    bind = f"ipc://{ipc_path}"
+    with subscribe(bind, curve=CurveClient.load(tmp_path / "before")):
+        with Served("front", bind=bind, curve=CurveServer.load(tmp_path / "before")) as node:
+            node.wait_subscribers(1)
+            caplog.clear()
+        assert eventually(lambda: "no node answers there yet" in caplog.text)
+        with Served("front", bind=bind, curve=CurveServer.load(tmp_path / "after")):
+            assert eventually(lambda: "or of another server.key" in caplog.text)
+
+
 @pytest.mark.parametrize("name", ["server", "../client", "a b", ""])
 def test_names_of_keys_stay_in_their_folder(tmp_path, name):
     with pytest.raises(ValueError, match="client name"):

@@ -84,7 +84,7 @@ def test_pieces_of_a_playlist_have_any_name_and_may_be_encrypted(tmp_path, names
     with Server(answer) as web:
         check(f"{web.base}/a.m3u8")
         (tmp_path / "key.ts").unlink()
-        with pytest.raises(OSError, match="it lists pieces, and the first of them cannot be read"):
+        with pytest.raises(OSError, match="it is no playlist, or its first piece cannot be read"):
             open_source(f"{web.base}/a.m3u8").open()
 
 

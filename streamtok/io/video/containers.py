@@ -40,10 +40,7 @@ PLAYLIST = "hls"  # the demuxer of playlists
 NO_VIDEO = {"tty", "cdg"}  # the demuxers that FFmpeg chooses for text, and for HDF5
 # Rates trusted of headers, as some hold the frequency of their clock instead: at all, of raw streams, beside times.
 LEAST_FPS, MOST_RAW_FPS, MOST_FPS = Fraction(1, 3600), 1000, 240
-UNCONVERTED = {
-    8,
-    *range(10, 18),
-}  # matrix coefficients that FFmpeg cannot convert to RGB: YCgCo, constant luminance ...
+UNCONVERTED = {8, *range(10, 18)}  # matrices that FFmpeg cannot convert to RGB: YCgCo, constant luminance ...
 # Demuxers for files that FFmpeg does not recognize by their first bytes: damaged or short ones.
 FORMS = {"ts": "mpegts", "m2ts": "mpegts", "h264": "h264", "264": "h264", "hevc": "hevc", "265": "hevc"}
 NO_ANSWER = f"no answer within {OPEN_S:.0f} s: is the camera switched on, and reachable from here?"
@@ -52,7 +49,7 @@ NOTHING_CAME = (
     "no video came to its port: does the camera send it there, in this codec, and does a firewall let it through?"
 )
 PORT_IN_USE = "its port is in use here, or (of RTP) the next one: stop what reads it and start again"
-NO_PIECE = "it lists pieces, and the first of them cannot be read: is it there, and its key?"
+NO_PIECE = "it is no playlist, or its first piece cannot be read: is that there, and its key?"
 REFUSALS: list[tuple[Any, int | None, str]] = [  # (error of FFmpeg or Python, HTTP status of urllib, advice)
     (
         av.error.HTTPUnauthorizedError,
@@ -90,7 +87,8 @@ def open_container(
     began = time.monotonic()
     try:
         container = open_with_options(target, live, form)
-        if target.endswith(".sdp") and time.monotonic() - began >= OPEN_S:  # FFmpeg opens it even if nothing comes
+        is_description = target.endswith(".sdp") and not is_url(target)  # FFmpeg opens it even if nothing comes
+        if is_description and time.monotonic() - began >= OPEN_S:
             container.close()
             raise TimeoutError
     except (av.FFmpegError, OSError) as error:

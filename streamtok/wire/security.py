@@ -140,11 +140,16 @@ def generate(folder: str | Path, client: str = "client") -> list[Path]:
 
     An existing server pair is kept, so that calling again with another `client` name adds one; a lost server.key
     is made again. Returns the files made. Raises ValueError if the client's keys exist, so that no key in use is
-    overwritten.
+    overwritten, or if server.key is there without its secret key.
     """
     folder = Path(folder)
     if not re.fullmatch(NAME, client) or client == "server":
         raise ValueError(f"client name {client!r}: expected letters, digits, _ or -, and not 'server'")
+    if (folder / "server.key").exists() and not (folder / "server.key_secret").exists():
+        raise ValueError(
+            f"{folder} has server.key but no server.key_secret: it is a reader's folder, or the secret key is lost. "
+            "Restore it from a backup, or remove server.key to make a new pair, and give every reader the new one"
+        )
     (folder / "allowed").mkdir(parents=True, exist_ok=True)
     made = _make_pair(folder, client)
     if not made:

@@ -551,6 +551,17 @@ def test_names_of_keys_stay_in_their_folder(tmp_path, name):
         generate(tmp_path, name)
 
 
+def test_a_lost_secret_key_of_the_server_is_told_before_readers_are_shut_out(tmp_path):
+    generate(tmp_path)
+    (tmp_path / "server.key_secret").unlink()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"Restore it from a backup, or remove server\.key"):
+        generate(tmp_path, "laptop")
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "server.key").unlink()
+    assert tmp_path / "server.key_secret" in generate(tmp_path, "laptop")
+
+
 def test_a_lost_server_key_is_made_again(tmp_path):
     generate(tmp_path)
     lost, secret = tmp_path / "server.key", (tmp_path / "server.key_secret").read_bytes()
